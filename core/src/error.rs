@@ -1,0 +1,217 @@
+//! What can go wrong on a client's connection, in families, and the one place that says what the peer is told.
+
+use core::fmt;
+
+/// Whose fault an [`Error`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// The bytes do not follow the grammar.
+    Malformed,
+    /// The grammar is kept, the protocol is not.
+    Violation,
+    /// A bound of [`Limits`](crate::limits::Limits) is exceeded.
+    Limit,
+}
+
+/// What the peer is told about an [`Error`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// A complete HTTP answer with this status; nothing more is parsed.
+    Status(u16),
+    /// A Close frame with this code (RFC 6455 §7.4.1).
+    Close(u16),
+    /// Nothing: the connection is dropped.
+    Nothing,
+}
+
+macro_rules! errors {
+    ($($(#[$doc:meta])* $name:ident => $family:ident, $told:expr, $text:literal;)*) => {
+        /// The first error of a connection. It ends the connection and stays its error.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub enum Error { $($(#[$doc])* $name,)* }
+
+        impl Error {
+            /// Every error, for tables and tests.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            const fn row(self) -> (Family, Told, &'static str) {
+                match self { $(Self::$name => (Family::$family, $told, $text),)* }
+            }
+        }
+    };
+}
+
+errors! {
+    // Request head: RFC 9112 and RFC 6455 §4.2.
+    /// A line ends in LF without CR (RFC 9112 §2.2).
+    BareLf => Malformed, Told::Status(400), "a line ends in LF without CR";
+    /// Not the syntax of a request head: obs-fold, NUL, blank before a colon and all else that RFC 9112 refuses.
+    HeadSyntax => Malformed, Told::Status(400), "not a valid HTTP/1.1 request head";
+    /// Neither origin-form nor absolute-form, or with bytes that a URI cannot have (RFC 9112 §3.2).
+    Target => Malformed, Told::Status(400), "not a valid request target";
+    /// A version other than HTTP/1.1.
+    HttpVersion => Violation, Told::Status(505), "only HTTP/1.1 is spoken here";
+    /// None, several or an invalid Host (RFC 9112 §3.2).
+    Host => Violation, Told::Status(400), "exactly one valid Host header is required";
+    /// A body is announced: Content-Length above 0, an invalid one, or Transfer-Encoding.
+    Body => Violation, Told::Status(400), "a request here has no body";
+    /// A method other than GET and HEAD.
+    Method => Violation, Told::Status(405), "only GET and HEAD are answered here";
+    /// The path is on no route and no page.
+    NotFound => Violation, Told::Status(404), "nothing is here";
+    /// A socket's path was asked for without a complete offer to upgrade, or with a version other than 13.
+    UpgradeRequired => Violation, Told::Status(426), "this path speaks WebSocket version 13";
+    /// None, several or an invalid Sec-WebSocket-Key: 16 bytes in canonical base64 (RFC 6455 §4.1).
+    Key => Violation, Told::Status(400), "exactly one Sec-WebSocket-Key of 16 bytes in base64 is required";
+    /// Sec-WebSocket-Protocol is not a list of distinct tokens (RFC 6455 §4.1).
+    Subprotocol => Violation, Told::Status(400), "Sec-WebSocket-Protocol is not a list of distinct tokens";
+    /// The name in the path is not percent-encoded UTF-8, empty, too long or has control characters.
+    RoomName => Violation, Told::Status(400), "the name in the path is empty, too long or not plain text";
+    /// Origin is another site's.
+    Origin => Violation, Told::Status(403), "pages of this origin may not connect";
+    /// The embedder or a route's rights refuse.
+    Forbidden => Violation, Told::Status(403), "not allowed";
+    /// The request line alone is beyond `head_bytes`.
+    LongTarget => Limit, Told::Status(414), "the request line is too long";
+    /// The head is beyond `head_bytes` or `head_fields`.
+    LongHead => Limit, Told::Status(431), "the request head is too large";
+    /// The head was not complete within `head_time`.
+    SlowHead => Limit, Told::Status(408), "the request head took too long";
+    /// The channel was not confirmed within `confirm_time`.
+    NotConfirmed => Limit, Told::Status(503), "the channel cannot be subscribed right now";
+    /// The instance is shutting down or full.
+    Unavailable => Limit, Told::Status(503), "this server takes no new connections right now";
+
+    // Frames: RFC 6455 §5.
+    /// A client's frame is not masked (§5.1).
+    NotMasked => Violation, Told::Close(1002), "a frame is not masked";
+    /// A reserved bit is set without an extension (§5.2).
+    ReservedBits => Violation, Told::Close(1002), "a reserved bit is set";
+    /// An opcode that RFC 6455 reserves (§5.2).
+    Opcode => Violation, Told::Close(1002), "a reserved opcode";
+    /// The length is not in its shortest form, or its top bit is set (§5.2).
+    FrameLength => Malformed, Told::Close(1002), "a frame's length is not in its shortest form";
+    /// A control frame beyond 125 bytes (§5.5).
+    LongControl => Violation, Told::Close(1002), "a control frame is too long";
+    /// A fragmented control frame (§5.5).
+    FragmentedControl => Violation, Told::Close(1002), "a control frame is fragmented";
+    /// A continuation without a beginning, or a new message inside another (§5.4).
+    Fragmentation => Violation, Told::Close(1002), "a message's fragments are out of order";
+    /// A Close of one byte or with a code that may not be sent (§7.4).
+    CloseCode => Violation, Told::Close(1002), "an invalid close code";
+    /// A text message or a Close's reason is not UTF-8 (§8.1).
+    Utf8 => Malformed, Told::Close(1007), "text is not UTF-8";
+    /// A binary message on a text route, or text on a binary route.
+    FrameType => Violation, Told::Close(1003), "this route takes the other frame type";
+    /// The session may not publish.
+    ReadOnly => Violation, Told::Close(1008), "this route takes no messages";
+    /// A message beyond `message_bytes`.
+    LongMessage => Limit, Told::Close(1009), "a message is too big";
+    /// A message of more than `message_fragments`.
+    ManyFragments => Limit, Told::Close(1009), "a message has too many fragments";
+    /// All unfinished messages together are beyond `partial_bytes`.
+    PartialFull => Limit, Told::Close(1013), "too many unfinished messages, try again later";
+    /// The session's queue is beyond `queue_bytes`, or all queues beyond `all_queues_bytes`.
+    SlowReader => Limit, Told::Close(1013), "reads too slowly";
+    /// No credit to publish came within `pause_time`.
+    NoCredit => Limit, Told::Close(1013), "messages cannot be taken right now, try again later";
+    /// No sign of life within `pong_time` of a ping.
+    PongTimeout => Limit, Told::Nothing, "no answer to a ping";
+    /// The peer did not finish its side within `close_time`.
+    CloseTimeout => Limit, Told::Nothing, "the closing handshake was not answered";
+}
+
+impl Error {
+    /// Whose fault it is.
+    #[must_use]
+    pub const fn family(self) -> Family {
+        self.row().0
+    }
+
+    /// What the peer is told.
+    #[must_use]
+    pub const fn told(self) -> Told {
+        self.row().1
+    }
+
+    /// One plain sentence without a full stop: the body of the HTTP answer, or the reason of the Close.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        self.row().2
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text())
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// A call that the state does not allow. Nothing has changed; the caller has a bug.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Misuse {
+    /// The session is gone, or was never there.
+    NoSuchSession,
+    /// The session is not in a state in which this call means something.
+    WrongState,
+    /// A close code, reason, channel name or subprotocol that cannot be sent.
+    InvalidArgument,
+    /// More bytes were acknowledged than were lent.
+    TooMuchTransmitted,
+}
+
+impl fmt::Display for Misuse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoSuchSession => "no such session",
+            Self::WrongState => "the session's state does not allow this call",
+            Self::InvalidArgument => "the argument cannot be sent",
+            Self::TooMuchTransmitted => "more was acknowledged than lent",
+        })
+    }
+}
+
+impl std::error::Error for Misuse {}
+
+/// How a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Closed {
+    /// Who ended it.
+    pub by: Side,
+    /// The close code that was first sent or received, if the session got that far.
+    pub code: Option<u16>,
+    /// The error that ended it, if one did.
+    pub error: Option<Error>,
+}
+
+/// Who ended a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// This instance.
+    Local,
+    /// The client, by a Close frame or by ending its stream.
+    Peer,
+    /// The network: a reset, or a stream that ended in the middle.
+    Transport,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_tells_the_peer_something_it_may_be_told() {
+        for error in Error::ALL {
+            match error.told() {
+                Told::Status(status) => assert!((400..=505).contains(&status), "{error:?}"),
+                Told::Close(code) => assert!([1002, 1003, 1007, 1008, 1009, 1013].contains(&code), "{error:?}"),
+                Told::Nothing => assert_eq!(error.family(), Family::Limit),
+            }
+            assert!(error.text().len() <= 123, "a reason fits a control frame: {error:?}");
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! Fanfare's core: WebSocket sessions, Redis Pub/Sub and fan-out as one pure state machine.
+#![forbid(unsafe_code)]
+
+pub mod error;
+pub mod limits;
+pub mod time;

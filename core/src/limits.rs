@@ -1,0 +1,87 @@
+//! Every bound of the core, with its default. Each has a test at, below and above it.
+
+use core::time::Duration;
+
+/// The bounds of one instance. Bytes are payload bytes unless said otherwise.
+///
+/// `Limits::default()` is what the binaries start with; set the fields that should differ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// A request head in bytes, its final blank line included. Beyond it: 431, or 414 while still in the request line.
+    pub head_bytes: usize,
+    /// Header fields in a request head. Beyond it: 431.
+    pub head_fields: usize,
+    /// From the first accept of a connection to its complete request head and, if the embedder decides, its decision. Beyond it: 408.
+    pub head_time: Duration,
+    /// A whole message, from a client (beyond it: close code 1009) or from Redis (beyond it: skipped and counted).
+    pub message_bytes: usize,
+    /// Fragments of one message. Beyond it: close code 1009.
+    pub message_fragments: u32,
+    /// Unfinished messages of all sessions of an instance together. Beyond it, whoever asks for more is closed with 1013.
+    pub partial_bytes: usize,
+    /// Frames that wait for one session. Beyond it: close code 1013.
+    pub queue_bytes: usize,
+    /// Frames that wait for all sessions of an instance together. Beyond it, a session that is behind and would fall further behind is closed with 1013.
+    pub all_queues_bytes: usize,
+    /// Silence after which the server sends a ping, shortened by up to a tenth at random.
+    pub ping_time: Duration,
+    /// From a ping to a sign of life, any bytes moved in either direction. Beyond it the session ends.
+    pub pong_time: Duration,
+    /// From our Close to the peer's end of the connection; likewise for a plain answer. Beyond it the connection is dropped.
+    pub close_time: Duration,
+    /// A channel's name in bytes, its prefix included.
+    pub channel_bytes: usize,
+    /// From `accept` to the confirmed subscription. Beyond it: 503 with `Retry-After`.
+    pub confirm_time: Duration,
+    /// How long a channel stays subscribed after its last session left.
+    pub linger_time: Duration,
+    /// What a worker may owe its shard in bytes before runs for it are dropped.
+    pub mailbox_bytes: usize,
+    /// Publishes that wait for Redis or for its confirmation, encoded, in bytes. The hard bound is one scratch per worker more.
+    pub publish_bytes: usize,
+    /// Age at which a waiting publish is given up, counted and logged.
+    pub publish_time: Duration,
+    /// How long a session that finds no credit waits before it is closed with 1013.
+    pub pause_time: Duration,
+    /// From a dial to Redis to its connection.
+    pub dial_time: Duration,
+    /// From a command to Redis to its reply.
+    pub reply_time: Duration,
+    /// First and largest wait between dials to Redis, each taken at random between zero and its value (full jitter).
+    pub reconnect_times: (Duration, Duration),
+    /// Silence on a connection to Redis after which a PING goes out.
+    pub redis_ping_time: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        const KIB: usize = 1 << 10;
+        const MIB: usize = 1 << 20;
+        let seconds = Duration::from_secs;
+        Self {
+            head_bytes: 16 * KIB,
+            head_fields: 100,
+            head_time: seconds(10),
+            message_bytes: 64 * KIB,
+            message_fragments: 1_024,
+            partial_bytes: 64 * MIB,
+            queue_bytes: MIB,
+            all_queues_bytes: 256 * MIB,
+            ping_time: seconds(25),
+            pong_time: seconds(10),
+            close_time: seconds(5),
+            channel_bytes: 255,
+            confirm_time: seconds(5),
+            linger_time: seconds(5),
+            mailbox_bytes: 8 * MIB,
+            publish_bytes: 8 * MIB,
+            publish_time: seconds(60),
+            pause_time: seconds(10),
+            dial_time: seconds(2),
+            reply_time: seconds(5),
+            reconnect_times: (Duration::from_millis(50), Duration::from_millis(750)),
+            redis_ping_time: seconds(5),
+        }
+    }
+}

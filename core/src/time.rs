@@ -1,0 +1,115 @@
+//! Time as a value: an [`Instant`] that the embedder supplies, and the structure that holds every deadline of a shard.
+
+use core::ops::Add;
+use std::collections::BTreeSet;
+
+pub use core::time::Duration;
+
+/// A point in time, in microseconds since an epoch that the embedder picks (one for all workers of an instance).
+///
+/// The core has no clock. A binary counts from its start; a simulation starts at [`Instant::ZERO`] and jumps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Instant(u64);
+
+impl Instant {
+    /// The epoch itself.
+    pub const ZERO: Self = Self(0);
+
+    /// The instant `micros` microseconds after the epoch.
+    #[must_use]
+    pub const fn from_micros(micros: u64) -> Self {
+        Self(micros)
+    }
+
+    /// Microseconds since the epoch.
+    #[must_use]
+    pub const fn as_micros(self) -> u64 {
+        self.0
+    }
+
+    /// How long `earlier` is past at this instant; zero if it is not.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Add<Duration> for Instant {
+    type Output = Self;
+
+    /// Saturates at the end of time, half a million years on.
+    fn add(self, duration: Duration) -> Self {
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_add(micros))
+    }
+}
+
+/// The deadlines of many keys in one ordered set; each key has at most one.
+///
+/// The owner keeps each key's current deadline and hands it back to [`Timers::set`], so that no second index is needed.
+#[derive(Debug)]
+pub(crate) struct Timers<K> {
+    set: BTreeSet<(Instant, K)>,
+}
+
+impl<K: Ord + Copy> Timers<K> {
+    pub(crate) const fn new() -> Self {
+        Self { set: BTreeSet::new() }
+    }
+
+    /// Moves `key` from the deadline in `slot` to `deadline`, and notes that in `slot`.
+    pub(crate) fn set(&mut self, key: K, slot: &mut Option<Instant>, deadline: Option<Instant>) {
+        if *slot == deadline {
+            return;
+        }
+        if let Some(old) = *slot {
+            self.set.remove(&(old, key));
+        }
+        if let Some(new) = deadline {
+            self.set.insert((new, key));
+        }
+        *slot = deadline;
+    }
+
+    /// The earliest deadline.
+    pub(crate) fn next(&self) -> Option<Instant> {
+        self.set.first().map(|&(at, _)| at)
+    }
+
+    /// Takes out one key whose deadline is not after `now`. Its owner clears the slot.
+    pub(crate) fn pop_due(&mut self, now: Instant) -> Option<K> {
+        let &(at, key) = self.set.first()?;
+        if at > now {
+            return None;
+        }
+        self.set.pop_first();
+        Some(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instants_never_wrap() {
+        let end = Instant::from_micros(u64::MAX);
+        assert_eq!(end + Duration::MAX, end);
+        assert_eq!(Instant::ZERO.since(end), Duration::ZERO);
+        assert_eq!((Instant::ZERO + Duration::from_millis(3)).as_micros(), 3_000);
+    }
+
+    #[test]
+    fn a_key_has_one_deadline() {
+        let mut timers = Timers::new();
+        let (mut a, mut b) = (None, None);
+        timers.set('a', &mut a, Some(Instant::from_micros(5)));
+        timers.set('b', &mut b, Some(Instant::from_micros(4)));
+        timers.set('b', &mut b, Some(Instant::from_micros(9)));
+        assert_eq!(timers.next(), Some(Instant::from_micros(5)));
+        assert_eq!(timers.pop_due(Instant::from_micros(4)), None);
+        assert_eq!(timers.pop_due(Instant::from_micros(5)), Some('a'));
+        timers.set('b', &mut b, None);
+        assert_eq!(timers.next(), None);
+    }
+}
