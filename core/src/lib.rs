@@ -2,5 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod error;
+pub mod http;
 pub mod limits;
+pub mod route;
 pub mod time;
