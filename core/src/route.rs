@@ -2,10 +2,12 @@
 //!
 //! A route is written `PATTERN=CHANNEL[,OPTION]…`, as in `/board/{id}=board:{id},binary,publish=no`:
 //!
-//! - A pattern begins with `/`. A segment in braces is a variable and stands for exactly one segment that is not empty; every
-//!   other segment is literal and compared percent-decoded. Write a `=`, `?`, `#`, brace or blank in it percent-encoded.
+//! - A pattern begins with `/`. A segment in braces is a variable and stands for exactly one segment that is not
+//!   empty; every other segment is literal and compared percent-decoded. Write a `=`, `?`, `#`, brace or blank in it
+//!   percent-encoded.
 //! - A channel holds each variable of the pattern exactly once. Commas end it, so its literal text cannot have one.
-//! - Options: `text` (the default) or `binary`, `publish=yes` (the default) or `no`, `subscribe=yes` (the default) or `no`.
+//! - Options: `text` (the default) or `binary`, `publish=yes` (the default) or `no`, `subscribe=yes` (the default) or
+//!   `no`.
 
 use core::fmt;
 use core::str::FromStr;
@@ -35,8 +37,8 @@ pub struct Routes {
 }
 
 impl Routes {
-    /// Checks that no two routes have the same pattern, that routes whose channels can be the same agree in frame type and
-    /// rights, and that every route can have a channel within `channel_bytes`.
+    /// Checks that no two routes have the same pattern, that routes whose channels can be the same agree in frame
+    /// type and rights, and that every route can have a channel within `channel_bytes`.
     ///
     /// # Errors
     /// The first of these that does not hold, or a control character in `channel_prefix`.
@@ -72,8 +74,8 @@ impl Routes {
         ["/chat=chat", "/chat/{room}=chat:{room}"].into_iter().flat_map(str::parse).collect()
     }
 
-    /// Where a request's path leads, the path as it came and without query. Of several routes that match it is the one whose
-    /// first segment that differs in kind is literal.
+    /// Where a request's path leads, the path as it came and without query. Of several routes that match it is the
+    /// one whose first segment that differs in kind is literal.
     ///
     /// None: no route. [`Error::RoomName`]: a route, but what stands for a variable is empty, not percent-encoded
     /// UTF-8, has control characters, or makes the channel longer than `channel_bytes`.
@@ -190,8 +192,8 @@ impl fmt::Display for Route {
     }
 }
 
-/// Why a route or a set of routes makes no sense. Its Display is one sentence for whoever typed it, with an example of what is
-/// right.
+/// Why a route or a set of routes makes no sense. Its Display is one sentence for whoever typed it, with an example
+/// of what is right.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteError(String);
 

@@ -31,7 +31,8 @@ impl Answer {
             .with_field("Cache-Control", "no-store");
         match status {
             405 => answer.with_field("Allow", "GET, HEAD"),
-            // RFC 9110 §7.8: whoever sends Upgrade names it in Connection, too, here beside `close`. RFC 6455 §4.4: the version.
+            // RFC 9110 §7.8: whoever sends Upgrade names it in Connection, too, here beside `close`. RFC 6455 §4.4:
+            // the version.
             426 => answer
                 .with_field("Upgrade", "websocket")
                 .with_field("Connection", "Upgrade")
@@ -41,8 +42,8 @@ impl Answer {
         }
     }
 
-    /// What the peer is told about `error`: its status and its sentence. 500 for an error that is told otherwise, since it
-    /// cannot come from a request.
+    /// What the peer is told about `error`: its status and its sentence. 500 for an error that is told otherwise,
+    /// since it cannot come from a request.
     ///
     /// On a path that takes sockets only, [`Error::Method`] wants `.with_field("Allow", "GET")`.
     #[must_use]

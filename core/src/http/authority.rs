@@ -12,7 +12,8 @@ pub(super) struct Authority<'a> {
 }
 
 impl<'a> Authority<'a> {
-    /// Addresses of versions to come (`[v7.…]`) and IPv6 zones, which mean something only inside one machine, are not valid.
+    /// Addresses of versions to come (`[v7.…]`) and IPv6 zones, which mean something only inside one machine, are not
+    /// valid.
     pub(super) fn parse(text: &'a str) -> Option<Self> {
         let end = if text.starts_with('[') { text.find(']')? + 1 } else { text.find(':').unwrap_or(text.len()) };
         let (host, rest) = text.split_at(end);
@@ -27,7 +28,8 @@ impl<'a> Authority<'a> {
     }
 }
 
-/// reg-name, which includes IPv4 addresses: unreserved bytes, sub-delimiters and percent-encoded ones (RFC 3986 §3.2.2).
+/// reg-name, which includes IPv4 addresses: unreserved bytes, sub-delimiters and percent-encoded ones (RFC 3986
+/// §3.2.2).
 fn is_name(mut name: &[u8]) -> bool {
     if name.is_empty() {
         return false;

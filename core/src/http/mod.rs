@@ -1,4 +1,5 @@
-//! The HTTP/1.1 of a connection's first and only request, in the strict reading of RFC 9110, RFC 9112 and RFC 6455 §4.2.
+//! The HTTP/1.1 of a connection's first and only request, in the strict reading of RFC 9110, RFC 9112 and RFC 6455
+//! §4.2.
 //!
 //! ```text
 //! bytes ──▶ RequestReader ──▶ Request ──▶ Request::upgrade ──▶ Upgrade::answer ──▶ frames follow
@@ -6,8 +7,9 @@
 //!                └──── Error ────┴───────────────┴──▶ Answer::for_error ──▶ the connection closes
 //! ```
 //!
-//! A connection carries one request. It becomes a WebSocket session, or gets one plain [`Answer`] that closes it; after
-//! a refusal nothing more is parsed, so a proxy that takes a refused upgrade for a tunnel cannot smuggle a second request in.
+//! A connection carries one request. It becomes a WebSocket session, or gets one plain [`Answer`] that closes it;
+//! after a refusal nothing more is parsed, so a proxy that takes a refused upgrade for a tunnel cannot smuggle a
+//! second request in.
 //!
 //! ```
 //! use fanfare_core::http::{Answer, RequestReader};

@@ -10,8 +10,8 @@ use super::request::Request;
 
 /// Which pages may connect. The default: those that the browser got from the host and port it now connects to.
 ///
-/// A missing port means the default of Origin's scheme on both sides; which scheme we speak ourselves does not matter, so
-/// TLS in front of us works. A request without Origin does not come from a browser, and passes.
+/// A missing port means the default of Origin's scheme on both sides; which scheme we speak ourselves does not
+/// matter, so TLS in front of us works. A request without Origin does not come from a browser, and passes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OriginPolicy {
     /// Origins that may connect although they are another site's.
@@ -24,8 +24,8 @@ impl OriginPolicy {
     /// Checks the request of a peer, if its address is known.
     ///
     /// # Errors
-    /// [`OriginRefused`], to be told as [`Error::Origin`](crate::error::Error::Origin), if Origin is another site's, `null`,
-    /// not an origin, or there several times.
+    /// [`OriginRefused`], to be told as [`Error::Origin`](crate::error::Error::Origin), if Origin is another site's,
+    /// `null`, not an origin, or there several times.
     pub fn check(&self, request: &Request, peer: Option<IpAddr>) -> Result<(), OriginRefused> {
         let origins: Vec<_> = request.values("origin").map(String::from_utf8_lossy).collect();
         if origins.is_empty() || self.allowed.contains(&AllowedOrigin(None)) {
@@ -48,8 +48,8 @@ impl OriginPolicy {
     }
 }
 
-/// An origin that may connect: one such as `https://example.org`, or `*` for every one, `null` and malformed ones included,
-/// which switches the check off.
+/// An origin that may connect: one such as `https://example.org`, or `*` for every one, `null` and malformed ones
+/// included, which switches the check off.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AllowedOrigin(Option<Site>);
 
@@ -59,6 +59,8 @@ impl FromStr for AllowedOrigin {
     fn from_str(text: &str) -> Result<Self, AllowedOriginError> {
         match text {
             "*" => Ok(Self(None)),
+            // A star inside a name would be a letter like any other, and not what whoever typed it means.
+            _ if text.contains('*') => Err(AllowedOriginError),
             _ => Site::parse(text).map(|site| Self(Some(site))).ok_or(AllowedOriginError),
         }
     }
@@ -98,8 +100,8 @@ impl Site {
         is_scheme.then(|| Self { scheme, host: host.to_ascii_lowercase(), port })
     }
 
-    /// Whether a page of this site was served at `host`. The pages of an application or extension, whose scheme has no default
-    /// port, were served nowhere.
+    /// Whether a page of this site was served at `host`. The pages of an application or extension, whose scheme has
+    /// no default port, were served nowhere.
     fn is_at(&self, host: &str) -> bool {
         let Some(default) = default_port(&self.scheme) else { return false };
         Authority::parse(host).is_some_and(|Authority { host, port }| {

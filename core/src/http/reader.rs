@@ -6,11 +6,11 @@ use super::request::{Method, Request};
 use crate::error::Error;
 use crate::limits::Limits;
 
-/// Collects a request head however it arrives, in linear time: each byte is searched once for the end of its line and each
-/// line once for a bare CR, and the complete head is parsed once.
+/// Collects a request head however it arrives, in linear time: each byte is searched once for the end of its line and
+/// each line once for a bare CR, and the complete head is parsed once.
 ///
-/// Bare line ends and limits are refused at the line that has them, so a client that ends its lines wrongly hears of it at
-/// once instead of waiting for `head_time`. The outcome does not depend on how the bytes were split.
+/// Bare line ends and limits are refused at the line that has them, so a client that ends its lines wrongly hears of
+/// it at once instead of waiting for `head_time`. The outcome does not depend on how the bytes were split.
 #[derive(Debug, Default)]
 pub struct RequestReader {
     /// At most `head_bytes`; grows with what came, never ahead of it.
@@ -33,13 +33,13 @@ impl RequestReader {
 
     /// Takes the next bytes of the connection.
     ///
-    /// `Ok(None)`: all of `input` was taken and more is needed. `Ok(Some((request, n)))`: the head is complete and took `n`
-    /// bytes of `input`; the rest is not HTTP. The reader is then as new.
+    /// `Ok(None)`: all of `input` was taken and more is needed. `Ok(Some((request, n)))`: the head is complete and
+    /// took `n` bytes of `input`; the rest is not HTTP. The reader is then as new.
     ///
     /// # Errors
     /// Every error of the request head, from [`Error::BareLf`] to [`Error::Method`], and the limits `head_bytes`
-    /// ([`Error::LongTarget`] while still in the request line, then [`Error::LongHead`]) and `head_fields`. The first error
-    /// is the connection's: nothing more may be read after it.
+    /// ([`Error::LongTarget`] while still in the request line, then [`Error::LongHead`]) and `head_fields`. The first
+    /// error is the connection's: nothing more may be read after it.
     pub fn read(&mut self, input: &[u8], limits: &Limits) -> Result<Option<(Request, usize)>, Error> {
         let room = limits.head_bytes.saturating_sub(self.head.len());
         let input = &input[..input.len().min(room)];

@@ -36,8 +36,8 @@ impl Request {
     /// `fields` lines after the request line.
     ///
     /// What is wrong first in this order is the error: syntax, version, target, an invalid body length, Host, method,
-    /// a body. A bad Host or length is 400 whatever the method (RFC 9112 §3.2, §6.3), while a sound POST learns that it is
-    /// the method that is not allowed.
+    /// a body. A bad Host or length is 400 whatever the method (RFC 9112 §3.2, §6.3), while a sound POST learns that
+    /// it is the method that is not allowed.
     pub(super) fn parse(head: &[u8], fields: usize) -> Result<Self, Error> {
         let mut slots = vec![httparse::EMPTY_HEADER; fields];
         let mut parsed = httparse::Request::new(&mut slots);
@@ -125,8 +125,8 @@ impl Request {
         elements.map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())
     }
 
-    /// Whether a body is announced; an error if how long it is would be a matter of interpretation, which is what request
-    /// smuggling lives on (RFC 9112 §6.3).
+    /// Whether a body is announced; an error if how long it is would be a matter of interpretation, which is what
+    /// request smuggling lives on (RFC 9112 §6.3).
     fn announces_body(&self) -> Result<bool, Error> {
         let is_encoded = self.header("transfer-encoding").is_some();
         let mut lengths = self.values("content-length");

@@ -24,7 +24,8 @@ impl Upgrade {
     /// [`Misuse::InvalidArgument`] if the client did not offer `subprotocol` (RFC 6455 §4.2.2).
     pub fn answer(&self, subprotocol: Option<&str>) -> Result<Bytes, Misuse> {
         let mut answer = format!(
-            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {}\r\n",
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Accept: {}\r\n",
             self.accept
         );
         if let Some(chosen) = subprotocol {
@@ -44,8 +45,8 @@ impl Request {
         self.list("sec-websocket-protocol").filter_map(|name| core::str::from_utf8(name).ok())
     }
 
-    /// Whether the client offers to leave HTTP for WebSocket: `Upgrade: websocket` with `Connection: upgrade`, in any case and
-    /// among others. The rest of the offer can still be wrong.
+    /// Whether the client offers to leave HTTP for WebSocket: `Upgrade: websocket` with `Connection: upgrade`, in any
+    /// case and among others. The rest of the offer can still be wrong.
     #[must_use]
     pub fn wants_upgrade(&self) -> bool {
         let lists = |name, token: &[u8]| self.list(name).any(|element| element.eq_ignore_ascii_case(token));
@@ -89,11 +90,12 @@ impl Request {
     }
 }
 
-/// 16 bytes in base64 (RFC 4648 §4) in the one way to write them: the last character holds two bits of the last byte and
-/// four that are zero (§3.5).
+/// 16 bytes in base64 (RFC 4648 §4) in the one way to write them: the last character holds two bits of the last byte
+/// and four that are zero (§3.5).
 fn is_key(key: &[u8]) -> bool {
     let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
-    matches!(key, [digits @ .., b'A' | b'Q' | b'g' | b'w', b'=', b'='] if digits.len() == 21 && digits.iter().all(is_digit))
+    let [digits @ .., b'A' | b'Q' | b'g' | b'w', b'=', b'='] = key else { return false };
+    digits.len() == 21 && digits.iter().all(is_digit)
 }
 
 /// tchar of RFC 9110 §5.6.2.

@@ -102,7 +102,7 @@ fn options<'a>(options: impl Iterator<Item = &'a str>) -> Result<(FrameType, Rig
             "subscribe=no" => subscribe.replace(false).is_none(),
             _ => {
                 return Err(format!(
-                    "there is no option {option:?}; write text or binary, publish=yes or no, subscribe=yes or no, as in \
+                    "there is no option {option:?}, but text, binary, publish=yes or no, subscribe=yes or no, as in \
                      `/news=news,text,publish=no`"
                 ));
             }
