@@ -3,4 +3,7 @@
 
 pub mod error;
 pub mod limits;
+pub mod route;
+pub mod run;
 pub mod time;
+pub mod ws;
