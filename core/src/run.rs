@@ -173,9 +173,9 @@ mod tests {
             client_reads(run.bytes()).into_iter().map(|message| message.into_data().to_vec()).collect();
         assert_eq!(read, payloads);
         assert_eq!(run.payloads().collect::<Vec<_>>(), payloads);
-        for message in 0..run.len() {
+        for (message, payload) in payloads.iter().enumerate() {
             let frame = &run.bytes()[run.start(message)..run.end(message)];
-            assert_eq!(client_reads(frame)[0].clone().into_data(), payloads[message]);
+            assert_eq!(client_reads(frame)[0].clone().into_data(), payload);
         }
     }
 

@@ -142,7 +142,7 @@ mod tests {
         let mut control = full();
         let begun = control.lend(true)[..60].to_vec();
         control.sent(60).unwrap();
-        control.pong(&[17; 100]);
+        control.pong(&[17; 50]);
         assert!(control.lend(true).len() > MAX_UNSENT - 60);
         control.pong(&[18; 100]);
         let sent = [&begun, control.lend(true)].concat();

@@ -281,7 +281,7 @@ impl Session {
     /// Ends the session for an error: the owner's to call for those that it finds itself.
     ///
     /// The client is told what [`Error::told`] says, after the data that waits, except a slow reader, who would
-    /// not get there. An error that it is told nothing of ends the session at once. The first error stays.
+    /// not get there. An error that no Close stands for ends the session at once. The first error stays.
     pub fn fail(&mut self, error: Error, now: Instant) {
         let now = self.see(now);
         let Told::Close(code) = error.told() else {

@@ -152,8 +152,10 @@ fn send_random_message(
 /// Frames in every order, some of them wrong, some of their bytes changed.
 fn random_stream(random: &mut fastrand::Rng) -> Vec<u8> {
     let mut bytes = Vec::new();
+    let mut start = 0;
     let mut inside = false;
     for _ in 0..random.usize(1..10) {
+        start = bytes.len();
         let control = random.u8(..4) == 0;
         let fin = control || random.bool();
         let opcode = match (control, inside) {
@@ -162,10 +164,10 @@ fn random_stream(random: &mut fastrand::Rng) -> Vec<u8> {
             (false, false) => random.u8(1..=2),
         };
         inside = if control { inside } else { !fin };
-        let longest = if control { 126 } else { 400 };
+        let longest = if control { 126 } else { 200 };
         let payload: String = (0..random.usize(..longest)).map(|_| random.char(' '..'\u{3FF}')).collect();
         let mut payload = payload.into_bytes();
-        payload.truncate(if control { 125 } else { 400 });
+        payload.truncate(longest - 1);
         if opcode == 8 && payload.len() >= 2 {
             payload[..2].copy_from_slice(&1000_u16.to_be_bytes());
         }
@@ -173,7 +175,7 @@ fn random_stream(random: &mut fastrand::Rng) -> Vec<u8> {
         bytes.extend(frame_with_key(first, &payload, [random.u8(..); 4]));
     }
     if random.bool() {
-        let at = random.usize(..bytes.len());
+        let at = if random.bool() { start + random.usize(..4) } else { random.usize(..bytes.len()) };
         bytes[at] ^= 1 << random.u8(..8);
     }
     bytes
@@ -182,9 +184,9 @@ fn random_stream(random: &mut fastrand::Rng) -> Vec<u8> {
 #[test]
 fn events_and_errors_do_not_depend_on_how_the_bytes_are_cut() {
     let mut random = seeded(3);
-    let limits = limits(900, 3);
+    let limits = limits(450, 3);
     let (mut good, mut errors) = (0, Vec::new());
-    for _ in 0..4_000 {
+    for _ in 0..2_000 {
         let bytes = random_stream(&mut random);
         let whole = decode_within(&bytes, &limits);
         assert_eq!(feed(&mut Decoder::new(), &bytewise(&bytes), &limits), whole);
@@ -203,7 +205,7 @@ fn events_and_errors_do_not_depend_on_how_the_bytes_are_cut() {
             }
         }
     }
-    assert!(good > 500, "{good} streams without an error");
+    assert!(good > 400, "{good} streams without an error");
     assert!(errors.len() >= 10, "{errors:?}");
 }
 

@@ -100,7 +100,7 @@ fn every_event_in_every_state_leads_where_the_table_says() {
         ),
         (
             "close",
-            |s| drop(s.close(1001, "", CloseWhen::Now, at(1))),
+            |s| _ = s.close(1001, "", CloseWhen::Now, at(1)),
             [Closing, Closing, Awaiting, Answering, Parting, Finished, Ended],
         ),
         (
