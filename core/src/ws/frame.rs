@@ -67,8 +67,8 @@ pub(crate) fn payload_start(frame: &[u8]) -> usize {
 pub(super) struct Frame {
     pub(super) opcode: Opcode,
     pub(super) fin: bool,
-    /// The masking key, turned to the next byte of payload.
-    pub(super) key: [u8; 4],
+    /// The masking key, little-endian, turned to the next byte of payload.
+    pub(super) key: u32,
     pub(super) left: usize,
 }
 
@@ -104,8 +104,9 @@ pub(super) fn parse(bytes: &[u8], room: &Room) -> Result<Option<(Frame, usize)>,
     if !opcode.is_control() && len > room.bytes as u64 {
         return Err(Error::LongMessage);
     }
-    let Some(&key) = bytes.get(key_at..).and_then(<[u8]>::first_chunk) else { return Ok(None) };
-    Ok(Some((Frame { opcode, fin, key, left: len as usize }, key_at + key.len())))
+    let Some(&key) = bytes.get(key_at..).and_then(<[u8]>::first_chunk::<4>) else { return Ok(None) };
+    let frame = Frame { opcode, fin, key: u32::from_le_bytes(key), left: len as usize };
+    Ok(Some((frame, key_at + key.len())))
 }
 
 /// RFC 6455 §5.2 (reserved bits, opcode), §5.4 (order of fragments), §5.5 (control frames are whole).
@@ -195,7 +196,7 @@ mod tests {
                 let (header, length) = FrameHeader::parse(&mut Cursor::new(&bytes)).unwrap().unwrap();
                 assert_eq!(used, bytes.len());
                 assert_eq!((frame.opcode as u8, frame.fin), (header.opcode.into(), header.is_final));
-                assert_eq!((frame.left as u64, Some(frame.key)), (length, header.mask));
+                assert_eq!((frame.left as u64, Some(frame.key.to_le_bytes())), (length, header.mask));
                 for part in 0..bytes.len() {
                     assert!(parse(&bytes[..part], &room).unwrap().is_none());
                 }
