@@ -140,6 +140,26 @@ fn messages_are_given_until_the_client_closes_and_then_no_more() {
 }
 
 #[test]
+fn pings_are_answered_while_open_and_nothing_is_queued_behind_a_close() {
+    for state in STATES {
+        let mut session = in_state(state);
+        let before = session.control(false).to_vec();
+        read(&mut session, &frame(0x89, b"?"), at(1));
+        let expected = if state == State::Open { b"\x8A\x01?" } else { &before[..] };
+        assert_eq!(session.control(false), expected, "{state:?}");
+    }
+}
+
+#[test]
+fn an_ended_session_has_nothing_to_write() {
+    for state in STATES {
+        let mut session = in_state(state);
+        session.handle_reset(at(1));
+        assert!(session.control(false).is_empty(), "{state:?}");
+    }
+}
+
+#[test]
 fn a_session_is_small_and_owns_nothing_while_idle() {
     assert!(size_of::<Session>() <= 136);
     let mut session = open();
