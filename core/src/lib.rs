@@ -5,4 +5,6 @@ pub mod error;
 pub mod http;
 pub mod limits;
 pub mod route;
+pub mod run;
 pub mod time;
+pub mod ws;
