@@ -36,6 +36,8 @@ function start() {
     send();
   });
   byId("go").addEventListener("submit", goToRoom);
+  // For the panel when it opens. In the markup it would ask for the focus of the whole page.
+  byId("room").autofocus = true;
   msg.addEventListener("input", keepTyping);
   chat.addEventListener("scroll", noticeScroll, { passive: true });
   newer.addEventListener("click", () => {
@@ -310,7 +312,7 @@ function goToRoom(event) {
 
 // Some phones lay their keyboard over the page instead of making it smaller.
 function fitAboveKeyboard() {
-  if (visualViewport.scale > 1) return;
+  if (visualViewport.scale > 1.01) return;
   document.body.style.height = `${visualViewport.height}px`;
   scrollTo(0, 0);
 }
