@@ -3,4 +3,5 @@
 
 pub mod error;
 pub mod limits;
+pub mod resp;
 pub mod time;
