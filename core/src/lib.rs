@@ -3,5 +3,6 @@
 
 pub mod error;
 pub mod limits;
+pub mod redis;
 pub mod resp;
 pub mod time;

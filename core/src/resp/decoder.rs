@@ -36,6 +36,11 @@ impl Decoder {
         Self { message_bytes, scanner: Scanner::default(), tail: Vec::new(), spent: false, skipped: None, failed: None }
     }
 
+    /// Starts over at the beginning of another stream.
+    pub fn reset(&mut self) {
+        *self = Self::new(self.message_bytes);
+    }
+
     /// The next frame, taken off the front of `input`. `None` once all of `input` is taken.
     ///
     /// # Errors
