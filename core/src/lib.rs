@@ -4,6 +4,8 @@
 pub mod error;
 pub mod http;
 pub mod limits;
+pub mod redis;
+pub mod resp;
 pub mod route;
 pub mod run;
 pub mod time;
