@@ -1,0 +1,5 @@
+//! The link to Redis.
+
+pub mod url;
+
+pub use url::RedisUrl;
