@@ -1,6 +1,6 @@
 //! The command line and environment of every Fanfare server, so that all of them take the same.
 //!
-//! Each option of [`options`] is a flag and an environment variable; the flag wins. `clap` splits the command line and
+//! Each option is a flag and an environment variable; the flag wins. `clap` splits the command line and
 //! writes the help. Values are read here: that way flag and variable share one reading, tests pass their own
 //! environment, and each complaint is one line that names where the value came from.
 
@@ -94,7 +94,7 @@ pub fn options_table() -> String {
     table
 }
 
-const AFTER_HELP: &str = "\
+const NOTES: &str = "\
 Each option is also the environment variable named beside it. A flag goes before a variable, and an empty variable \
 counts as unset. Variables of options that may be repeated separate their values by spaces.";
 
@@ -105,7 +105,7 @@ fn command(program: &Program) -> Command {
         .about(program.about)
         .no_binary_name(true)
         .max_term_width(100)
-        .after_help(AFTER_HELP);
+        .after_long_help(NOTES);
     OPTIONS.iter().fold(command, |command, option| command.arg(argument(option, &defaults)))
 }
 

@@ -111,8 +111,8 @@ impl Config {
         if self.host.as_ref().is_some_and(|host| !is_host(host)) {
             return Err(ConfigError::Host);
         }
-        if self.channel_prefix.chars().any(char::is_control) || self.channel_prefix.len() >= self.limits.channel_bytes {
-            return Err(ConfigError::Prefix { most: self.limits.channel_bytes.saturating_sub(1) });
+        if self.channel_prefix.contains(char::is_control) {
+            return Err(ConfigError::ChannelPrefix);
         }
         if self.routes.is_empty() && !self.chat {
             return Err(ConfigError::NoRoutes);
@@ -242,11 +242,8 @@ pub enum ConfigError {
     },
     /// The host is neither a name nor an address.
     Host,
-    /// The channel prefix has a control character, or leaves no room for a name.
-    Prefix {
-        /// The most bytes that leave room.
-        most: usize,
-    },
+    /// The channel prefix has a control character.
+    ChannelPrefix,
     /// There is nothing to serve.
     NoRoutes,
     /// A route makes no sense beside the others, or with the channel prefix.
@@ -260,7 +257,7 @@ impl ConfigError {
         match self {
             Self::Range { setting, .. } | Self::Above { setting, .. } => setting,
             Self::Host => "host",
-            Self::Prefix { .. } => "channel_prefix",
+            Self::ChannelPrefix => "channel_prefix",
             Self::NoRoutes | Self::Routes(_) => "routes",
         }
     }
@@ -274,7 +271,7 @@ impl ConfigError {
                 format!("{value} is above {bound} ({most}): lower it, or raise {bound}")
             }
             Self::Host => "a host name, or an IPv4 or IPv6 address without a port is needed".to_owned(),
-            Self::Prefix { most } => format!("a prefix has at most {most} bytes and no control characters"),
+            Self::ChannelPrefix => "a prefix has no control characters (for example staging:)".to_owned(),
             Self::NoRoutes => format!("there is nothing to serve: give a route, or leave {} as it is", name("chat")),
             Self::Routes(error) => error.to_string(),
         }
