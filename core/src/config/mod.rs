@@ -272,7 +272,7 @@ impl ConfigError {
             }
             Self::Host => "a host name, or an IPv4 or IPv6 address without a port is needed".to_owned(),
             Self::ChannelPrefix => "a prefix has no control characters (for example staging:)".to_owned(),
-            Self::NoRoutes => format!("there is nothing to serve: give a route, or leave {} as it is", name("chat")),
+            Self::NoRoutes => "there is nothing to serve: give a route, or keep the chat".to_owned(),
             Self::Routes(error) => error.to_string(),
         }
     }

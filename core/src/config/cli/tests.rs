@@ -198,7 +198,7 @@ fn a_refusal_says_what_is_wrong_where_and_what_to_try() {
             &[],
             "--head-timeout: '10' is not a time: write a whole number and ms, s, m or h (for example 25s)".into(),
         ),
-        (&["--no-chat"], &[], "--route: there is nothing to serve: give a route, or leave --no-chat as it is".into()),
+        (&["--no-chat"], &[], "--route: there is nothing to serve: give a route, or keep the chat".into()),
         (
             &["--host", "localhost:80"],
             &[],
