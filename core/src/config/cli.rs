@@ -1,8 +1,8 @@
 //! The command line and environment of every Fanfare server, so that all of them take the same.
 //!
-//! Each option is a flag and an environment variable; the flag wins. `clap` splits the command line and writes the help.
-//! Values are read here: that way flag and variable share one reading, tests pass their own environment, and each complaint
-//! is one line that names where the value came from.
+//! Each option is a flag and an environment variable; the flag wins. `clap` splits the command line and writes the
+//! help. Values are read here: that way flag and variable share one reading, tests pass their own environment, and
+//! each complaint is one line that names where the value came from.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

@@ -131,8 +131,8 @@ pub(super) const OPTIONS: &[Opt] = &[
         takes: Takes::Many,
         help: "An origin besides the server's own whose pages may connect, for example `https://example.com`. \
                May be repeated.",
-        more: "`*` allows every origin. Without this option, a browser's page may connect only if it comes from the host \
-               and port that it connects to. Programs that send no Origin header always may.",
+        more: "`*` allows every origin. Without this option, a browser's page may connect only if it comes from the \
+               host and port that it connects to. Programs that send no Origin header always may.",
         default: |_| "the server's own".to_owned(),
         apply: |config, text| put_more(&mut config.origins.allowed, text.parse().map_err(|error| not_a(text, error))),
     },
