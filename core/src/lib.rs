@@ -1,6 +1,7 @@
 //! Fanfare's core: WebSocket sessions, Redis Pub/Sub and fan-out as one pure state machine.
 #![forbid(unsafe_code)]
 
+pub mod config;
 pub mod error;
 pub mod http;
 pub mod limits;
