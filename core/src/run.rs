@@ -57,6 +57,12 @@ impl Run {
         self.ends.get(message).map_or(self.bytes.len(), |&end| end as usize)
     }
 
+    /// The end of the frame that `at` lies in; `at` itself where a frame starts.
+    pub(crate) fn boundary(&self, at: usize) -> usize {
+        let before = self.ends.partition_point(|&end| (end as usize) < at);
+        if at == 0 { 0 } else { self.end(before) }
+    }
+
     /// The messages without their headers.
     pub fn payloads(&self) -> impl Iterator<Item = &[u8]> {
         (0..self.len()).map(|message| {

@@ -1,6 +1,7 @@
 //! Every setting of an instance, once; with the feature `cli` also as command line and environment.
 
 use core::fmt;
+use core::net::{IpAddr, SocketAddr};
 use core::num::NonZero;
 use core::time::Duration;
 
@@ -46,6 +47,23 @@ pub struct Config {
     pub limits: Limits,
     /// What is logged, and how.
     pub log: Log,
+}
+
+/// What all shards of an instance share.
+#[derive(Debug)]
+pub struct Settings {
+    /// Every bound.
+    pub limits: Limits,
+    /// Paths to channels.
+    pub routes: Routes,
+    /// Whose pages may connect.
+    pub origins: OriginPolicy,
+    /// Whether the built-in chat page is served at `/`.
+    pub page: bool,
+    /// Whether the embedder answers each valid upgrade request ([`Event::Request`](crate::shard::Event::Request)), instead of the routes.
+    pub ask: bool,
+    /// How many workers share the instance's bounds.
+    pub workers: usize,
 }
 
 /// What is logged, and how.
@@ -98,6 +116,44 @@ impl Config {
             routes.extend(Routes::default_chat().into_iter().filter(|chat| !given(chat)));
         }
         Routes::new(routes, &self.channel_prefix, &self.limits)
+    }
+
+    /// What the shards of an instance with so many workers share.
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::check`].
+    pub fn settings(&self, workers: NonZero<usize>) -> Result<Settings, ConfigError> {
+        self.check()?;
+        Ok(Settings {
+            limits: self.limits.clone(),
+            routes: self.routes().map_err(ConfigError::Routes)?,
+            origins: self.origins.clone(),
+            page: self.chat,
+            ask: false,
+            workers: workers.get(),
+        })
+    }
+
+    /// What a binary prints when it accepts clients at `addresses`: where to point a browser, and how far messages go.
+    #[must_use]
+    pub fn banner(&self, addresses: &[SocketAddr]) -> String {
+        let mut banner = String::new();
+        for address in addresses {
+            let host = match address.ip() {
+                ip if ip.is_unspecified() || ip.is_loopback() => "localhost".to_owned(),
+                IpAddr::V6(ip) => format!("[{ip}]"),
+                IpAddr::V4(ip) => ip.to_string(),
+            };
+            let line = format!("listening on http://{host}:{}/\n", address.port());
+            if !banner.contains(&line) {
+                banner += &line;
+            }
+        }
+        match &self.redis {
+            Some(redis) => banner + &format!("bus: {redis}"),
+            None => banner + "bus: this process only; set REDIS_URL to share",
+        }
     }
 
     /// Whether the settings make sense, each alone and together.
@@ -153,6 +209,7 @@ impl Config {
             ("pong_time", limits.pong_time, MILLI),
             ("close_time", limits.close_time, MILLI),
             ("confirm_time", limits.confirm_time, MILLI),
+            ("drain_time", limits.drain_time, Duration::ZERO),
             ("linger_time", limits.linger_time, Duration::ZERO),
             ("publish_time", limits.publish_time, MILLI),
             ("pause_time", limits.pause_time, MILLI),

@@ -33,6 +33,7 @@ mod answer;
 mod authority;
 mod cidr;
 mod origin;
+pub mod page;
 mod reader;
 mod request;
 #[cfg(test)]

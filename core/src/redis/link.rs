@@ -392,9 +392,11 @@ impl Link {
     /// Ends the connection of `lane`, or its dial, and plans the next one.
     fn lose(&mut self, lane: Lane, kind: LinkErrorKind, hang_up: bool, now: Instant) {
         let connection = self.connection(lane);
-        if connection.is_ready() && lane == Lane::Subscriber && self.gap.is_none() {
+        if connection.is_ready() && lane == Lane::Subscriber {
             // Nothing is known of the time since a connection that fell silent was heard last.
-            self.gap = Some(if kind == LinkErrorKind::Silent { connection.heard } else { now });
+            let since = if kind == LinkErrorKind::Silent { connection.heard } else { now };
+            self.gap.get_or_insert(since);
+            self.events.push_back(LinkEvent::Unsubscribed);
         }
         match lane {
             Lane::Subscriber => self.subscriptions.handle_disconnected(),

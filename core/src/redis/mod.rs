@@ -79,6 +79,8 @@ pub enum LinkEvent {
     /// The first attempt to reach Redis failed. Comes at most once, at the latest 4 s after the start; the link goes
     /// on trying.
     StartFailed(LinkError),
+    /// The subscribing connection is lost: no channel is subscribed until [`LinkEvent::Subscribed`] says so again.
+    Unsubscribed,
     /// Redis has confirmed a subscription.
     Subscribed(Bytes),
     /// Redis refuses a subscription. It is asked again after 5 s, and on the next connection.

@@ -14,6 +14,19 @@ pub fn publish(out: &mut impl Output, channel: &[u8], payload: &[u8]) {
     bulk(out, payload);
 }
 
+/// Length of a PUBLISH command.
+#[must_use]
+pub const fn publish_len(channel: usize, payload: usize) -> usize {
+    const fn bulk_len(len: usize) -> usize {
+        let digits = match len.checked_ilog10() {
+            Some(log) => log as usize + 1,
+            None => 1,
+        };
+        digits + len + 5
+    }
+    17 + bulk_len(channel) + bulk_len(payload)
+}
+
 /// SUBSCRIBE to at least one channel.
 pub fn subscribe<'a>(out: &mut impl Output, channels: impl ExactSizeIterator<Item = &'a [u8]>) {
     length(out, b'*', channels.len() + 1);

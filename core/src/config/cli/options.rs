@@ -256,6 +256,8 @@ pub(super) const OPTIONS: &[Opt] = &[
         "The most publishes that wait for Redis. Beyond it clients that send are not read for a while."),
     limit!(time "publish-timeout", INSTANCE, publish_time,
         "The age at which a publish that waits for Redis is given up, counted and logged."),
+    limit!(time "drain-time", INSTANCE, drain_time,
+        "The longest that shutting down takes; then whatever is left is lost and counted."),
     limit!(time "linger", INSTANCE, linger_time,
         "How long a channel stays subscribed after its last session left."),
     Opt {
