@@ -44,16 +44,18 @@ impl Lanes {
         more
     }
 
-    /// Writes what the bus has for its connections, as far as they take it.
-    pub(crate) fn write(&mut self, bus: &mut Bus, now: Instant, context: &mut Context<'_>) {
+    /// Writes what the bus has for its connections, as far as they take it. Says whether one is to be read at once.
+    pub(crate) fn write(&mut self, bus: &mut Bus, now: Instant, context: &mut Context<'_>) -> bool {
         self.act(bus);
+        let mut connected = false;
         for (socket, lane) in self.sockets.iter_mut().zip(LANES) {
-            // A dial that begins in this turn has to be polled in it.
-            socket.finish_dial(lane, bus, now, context);
+            // A dial that begins in this turn is woken for only once it was polled.
+            connected |= socket.finish_dial(lane, bus, now, context);
         }
         while let Some(lane) = bus.poll_transmit() {
             self.sockets[place(lane)].write(lane, bus, now, context);
         }
+        connected
     }
 
     fn act(&mut self, bus: &mut Bus) {
@@ -74,17 +76,20 @@ impl Lanes {
 }
 
 impl Socket {
-    fn finish_dial(&mut self, lane: Lane, bus: &mut Bus, now: Instant, context: &mut Context<'_>) {
-        let Self::Dialing(dial) = self else { return };
-        match dial.as_mut().poll(context) {
-            Poll::Pending => {}
-            Poll::Ready(Ok(stream)) => {
+    /// Says whether the connection stands since now.
+    fn finish_dial(&mut self, lane: Lane, bus: &mut Bus, now: Instant, context: &mut Context<'_>) -> bool {
+        let Self::Dialing(dial) = self else { return false };
+        let Poll::Ready(result) = dial.as_mut().poll(context) else { return false };
+        match result {
+            Ok(stream) => {
                 *self = Self::Open { stream, blocked: false };
                 bus.handle_connected(lane, now);
+                true
             }
-            Poll::Ready(Err(error)) => {
+            Err(error) => {
                 *self = Self::None;
                 bus.handle_dial_failed(lane, &error.to_string(), now);
+                false
             }
         }
     }

@@ -121,9 +121,9 @@ impl Worker {
         self.handle_timeouts(now);
         self.write(now);
         if let Some(head) = &mut self.head {
-            head.lanes.write(&mut head.bus, now, context);
+            more |= head.lanes.write(&mut head.bus, now, context);
         }
-        self.follow_bus();
+        more |= self.follow_bus();
         self.follow_shutdown(now);
         self.exchange(now);
         if more || self.ended || !self.sleep_until_next(now, context) { Poll::Ready(!self.ended) } else { Poll::Pending }
@@ -249,9 +249,10 @@ impl Worker {
         }
     }
 
-    /// Hears of the bus whether the instance has started.
-    fn follow_bus(&mut self) {
-        let Some(head) = &mut self.head else { return };
+    /// Hears of the bus whether the instance has started. Says whether clients are accepted from the next turn on.
+    fn follow_bus(&mut self) -> bool {
+        let Some(head) = &mut self.head else { return false };
+        let accepted = head.accepting;
         while let Some(event) = head.bus.poll_event() {
             let result = match event {
                 bus::Event::Up { .. } => {
@@ -266,6 +267,7 @@ impl Worker {
                 let _ = started.send(result);
             }
         }
+        head.accepting && !accepted
     }
 
     /// Sessions first, then what they published, then the end.
