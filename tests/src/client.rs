@@ -103,6 +103,18 @@ impl Client {
         }
     }
 
+    /// Sends a ping and waits for its pong, after which the server has read all that was sent before. Text is skipped.
+    ///
+    /// # Errors
+    ///
+    /// When the pong does not come within [`PATIENCE`].
+    pub fn ping(&mut self) -> io::Result<()> {
+        self.send_message(Message::Ping("read?".into()))?;
+        self.socket.get_ref().set_read_timeout(Some(PATIENCE))?;
+        while !matches!(self.socket.read().map_err(into_io)?, Message::Pong(_)) {}
+        Ok(())
+    }
+
     /// Reads until the server's Close and the end of the connection, and returns the code; text messages are skipped.
     ///
     /// # Errors

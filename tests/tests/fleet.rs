@@ -33,8 +33,11 @@ fn five_clients(servers: &[Server; 2], path: &str) -> Vec<Client> {
 /// What client `sender` sends as its message `number` of 200: all sizes and contents that framing or RESP could get wrong,
 /// and in between messages that say who sent them and when, from which order is seen.
 fn message(sender: usize, number: usize) -> String {
-    let sized =
-        |length: usize| format!("{sender}:{number:04}:{:x<length$}", "").chars().take(length).collect::<String>();
+    let sized = |length: usize| {
+        let start = format!("{sender}:{number:04}:");
+        let fill = "x".repeat(length - start.len());
+        start + &fill
+    };
     match number % 25 {
         0 => String::new(),
         1 => "x".into(),
