@@ -427,7 +427,7 @@ impl Table {
         self.field("one long value", &format!("X: {}", "y".repeat(16_384)), &[431]);
         self.field("one very long value", &format!("X: {}", "y".repeat(70_000)), &[431]);
         self.field("one long name", &format!("{}: y", "X".repeat(17_000)), &[431]);
-        self.field("many long fields", &format!("X: {}\r\n", "y".repeat(1_000)).repeat(20).trim_end(), &[431]);
+        self.field("many long fields", format!("X: {}\r\n", "y".repeat(1_000)).repeat(20).trim_end(), &[431]);
         self.field("96 fields more than the five", "X: y\r\n".repeat(96).trim_end(), &[431]);
         self.field("a thousand fields", "X: y\r\n".repeat(1_000).trim_end(), &[431]);
         self.field("thousands of short fields", "X:\r\n".repeat(3_500).trim_end(), &[431]);
