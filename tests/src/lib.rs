@@ -1,1 +1,31 @@
-//! Fanfare tests.
+//! What the tests share: real servers under test, a real Redis, and clients for both.
+//!
+//! Everything here blocks, and everything that waits has a deadline. Programs are started on ports of their own,
+//! on loopback, and are ended by their process id when the value that stands for them is dropped.
+#![forbid(unsafe_code)]
+
+pub mod client;
+pub mod process;
+pub mod raw;
+pub mod redis;
+pub mod resp;
+pub mod server;
+
+use std::io;
+use std::time::{Duration, Instant};
+
+/// Asks `ready` every few milliseconds until it says yes; an error after `within`.
+///
+/// # Errors
+///
+/// [`io::ErrorKind::TimedOut`], naming `what` was waited for.
+pub fn wait_until(what: &str, within: Duration, mut ready: impl FnMut() -> bool) -> io::Result<Duration> {
+    let start = Instant::now();
+    while !ready() {
+        if start.elapsed() > within {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, format!("waited {within:?} for {what}")));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(start.elapsed())
+}

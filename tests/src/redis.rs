@@ -1,0 +1,171 @@
+//! A real Redis or Valkey server that a test can kill, freeze and start again on the same port.
+
+use std::env;
+use std::fs;
+use std::io;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use crate::process::{Process, Signal};
+use crate::resp::Resp;
+use crate::wait_until;
+
+/// A server on a port of its own, with its files in a directory of its own. Dropping it kills it.
+pub struct Redis {
+    program: PathBuf,
+    args: Vec<String>,
+    directory: PathBuf,
+    port: u16,
+    process: Option<Process>,
+}
+
+/// Every server program on this machine that a test of the link should pass with: Redis, and Valkey where present.
+///
+/// `tests/.tools/bin`, which `./tests/run` fills, counts before `PATH`.
+#[must_use]
+pub fn programs() -> Vec<PathBuf> {
+    ["redis-server", "valkey-server"].iter().filter_map(|name| find(name)).collect()
+}
+
+impl Redis {
+    /// Starts the first of [`programs`].
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or it does not answer within 10 s.
+    pub fn start() -> io::Result<Self> {
+        Self::start_with(&[])
+    }
+
+    /// Like [`Redis::start`], with more arguments for the server.
+    ///
+    /// # Errors
+    ///
+    /// As [`Redis::start`].
+    pub fn start_with(args: &[&str]) -> io::Result<Self> {
+        let programs = programs();
+        let program =
+            programs.first().ok_or_else(|| io::Error::other("no redis-server: apt-get install redis-server"))?;
+        Self::start_program(program, args)
+    }
+
+    /// Starts `program` with `args`.
+    ///
+    /// # Errors
+    ///
+    /// When it does not answer within 10 s.
+    pub fn start_program(program: &Path, args: &[&str]) -> io::Result<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let directory = env::temp_dir().join(format!("fanfare-redis-{}-{number}", std::process::id()));
+        fs::create_dir_all(&directory)?;
+        let args = args.iter().map(|&arg| arg.to_owned()).collect();
+        let mut redis = Self { program: program.to_owned(), args, directory, port: free_port()?, process: None };
+        redis.restart()?;
+        Ok(redis)
+    }
+
+    /// The port, the same after each restart.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// What `REDIS_URL` should be, without credentials.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// The process id while it runs.
+    #[must_use]
+    pub fn id(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::id)
+    }
+
+    /// Ends it as a power cut would. Its connections are reset by the kernel.
+    ///
+    /// # Errors
+    ///
+    /// When it does not end.
+    pub fn kill(&mut self) -> io::Result<()> {
+        if let Some(mut process) = self.process.take() {
+            process.signal(Signal::KILL)?;
+            process.wait(Duration::from_secs(5))?;
+        }
+        Ok(())
+    }
+
+    /// Starts it on the same port, and returns when it answers.
+    ///
+    /// # Errors
+    ///
+    /// When it does not answer within 10 s.
+    pub fn restart(&mut self) -> io::Result<()> {
+        let mut command = Command::new(&self.program);
+        command.args(["--bind", "127.0.0.1", "--port", &self.port.to_string()]);
+        command.args(["--save", "", "--appendonly", "no", "--daemonize", "no", "--dir"]).arg(&self.directory);
+        self.process = Some(Process::start(command.args(&self.args))?);
+        wait_until("Redis to listen", Duration::from_secs(10), || Resp::connect(self.port).is_ok())?;
+        Ok(())
+    }
+
+    /// Freezes it: connections stay open and nothing is answered.
+    ///
+    /// # Errors
+    ///
+    /// When it does not run.
+    pub fn freeze(&self) -> io::Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Ends a [`Redis::freeze`].
+    ///
+    /// # Errors
+    ///
+    /// When it does not run.
+    pub fn thaw(&self) -> io::Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    /// A connection to it.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be reached.
+    pub fn connect(&self) -> io::Result<Resp> {
+        Resp::connect(self.port)
+    }
+
+    fn signal(&self, signal: Signal) -> io::Result<()> {
+        self.process.as_ref().ok_or_else(|| io::Error::other("Redis does not run"))?.signal(signal)
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.process = None;
+        // A directory left behind in the temporary directory does no harm.
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// A port that nobody listens on, below the range from which the kernel takes the ports of outgoing connections:
+/// there, one of the test's own clients could take it while Redis is down.
+fn free_port() -> io::Result<u16> {
+    let mut rng = fastrand::Rng::new();
+    (0..100)
+        .map(|_| rng.u16(10_000..32_000))
+        .find(|&port| TcpListener::bind(("127.0.0.1", port)).is_ok())
+        .ok_or_else(|| io::Error::other("no free port found"))
+}
+
+fn find(name: &str) -> Option<PathBuf> {
+    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools/bin");
+    let path = env::var_os("PATH").unwrap_or_default();
+    let mut directories = std::iter::once(tools).chain(env::split_paths(&path));
+    directories.find_map(|directory| Some(directory.join(name)).filter(|file| file.is_file()))
+}

@@ -1,0 +1,202 @@
+//! Redis goes away and comes back: nobody is dropped, nothing arrives twice, delivery resumes.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use fanfare_tests::client::Client;
+use fanfare_tests::redis::Redis;
+use fanfare_tests::server::Server;
+
+/// From the moment that Redis answers again until messages arrive again.
+const RESUMES_WITHIN: Duration = Duration::from_secs(2);
+
+/// A Redis and an instance, whose clients hear each other.
+struct Scene {
+    redis: Redis,
+    server: Server,
+    clients: Vec<Client>,
+    heard: Vec<Vec<String>>,
+}
+
+impl Scene {
+    fn set(clients: usize) -> Self {
+        let redis = Redis::start().unwrap();
+        let server = Server::start_on(&redis.url(), &[]).unwrap();
+        let clients: Vec<_> = (0..clients).map(|_| Client::connect(server.port(), "/chat").unwrap()).collect();
+        let heard = clients.iter().map(|_| Vec::new()).collect();
+        let mut scene = Self { redis, server, clients, heard };
+        scene.say(0, "before");
+        scene.hear_until("before");
+        scene
+    }
+
+    fn say(&mut self, client: usize, text: &str) {
+        self.clients[client].send(text).unwrap();
+    }
+
+    /// Reads at every client until it has heard `text`.
+    fn hear_until(&mut self, text: &str) {
+        for (client, heard) in self.clients.iter_mut().zip(&mut self.heard) {
+            while heard.last().is_none_or(|last| last != text) {
+                heard.push(client.text().unwrap());
+            }
+        }
+    }
+
+    /// Says something every 50 ms until the last client hears one of these, and returns how long it took.
+    fn resume(&mut self, name: &str) -> Duration {
+        let start = Instant::now();
+        let last = self.clients.len() - 1;
+        for number in 0.. {
+            self.say(0, &format!("{name} {number}"));
+            if let Some(text) = self.clients[last].text_within(Duration::from_millis(50)).unwrap() {
+                self.heard[last].push(text.clone());
+                if text.starts_with(name) {
+                    break;
+                }
+            }
+            assert!(
+                start.elapsed() < Duration::from_secs(30),
+                "nothing arrives; the server printed\n{}",
+                self.server.text()
+            );
+        }
+        let took = start.elapsed();
+        let end = format!("end of {name}");
+        self.say(0, &end);
+        self.hear_until(&end);
+        took
+    }
+
+    fn assert_nothing_twice(&self) {
+        for heard in &self.heard {
+            let mut counts = BTreeMap::new();
+            for text in heard {
+                *counts.entry(text).or_insert(0) += 1;
+            }
+            let twice: Vec<_> = counts.iter().filter(|&(_, &count)| count > 1).collect();
+            assert!(twice.is_empty(), "{twice:?}");
+        }
+    }
+
+    fn assert_everybody_heard(&self, texts: &[String]) {
+        for heard in &self.heard {
+            let ours: Vec<_> = heard.iter().filter(|text| texts.contains(text)).cloned().collect();
+            assert_eq!(ours, texts, "each once, in the order in which they were sent");
+        }
+    }
+
+    /// Closes the scene: every client is still a member in good standing.
+    fn leave(self) {
+        for client in self.clients {
+            client.leave().unwrap();
+        }
+    }
+}
+
+#[test]
+fn redis_dies_for_five_seconds_and_a_hundred_clients_miss_nothing() {
+    let mut scene = Scene::set(100);
+    scene.redis.kill().unwrap();
+    let meanwhile: Vec<_> = (0..100).map(|number| format!("meanwhile {number}")).collect();
+    for text in &meanwhile {
+        // All from one client: of several, no order could be asked for.
+        scene.say(7, text);
+        sleep(Duration::from_millis(50));
+    }
+    scene.redis.restart().unwrap();
+    let took = scene.resume("back");
+    assert!(took < RESUMES_WITHIN, "{took:?}");
+    scene.assert_everybody_heard(&meanwhile);
+    scene.assert_nothing_twice();
+    scene.leave();
+}
+
+#[test]
+fn the_clients_of_another_instance_are_kept_and_get_nothing_twice() {
+    let mut scene = Scene::set(10);
+    let other = Server::start_on(&scene.redis.url(), &["--workers", "2"]).unwrap();
+    for _ in 0..10 {
+        scene.clients.push(Client::connect(other.port(), "/chat").unwrap());
+        scene.heard.push(Vec::new());
+    }
+    for _ in 0..3 {
+        scene.redis.kill().unwrap();
+        sleep(Duration::from_millis(700));
+        scene.redis.restart().unwrap();
+        // What the first instance publishes before the second is back reaches only its own.
+        sleep(RESUMES_WITHIN);
+        let name = format!("round at {:?}", Instant::now());
+        let took = scene.resume(&name);
+        assert!(took < Duration::from_secs(1), "both have had their time to come back: {took:?}");
+    }
+    scene.assert_nothing_twice();
+    scene.leave();
+}
+
+#[test]
+fn each_connection_to_redis_may_be_killed_alone() {
+    for kind in ["pubsub", "normal"] {
+        let mut scene = Scene::set(20);
+        for round in 0..3 {
+            let mut foreign = scene.redis.connect().unwrap();
+            foreign.command(&[b"CLIENT", b"KILL", b"TYPE", kind.as_bytes(), b"SKIPME", b"yes"]).unwrap();
+            let took = scene.resume(&format!("{kind} {round}"));
+            assert!(took < RESUMES_WITHIN, "{kind}: {took:?}");
+        }
+        scene.assert_nothing_twice();
+        scene.leave();
+    }
+}
+
+#[test]
+fn a_redis_that_freezes_briefly_loses_nothing() {
+    let mut scene = Scene::set(20);
+    scene.redis.freeze().unwrap();
+    let meanwhile: Vec<_> = (0..20).map(|number| format!("meanwhile {number}")).collect();
+    for text in &meanwhile {
+        scene.say(3, text);
+        sleep(Duration::from_millis(100));
+    }
+    scene.redis.thaw().unwrap();
+    let took = scene.resume("back");
+    assert!(took < RESUMES_WITHIN, "{took:?}");
+    scene.assert_everybody_heard(&meanwhile);
+    scene.assert_nothing_twice();
+    scene.leave();
+}
+
+#[test]
+fn a_redis_that_freezes_beyond_the_reply_time_comes_back_without_doubles() {
+    let mut scene = Scene::set(20);
+    scene.redis.freeze().unwrap();
+    for number in 0..24 {
+        scene.say(3, &format!("meanwhile {number}"));
+        sleep(Duration::from_millis(500));
+    }
+    scene.redis.thaw().unwrap();
+    let took = scene.resume("back");
+    assert!(took < RESUMES_WITHIN, "{took:?}");
+    scene.assert_nothing_twice();
+    scene.leave();
+}
+
+#[test]
+fn clients_may_come_and_go_while_redis_is_away() {
+    let mut scene = Scene::set(10);
+    scene.redis.kill().unwrap();
+    for client in scene.clients.split_off(5) {
+        client.leave().unwrap();
+    }
+    scene.heard.truncate(5);
+    scene.redis.restart().unwrap();
+    let took = scene.resume("back");
+    assert!(took < RESUMES_WITHIN, "{took:?}");
+    let mut late = Client::connect(scene.server.port(), "/chat/new-room").unwrap();
+    late.send("hello").unwrap();
+    assert_eq!(late.text().unwrap(), "hello");
+    scene.assert_nothing_twice();
+    scene.leave();
+}
