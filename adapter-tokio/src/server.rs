@@ -98,6 +98,7 @@ impl Server {
             sockets.iter().map(std::net::TcpListener::local_addr).collect::<io::Result<_>>().map_err(system)?;
         let mailboxes: Arc<[_]> = std::iter::repeat_with(Arc::<Mailbox>::default).take(workers).collect();
         let clock = Clock::start();
+        let waits_for_bus = config.redis.is_some() && !config.wait_for_redis;
         let (started, starts) = oneshot::channel();
         let (ends, ended) = oneshot::channel();
         for id in 1..workers {
@@ -115,8 +116,8 @@ impl Server {
                     },
                     lanes: Lanes::new(config.redis.as_ref()),
                     listener: Listener::new(sockets)?,
-                    accepting: config.redis.is_none() || config.wait_for_redis,
-                    started: Some(started),
+                    accepting: !waits_for_bus,
+                    started: waits_for_bus.then_some(started),
                     waits_for: None,
                     ends_at: None,
                 }))
@@ -129,7 +130,7 @@ impl Server {
         })
         .map_err(system)?;
         let mut server = Self { addresses, mailboxes, config, ended };
-        if server.config.redis.is_some() && !server.config.wait_for_redis {
+        if waits_for_bus {
             match starts.await {
                 Ok(result) => result.map_err(ServeError::Redis)?,
                 Err(_) => server.ended().await?,

@@ -48,7 +48,7 @@ pub(crate) struct Head {
     pub(crate) listener: Listener,
     /// Clients are accepted once the bus is up, or at once if the configuration says so.
     pub(crate) accepting: bool,
-    /// Says that the bus is up, or why it is not. Taken at the first of either.
+    /// Hears whether the bus is up or why it is not, if somebody waits for that. Taken at the first of either.
     pub(crate) started: Option<tokio::sync::oneshot::Sender<Result<(), LinkError>>>,
     /// Workers whose sessions are not all gone, once the instance shuts down.
     pub(crate) waits_for: Option<usize>,
@@ -258,6 +258,10 @@ impl Worker {
                 bus::Event::Up { .. } => {
                     head.accepting |= !self.closing;
                     Ok(())
+                }
+                bus::Event::StartFailed(error) if head.started.is_none() => {
+                    tracing::warn!("{error}; trying on");
+                    continue;
                 }
                 bus::Event::StartFailed(error) => Err(error),
                 _ => continue,

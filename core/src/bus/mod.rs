@@ -12,8 +12,6 @@
 
 mod channels;
 mod local;
-#[cfg(test)]
-mod tests;
 mod workers;
 
 use std::collections::VecDeque;

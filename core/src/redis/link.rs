@@ -442,12 +442,11 @@ impl Link {
         } else if self.start.is_some() && !error.is_passing() {
             self.fail_start(error);
         } else {
-            info!(lane = lane_name, "{error}");
+            debug!(lane = lane_name, "{error}");
         }
     }
 
     fn fail_start(&mut self, error: LinkError) {
-        warn!("{error}");
         self.start = None;
         self.events.push_back(LinkEvent::StartFailed(error));
     }

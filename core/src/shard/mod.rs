@@ -27,8 +27,6 @@ mod fan_out;
 mod handshake;
 mod queue;
 mod session;
-#[cfg(test)]
-mod tests;
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
