@@ -43,12 +43,8 @@ pub enum LinkErrorKind {
 
 impl LinkError {
     pub(super) fn new(url: &RedisUrl, kind: LinkErrorKind) -> Self {
-        let RedisUrl { host, port, .. } = url;
-        let at = if host.contains(':') && !host.starts_with('[') {
-            format!("[{host}]:{port}")
-        } else {
-            format!("{host}:{port}")
-        };
+        let (host, port) = (url.host(), url.port());
+        let at = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
         Self { at, kind }
     }
 
@@ -105,7 +101,7 @@ impl std::error::Error for LinkError {}
 pub(super) fn reply_text(reply: &[u8], url: &RedisUrl) -> String {
     let text = String::from_utf8_lossy(reply);
     let mut text = text.split("with args beginning with").next().unwrap_or_default().to_owned();
-    if let Some(password) = url.password.as_deref().filter(|password| !password.is_empty()) {
+    if let Some(password) = url.password().filter(|password| !password.is_empty()) {
         text = text.replace(password, "***");
     }
     text.chars().filter(|char| !char.is_control()).take(200).collect()

@@ -37,9 +37,9 @@ impl Handshake {
     /// Writes the commands from `first` on, HELLO or AUTH, and returns the steps in their order.
     pub(super) fn write(first: Step, lane: Lane, url: &RedisUrl, out: &mut VecDeque<u8>) -> Vec<Step> {
         let mut steps = vec![first];
-        match (&url.password, first) {
-            (Some(password), Step::Auth) => encode::auth(out, url.user.as_deref(), password),
-            (Some(password), _) => encode::hello(out, Some((url.user.as_deref().unwrap_or("default"), password))),
+        match (url.password(), first) {
+            (Some(password), Step::Auth) => encode::auth(out, url.user(), password),
+            (Some(password), _) => encode::hello(out, Some((url.user().unwrap_or("default"), password))),
             (None, _) => encode::hello(out, None),
         }
         let name = match lane {
@@ -48,8 +48,8 @@ impl Handshake {
         };
         encode::set_name(out, name);
         steps.push(Step::SetName);
-        if url.database != 0 {
-            encode::select(out, url.database);
+        if url.database() != 0 {
+            encode::select(out, url.database());
             steps.push(Step::Select);
         }
         encode::ping(out);
@@ -79,12 +79,12 @@ impl Handshake {
         let kind = classify(error, url);
         match (step, &kind) {
             (Step::Hello, LinkErrorKind::Refused(_)) if !error.starts_with(b"DENIED") => {
-                self.is_locked_out = url.password.is_some();
+                self.is_locked_out = url.password().is_some();
                 Ok(Progress::Wait)
             }
             (Step::SetName, LinkErrorKind::Refused(_)) => Ok(Progress::Wait),
             (Step::Select, LinkErrorKind::Refused(_)) if error.starts_with(b"ERR") => {
-                Err(LinkErrorKind::Database(url.database))
+                Err(LinkErrorKind::Database(url.database()))
             }
             (Step::Ping, LinkErrorKind::Refused(_)) if error.starts_with(b"NOPERM") => Ok(Progress::Done),
             _ => Err(kind),
@@ -96,7 +96,7 @@ impl Handshake {
 fn classify(error: &[u8], url: &RedisUrl) -> LinkErrorKind {
     let code = error.split(|&byte| byte == b' ').next().unwrap_or_default();
     match code {
-        b"NOAUTH" if url.password.is_none() => LinkErrorKind::PasswordMissing,
+        b"NOAUTH" if url.password().is_none() => LinkErrorKind::PasswordMissing,
         b"NOAUTH" | b"WRONGPASS" => LinkErrorKind::PasswordWrong,
         // Redis before version 6.
         b"ERR" if error.starts_with(b"ERR invalid password") => LinkErrorKind::PasswordWrong,

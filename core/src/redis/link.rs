@@ -40,7 +40,7 @@ const START_TIME: Duration = Duration::from_secs(4);
 /// reported and never sent again. One that was written in part was not carried out, and leaves again.
 #[derive(Debug)]
 pub struct Link {
-    pub(super) url: Url,
+    pub(super) url: RedisUrl,
     limits: Limits,
     rng: Rng,
     now: Instant,
@@ -66,9 +66,6 @@ pub struct Link {
     pub(super) released: usize,
 }
 
-/// Keeps the password out of `Debug`.
-pub(super) struct Url(pub(super) RedisUrl);
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     /// A connection or a subscription is missing.
@@ -93,7 +90,7 @@ impl Link {
     #[must_use]
     pub fn new(url: RedisUrl, limits: &Limits, seed: u64, now: Instant) -> Self {
         Self {
-            url: Url(url),
+            url,
             limits: limits.clone(),
             rng: Rng::with_seed(seed),
             now,
@@ -225,7 +222,7 @@ impl Link {
         }
         if self.start.is_some_and(|start| start <= now) {
             let last = self.reported.publisher.clone().or_else(|| self.reported.subscriber.clone());
-            let error = last.unwrap_or_else(|| LinkError::new(&self.url.0, LinkErrorKind::Silent));
+            let error = last.unwrap_or_else(|| LinkError::new(&self.url, LinkErrorKind::Silent));
             self.fail_start(error);
         }
         self.expire_publishes(now);
@@ -408,7 +405,7 @@ impl Link {
         };
         connection.hang_up |= hang_up;
         connection.handle_lost(self.limits.reconnect_times, &mut self.rng, now);
-        self.report(lane, LinkError::new(&self.url.0, kind));
+        self.report(lane, LinkError::new(&self.url, kind));
     }
 
     fn give_up_unconfirmed(&mut self) {
@@ -558,17 +555,11 @@ impl Link {
             Lane::Subscriber => &mut self.subscriber,
             Lane::Publisher => &mut self.publisher,
         };
-        (connection, &self.url.0)
+        (connection, &self.url)
     }
 
     fn advance(&mut self, now: Instant) -> Instant {
         self.now = self.now.max(now);
         self.now
-    }
-}
-
-impl core::fmt::Debug for Url {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str("RedisUrl")
     }
 }

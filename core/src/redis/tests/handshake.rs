@@ -1,9 +1,9 @@
-use super::world::{World, ms, url};
+use super::world::{World, at, ms, url};
 use crate::limits::Limits;
 use crate::redis::{Lane, LinkErrorKind, LinkEvent, RedisUrl};
 
 fn with_login() -> RedisUrl {
-    RedisUrl { user: Some("app".to_owned()), password: Some("s3cret".to_owned()), ..url() }
+    at("redis://app:s3cret@redis.test")
 }
 
 fn world(url: RedisUrl) -> World {
@@ -25,7 +25,7 @@ fn start_error(mut world: World) -> (LinkErrorKind, String) {
 
 #[test]
 fn both_lanes_are_ready_after_one_write_each() {
-    let mut world = world(RedisUrl { database: 3, ..with_login() });
+    let mut world = world(at("redis://app:s3cret@redis.test/3"));
     world.server.login = Some(("app", "s3cret"));
     world.run();
     assert_eq!(world.take_events(), [LinkEvent::Up { gap: None }]);
@@ -37,7 +37,7 @@ fn both_lanes_are_ready_after_one_write_each() {
 #[test]
 fn a_password_alone_is_that_of_the_default_user() {
     for refuses_hello in [None, Some("-ERR unknown command 'HELLO'\r\n")] {
-        let mut world = world(RedisUrl { user: None, ..with_login() });
+        let mut world = world(at("redis://:s3cret@redis.test"));
         world.server.login = Some(("default", "s3cret"));
         world.server.refuses_hello = refuses_hello;
         world.run();
@@ -106,7 +106,7 @@ fn a_missing_password_is_told_at_once() {
 
 #[test]
 fn a_database_that_is_not_there_is_told_at_once() {
-    assert_eq!(start_error(world(RedisUrl { database: 16, ..url() })).0, LinkErrorKind::Database(16));
+    assert_eq!(start_error(world(at("redis://redis.test/16"))).0, LinkErrorKind::Database(16));
 }
 
 #[test]
@@ -217,7 +217,7 @@ fn error_texts_are_one_line_without_the_password() {
 
 #[test]
 fn an_address_of_version_6_is_shown_in_brackets() {
-    let mut world = world(RedisUrl { host: "::1".to_owned(), ..url() });
+    let mut world = world(at("redis://[::1]"));
     world.is_reachable = false;
     assert!(start_error(world).1.contains("[::1]:6379"));
 }

@@ -29,7 +29,11 @@ pub(super) struct World {
 }
 
 pub(super) fn url() -> RedisUrl {
-    RedisUrl { host: "redis.test".to_owned(), port: 6379, user: None, password: None, database: 0 }
+    at("redis://redis.test")
+}
+
+pub(super) fn at(url: &str) -> RedisUrl {
+    url.parse().unwrap()
 }
 
 pub(super) const fn ms(millis: u64) -> Duration {
