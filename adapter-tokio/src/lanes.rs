@@ -94,14 +94,7 @@ impl Socket {
         }
     }
 
-    fn read(
-        &mut self,
-        lane: Lane,
-        bus: &mut Bus,
-        scratch: &mut [u8],
-        now: Instant,
-        context: &mut Context<'_>,
-    ) -> bool {
+    fn read(&mut self, lane: Lane, bus: &mut Bus, scratch: &mut [u8], now: Instant, context: &mut Context<'_>) -> bool {
         let Self::Open { stream, blocked } = self else { return false };
         if *blocked && stream.poll_write_ready(context).is_ready() {
             *blocked = false;

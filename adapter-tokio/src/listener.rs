@@ -101,8 +101,8 @@ impl Listener {
     }
 
     /// A connection was closed: there is room again.
-    pub(crate) fn connection_closed(&mut self) {
-        self.rests_until = None;
+    pub(crate) fn connection_closed(&mut self, now: Instant) {
+        self.rests_until = self.rests_until.map(|until| until.min(now));
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {

@@ -126,7 +126,11 @@ impl Worker {
         more |= self.follow_bus();
         self.follow_shutdown(now);
         self.exchange(now);
-        if more || self.ended || !self.sleep_until_next(now, context) { Poll::Ready(!self.ended) } else { Poll::Pending }
+        if more || self.ended || !self.sleep_until_next(now, context) {
+            Poll::Ready(!self.ended)
+        } else {
+            Poll::Pending
+        }
     }
 
     /// Carries wishes and news between this worker's shard, the bus and the other workers.
@@ -238,7 +242,7 @@ impl Worker {
                         self.mailboxes[self.id].sessions.fetch_sub(1, Ordering::Relaxed);
                     }
                     if let Some(head) = &mut self.head {
-                        head.listener.connection_closed();
+                        head.listener.connection_closed(now);
                     }
                 }
                 _ => {}

@@ -22,11 +22,23 @@ pub struct ToBus {
 
 #[derive(Debug)]
 pub(crate) enum Wish {
-    Subscribe { channel: ChannelId, name: Bytes, frame: FrameType },
-    Unsubscribe { channel: ChannelId, name: Bytes },
-    Publish { name: Bytes, len: usize },
+    Subscribe {
+        channel: ChannelId,
+        name: Bytes,
+        frame: FrameType,
+    },
+    Unsubscribe {
+        channel: ChannelId,
+        name: Bytes,
+    },
+    Publish {
+        name: Bytes,
+        len: usize,
+    },
     /// So many bytes of runs were taken out of this worker's mailbox.
-    Taken { bytes: usize },
+    Taken {
+        bytes: usize,
+    },
 }
 
 /// The bus's news for one shard, in order.
@@ -39,9 +51,14 @@ pub struct ToShard {
 pub(crate) enum News {
     /// Every message of the channel from here on arrives.
     Subscribed(ChannelId),
-    Run { channel: ChannelId, run: Arc<Run> },
+    Run {
+        channel: ChannelId,
+        run: Arc<Run>,
+    },
     /// So many messages did not fit into this worker's mailbox.
-    Missed { messages: u64 },
+    Missed {
+        messages: u64,
+    },
     /// So many bytes may be published again.
     Credit(usize),
     /// The bus lost its connection: no channel is subscribed until it is said again.

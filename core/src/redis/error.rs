@@ -44,11 +44,7 @@ pub enum LinkErrorKind {
 impl LinkError {
     pub(super) fn new(url: &RedisUrl, kind: LinkErrorKind) -> Self {
         let (host, port) = (url.host(), url.port());
-        let at = if host.contains(':') && !host.starts_with('[') {
-            format!("[{host}]:{port}")
-        } else {
-            format!("{host}:{port}")
-        };
+        let at = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
         Self { at, kind }
     }
 

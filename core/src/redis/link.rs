@@ -20,6 +20,9 @@ use crate::time::{Duration, Instant};
 /// From the start to [`LinkEvent::StartFailed`], if no reason to give up shows before.
 const START_TIME: Duration = Duration::from_secs(4);
 
+/// What another instance needs after its dial until it is subscribed again.
+const RESUBSCRIBE_TIME: Duration = Duration::from_millis(100);
+
 /// The link to Redis of one instance.
 ///
 /// Starts by wanting both connections dialled. After every input or command the owner drains
@@ -32,7 +35,7 @@ const START_TIME: Duration = Duration::from_secs(4);
 /// wanted channel was confirmed or refused once. Otherwise the clients of this very instance would miss what they send.
 /// Channels that are wanted later hold nothing back.
 ///
-/// After an outage they wait for one reconnect bound (`Limits::reconnect_times`) more. The other instances of the same
+/// After an outage they wait for one reconnect bound (`Limits::reconnect_times`) and a tenth of a second more. The other instances of the same
 /// Redis lost it too and dial again within that bound; a message that leaves before they are subscribed again is lost
 /// for their clients, and the queue is there so that it is not. At the first start nobody waits for anybody.
 ///
@@ -40,7 +43,7 @@ const START_TIME: Duration = Duration::from_secs(4);
 /// reported and never sent again. One that was written in part was not carried out, and leaves again.
 #[derive(Debug)]
 pub struct Link {
-    pub(super) url: Url,
+    pub(super) url: RedisUrl,
     limits: Limits,
     rng: Rng,
     now: Instant,
@@ -66,9 +69,6 @@ pub struct Link {
     pub(super) released: usize,
 }
 
-/// Keeps the password out of `Debug`.
-pub(super) struct Url(pub(super) RedisUrl);
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     /// A connection or a subscription is missing.
@@ -93,7 +93,7 @@ impl Link {
     #[must_use]
     pub fn new(url: RedisUrl, limits: &Limits, seed: u64, now: Instant) -> Self {
         Self {
-            url: Url(url),
+            url,
             limits: limits.clone(),
             rng: Rng::with_seed(seed),
             now,
@@ -225,7 +225,7 @@ impl Link {
         }
         if self.start.is_some_and(|start| start <= now) {
             let last = self.reported.publisher.clone().or_else(|| self.reported.subscriber.clone());
-            let error = last.unwrap_or_else(|| LinkError::new(&self.url.0, LinkErrorKind::Silent));
+            let error = last.unwrap_or_else(|| LinkError::new(&self.url, LinkErrorKind::Silent));
             self.fail_start(error);
         }
         self.expire_publishes(now);
@@ -410,7 +410,7 @@ impl Link {
         };
         connection.hang_up |= hang_up;
         connection.handle_lost(self.limits.reconnect_times, &mut self.rng, now);
-        self.report(lane, LinkError::new(&self.url.0, kind));
+        self.report(lane, LinkError::new(&self.url, kind));
     }
 
     fn give_up_unconfirmed(&mut self) {
@@ -507,7 +507,8 @@ impl Link {
     }
 
     fn become_whole(&mut self, now: Instant) {
-        self.phase = if self.was_lost { Phase::Settling(now + self.limits.reconnect_times.1) } else { Phase::Open };
+        let settled = now + self.limits.reconnect_times.1 + RESUBSCRIBE_TIME;
+        self.phase = if self.was_lost { Phase::Settling(settled) } else { Phase::Open };
         self.was_lost = false;
         self.reported = Reported::default();
         let gap = self.gap.take().map(|since| now.since(since));
@@ -559,17 +560,11 @@ impl Link {
             Lane::Subscriber => &mut self.subscriber,
             Lane::Publisher => &mut self.publisher,
         };
-        (connection, &self.url.0)
+        (connection, &self.url)
     }
 
     fn advance(&mut self, now: Instant) -> Instant {
         self.now = self.now.max(now);
         self.now
-    }
-}
-
-impl core::fmt::Debug for Url {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str("RedisUrl")
     }
 }

@@ -17,7 +17,7 @@ mod replies;
 mod subscriptions;
 #[cfg(test)]
 mod tests;
-mod url;
+pub mod url;
 
 use core::time::Duration;
 

@@ -41,6 +41,11 @@ impl Publishes {
         self.commands.len()
     }
 
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// What may be written: everything if `open`, otherwise only the rest of a command that is partly written.
     pub(super) fn lent(&self, open: bool) -> [&[u8]; 2] {
         let end = self.lent_end(open);

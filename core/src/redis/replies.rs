@@ -66,10 +66,10 @@ impl Link {
             }
             (Some((Expected::Publish(bytes), _)), Reply::Error(error)) => {
                 self.release(bytes);
-                self.handle_publish_refused(reply_text(error, &self.url.0));
+                self.handle_publish_refused(reply_text(error, &self.url));
                 Ok(())
             }
-            (None, Reply::Error(error)) => Err(LinkErrorKind::Refused(reply_text(error, &self.url.0))),
+            (None, Reply::Error(error)) => Err(LinkErrorKind::Refused(reply_text(error, &self.url))),
             _ => Err(LinkErrorKind::OutOfTurn),
         }
     }
@@ -92,7 +92,7 @@ impl Link {
     }
 
     fn handle_subscribe_refused(&mut self, error: &[u8], now: Instant) -> Result<(), LinkErrorKind> {
-        let reason = reply_text(error, &self.url.0);
+        let reason = reply_text(error, &self.url);
         let Ok(refused) = self.subscriptions.handle_refused(now) else { return Err(LinkErrorKind::Refused(reason)) };
         let Some(channel) = refused else { return Ok(()) };
         if self.reported.subscribe.as_ref() == Some(&reason) {

@@ -133,11 +133,8 @@ impl Shard {
         let Stage::Joining(joining) = &mut session.stage else { return };
         let switch = joining.switch.take();
         let mut leftover = std::mem::take(&mut joining.leftover);
-        session.stage = Stage::Open(Open {
-            ws: ws::Session::new(jitter, now),
-            target: joining.target.clone(),
-            partial: 0,
-        });
+        session.stage =
+            Stage::Open(Open { ws: ws::Session::new(jitter, now), target: joining.target.clone(), partial: 0 });
         if let Some(switch) = switch {
             session.answer = Some(Box::new(Leaving::new(switch)));
         }
@@ -148,9 +145,9 @@ impl Shard {
 
     /// The channel was not subscribed in time.
     pub(super) fn not_confirmed(&mut self, id: SessionId, now: Instant) {
-        let adopted = self.get(id).is_some_and(
-            |session| matches!(&session.stage, Stage::Joining(joining) if joining.switch.is_none()),
-        );
+        let adopted = self
+            .get(id)
+            .is_some_and(|session| matches!(&session.stage, Stage::Joining(joining) if joining.switch.is_none()));
         if !adopted {
             return self.answer_error(id, Error::NotConfirmed, now);
         }

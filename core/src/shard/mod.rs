@@ -36,9 +36,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use slab::Slab;
 
-pub use self::session::Asked;
 use self::channels::Channels;
 use self::queue::Runs;
+pub use self::session::Asked;
 use self::session::{Head, Joining, Session, Stage};
 use crate::config::Settings;
 use crate::error::{Closed, Error, Misuse, Side};

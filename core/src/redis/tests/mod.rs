@@ -1,0 +1,10 @@
+//! A scripted Redis, and what the link must do whatever it does.
+
+mod bounds;
+mod handshake;
+mod incidents;
+mod model;
+mod property;
+mod server;
+mod table;
+mod world;

@@ -1,0 +1,172 @@
+//! Every order of events on three channels, up to a depth.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::redis::subscriptions::{Kind, REFUSED_PAUSE, Subscriptions};
+use crate::time::Instant;
+
+const CHANNELS: [&str; 3] = ["a", "b", "c"];
+const DEPTH: usize = 6;
+
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    Want(usize),
+    Unwant(usize),
+    /// Redis answers one channel of the command in flight.
+    Confirm,
+    /// Redis answers the command in flight with an error.
+    Refuse,
+    Disconnect,
+}
+
+#[derive(Clone, Default)]
+struct Model {
+    subscriptions: Subscriptions,
+    wanted: BTreeSet<&'static str>,
+    /// What Redis has subscribed on the present connection.
+    server: BTreeSet<String>,
+    /// What is left of the command in flight.
+    asked: Vec<(Kind, String)>,
+    /// Channels of which the owner was told that they are confirmed, on any connection.
+    told: BTreeSet<String>,
+    now: Instant,
+}
+
+impl Model {
+    /// Returns whether the event was possible.
+    fn apply(&mut self, event: Event) -> bool {
+        match event {
+            Event::Want(i) => {
+                self.wanted.insert(CHANNELS[i]);
+                if self.subscriptions.want(CHANNELS[i].into()) {
+                    assert!(self.server.contains(CHANNELS[i]), "confirmed means confirmed");
+                    self.told.insert(CHANNELS[i].to_owned());
+                }
+            }
+            Event::Unwant(i) => {
+                self.wanted.remove(CHANNELS[i]);
+                self.told.remove(CHANNELS[i]);
+                self.subscriptions.unwant(CHANNELS[i].as_bytes());
+            }
+            Event::Confirm => {
+                if self.asked.is_empty() {
+                    return false;
+                }
+                self.confirm();
+            }
+            Event::Refuse => {
+                // Redis refuses a command as a whole or not at all.
+                if self.asked.first().is_none_or(|(kind, _)| *kind == Kind::Unsubscribe) {
+                    return false;
+                }
+                if self.asked.iter().any(|(_, channel)| self.server.contains(channel)) {
+                    return false;
+                }
+                self.asked.clear();
+                self.subscriptions.handle_refused(self.now).expect("in turn");
+            }
+            Event::Disconnect => {
+                self.server.clear();
+                self.asked.clear();
+                self.told.clear();
+                self.subscriptions.handle_disconnected();
+            }
+        }
+        self.ask();
+        true
+    }
+
+    fn confirm(&mut self) {
+        let (kind, channel) = self.asked.remove(0);
+        let ends = match kind {
+            Kind::Subscribe => {
+                assert!(self.server.insert(channel.clone()), "asked for twice: {channel}");
+                let (wanted, ends) = self.subscriptions.handle_subscribed(channel.as_bytes()).expect("in turn");
+                assert_eq!(wanted.is_some(), self.wanted.contains(&channel[..]));
+                self.told.extend(wanted.map(|_| channel));
+                ends
+            }
+            Kind::Unsubscribe => {
+                assert!(self.server.remove(&channel), "dropped twice: {channel}");
+                self.subscriptions.handle_unsubscribed(channel.as_bytes()).expect("in turn")
+            }
+        };
+        assert_eq!(ends, self.asked.is_empty());
+    }
+
+    fn ask(&mut self) {
+        let was_busy = !self.asked.is_empty();
+        if let Some(batch) = self.subscriptions.next_batch() {
+            assert!(!was_busy, "one command at a time");
+            let name = |channel: &bytes::Bytes| String::from_utf8(channel.to_vec()).unwrap();
+            self.asked = batch.channels.iter().map(|channel| (batch.kind, name(channel))).collect();
+        }
+        assert_eq!(self.subscriptions.wanted(), self.wanted.len());
+        assert_eq!(self.subscriptions.confirmed(), self.server.len());
+    }
+
+    /// Redis answers everything from now on: the sets become equal in a few steps.
+    fn converge(&mut self) {
+        for _ in 0..2 {
+            for _ in 0..20 {
+                if !self.apply(Event::Confirm) {
+                    break;
+                }
+            }
+            self.now = self.now + REFUSED_PAUSE;
+            self.subscriptions.handle_timeout(self.now);
+            self.ask();
+        }
+        let server: BTreeSet<&str> = self.server.iter().map(String::as_str).collect();
+        assert_eq!(server, self.wanted);
+        let told: BTreeSet<&str> = self.told.iter().map(String::as_str).collect();
+        assert_eq!(told, self.wanted, "the owner knows");
+        assert!(self.subscriptions.is_settled() && self.subscriptions.deadline().is_none());
+    }
+}
+
+#[test]
+fn wanted_and_confirmed_channels_become_equal_after_any_order_of_events() {
+    let mut events: Vec<Event> = vec![Event::Confirm, Event::Refuse, Event::Disconnect];
+    events.extend((0..CHANNELS.len()).flat_map(|i| [Event::Want(i), Event::Unwant(i)]));
+    let mut seen = BTreeMap::new();
+    explore(&Model::default(), DEPTH, &events, &mut seen);
+    let ends: usize = seen.values().sum();
+    assert!(ends > 100_000, "{ends} orders were tried");
+}
+
+/// Tries every event, and after each whether the sets become equal. `seen` counts orders by their depth.
+fn explore(model: &Model, depth: usize, events: &[Event], seen: &mut BTreeMap<usize, usize>) {
+    for &event in events {
+        let mut next = model.clone();
+        if !next.apply(event) {
+            continue;
+        }
+        *seen.entry(depth).or_default() += 1;
+        if depth > 1 {
+            explore(&next, depth - 1, events, seen);
+        } else {
+            next.converge();
+        }
+    }
+}
+
+#[test]
+fn a_refused_unsubscribe_leaves_nothing_but_a_new_connection() {
+    let mut model = Model::default();
+    for event in [Event::Want(0), Event::Confirm, Event::Unwant(0)] {
+        assert!(model.apply(event));
+    }
+    assert!(model.subscriptions.handle_refused(model.now).is_err());
+}
+
+#[test]
+fn answers_that_nobody_asked_for_are_found() {
+    let mut model = Model::default();
+    assert!(model.subscriptions.handle_subscribed(b"a").is_err());
+    assert!(model.apply(Event::Want(0)));
+    assert!(model.subscriptions.handle_subscribed(b"b").is_err());
+    assert!(model.subscriptions.handle_unsubscribed(b"a").is_err());
+    assert!(model.subscriptions.handle_subscribed(b"a").is_ok());
+    assert!(model.subscriptions.handle_subscribed(b"a").is_err());
+}

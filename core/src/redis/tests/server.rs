@@ -1,0 +1,171 @@
+//! A Redis that keeps the rules of the real one for the few commands of the link, and misbehaves on request.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use redis_protocol::resp2::{decode::decode, types::OwnedFrame};
+
+use crate::redis::Lane;
+
+#[derive(Default)]
+pub(super) struct Server {
+    /// The error that answers HELLO.
+    pub(super) refuses_hello: Option<&'static str>,
+    pub(super) refuses_names: bool,
+    /// User and password.
+    pub(super) login: Option<(&'static str, &'static str)>,
+    /// The error that answers PING, as while loading.
+    pub(super) not_ready: Option<&'static str>,
+    /// Channels that nobody may subscribe to or publish to.
+    pub(super) denied: BTreeSet<Vec<u8>>,
+    /// Takes everything and answers nothing.
+    pub(super) swallows: bool,
+    /// Carries commands out, but answers nothing.
+    pub(super) is_mute: bool,
+    pub(super) published: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(super) clients: BTreeMap<Lane, Client>,
+    /// Every command word that came, per connection in turn.
+    pub(super) log: Vec<(Lane, String)>,
+}
+
+#[derive(Default)]
+pub(super) struct Client {
+    resp3: bool,
+    is_logged_in: bool,
+    database: u32,
+    pub(super) channels: BTreeSet<Vec<u8>>,
+    input: Vec<u8>,
+    pub(super) output: Vec<u8>,
+}
+
+impl Server {
+    pub(super) fn accept(&mut self, lane: Lane) {
+        let old = self.clients.insert(lane, Client::default());
+        assert!(old.is_none(), "the old connection is closed before a new one is made");
+    }
+
+    pub(super) fn read(&mut self, lane: Lane, bytes: &[u8]) {
+        if self.swallows {
+            return;
+        }
+        let client = self.clients.get_mut(&lane).expect("connected");
+        client.input.extend_from_slice(bytes);
+        loop {
+            let Some(client) = self.clients.get_mut(&lane) else { return };
+            let Some((frame, length)) = decode(&client.input).expect("commands are RESP") else { return };
+            client.input.drain(..length);
+            let OwnedFrame::Array(words) = frame else { panic!("commands are arrays") };
+            let words: Vec<Vec<u8>> = words
+                .into_iter()
+                .map(|word| match word {
+                    OwnedFrame::BulkString(word) => word,
+                    other => panic!("words are bulk strings: {other:?}"),
+                })
+                .collect();
+            let reply = self.execute(lane, &words);
+            if !self.is_mute
+                && let Some(client) = self.clients.get_mut(&lane)
+            {
+                client.output.extend(reply);
+            }
+        }
+    }
+
+    /// Another client's PUBLISH.
+    pub(super) fn publish(&mut self, channel: &[u8], payload: &[u8]) -> usize {
+        self.published.push((channel.to_vec(), payload.to_vec()));
+        let mut receivers = 0;
+        for client in self.clients.values_mut().filter(|client| client.channels.contains(channel)) {
+            receivers += 1;
+            let push = client.push(&[b"message", channel, payload]);
+            client.output.extend(push);
+        }
+        receivers
+    }
+
+    fn execute(&mut self, lane: Lane, words: &[Vec<u8>]) -> Vec<u8> {
+        let name = String::from_utf8(words[0].clone()).expect("a name");
+        self.log.push((lane, name.clone()));
+        let login = self.login;
+        let client = self.clients.get_mut(&lane).expect("connected");
+        let accepts =
+            |user: &[u8], password: &[u8]| login.is_none_or(|(u, p)| (u.as_bytes(), p.as_bytes()) == (user, password));
+        match name.as_str() {
+            "HELLO" => {
+                if let Some(error) = self.refuses_hello {
+                    return error.into();
+                }
+                if words.len() == 5 {
+                    if !accepts(&words[3], &words[4]) {
+                        return b"-WRONGPASS invalid username-password pair or user is disabled.\r\n".into();
+                    }
+                    client.is_logged_in = true;
+                }
+                if login.is_some() && !client.is_logged_in {
+                    return b"-NOAUTH HELLO must be called with the client already authenticated\r\n".into();
+                }
+                client.resp3 = true;
+                return b"%3\r\n$6\r\nserver\r\n$5\r\nredis\r\n$5\r\nproto\r\n:3\r\n$7\r\nmodules\r\n*0\r\n".into();
+            }
+            "AUTH" => {
+                let (user, password) =
+                    if words.len() == 3 { (&words[1][..], &words[2]) } else { (&b"default"[..], &words[1]) };
+                if !accepts(user, password) {
+                    return b"-ERR invalid password\r\n".into();
+                }
+                client.is_logged_in = true;
+                return b"+OK\r\n".into();
+            }
+            _ if login.is_some() && !client.is_logged_in => return b"-NOAUTH Authentication required.\r\n".into(),
+            _ => {}
+        }
+        match name.as_str() {
+            "CLIENT" if self.refuses_names => b"-ERR unknown command 'CLIENT'\r\n".into(),
+            "CLIENT" => b"+OK\r\n".into(),
+            "SELECT" => {
+                client.database = String::from_utf8_lossy(&words[1]).parse().expect("a number");
+                if client.database > 15 { b"-ERR DB index is out of range\r\n".into() } else { b"+OK\r\n".into() }
+            }
+            "PING" => match self.not_ready {
+                Some(error) => error.into(),
+                None if !client.resp3 && !client.channels.is_empty() => b"*2\r\n$4\r\npong\r\n$0\r\n\r\n".into(),
+                None => b"+PONG\r\n".into(),
+            },
+            "PUBLISH" if self.denied.contains(&words[1]) => b"-NOPERM No permissions to access a channel\r\n".into(),
+            "PUBLISH" => {
+                let (channel, payload) = (words[1].clone(), words[2].clone());
+                format!(":{}\r\n", self.publish(&channel, &payload)).into()
+            }
+            "SUBSCRIBE" if words[1..].iter().any(|channel| self.denied.contains(channel)) => {
+                b"-NOPERM No permissions to access a channel\r\n".into()
+            }
+            "SUBSCRIBE" | "UNSUBSCRIBE" => client.change_channels(name == "SUBSCRIBE", &words[1..]),
+            other => panic!("a command that the link must not need: {other}"),
+        }
+    }
+}
+
+impl Client {
+    fn change_channels(&mut self, subscribe: bool, channels: &[Vec<u8>]) -> Vec<u8> {
+        let mut out = Vec::new();
+        for channel in channels {
+            let changes = if subscribe { self.channels.insert(channel.clone()) } else { self.channels.remove(channel) };
+            assert!(changes, "nothing is asked for twice on one connection");
+            let kind: &[u8] = if subscribe { b"subscribe" } else { b"unsubscribe" };
+            let mut push = self.push(&[kind, channel, b""]);
+            push.truncate(push.len() - b"$0\r\n\r\n".len());
+            out.extend(push);
+            out.extend(format!(":{}\r\n", self.channels.len()).bytes());
+        }
+        out
+    }
+
+    fn push(&self, words: &[&[u8]]) -> Vec<u8> {
+        let mut out = format!("{}{}\r\n", if self.resp3 { '>' } else { '*' }, words.len()).into_bytes();
+        for word in words {
+            out.extend(format!("${}\r\n", word.len()).bytes());
+            out.extend_from_slice(word);
+            out.extend(b"\r\n");
+        }
+        out
+    }
+}
