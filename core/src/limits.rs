@@ -30,6 +30,8 @@ pub struct Limits {
     pub pong_time: Duration,
     /// From our Close to the peer's end of the connection; likewise for a plain answer. Beyond it the connection is dropped.
     pub close_time: Duration,
+    /// From the call to shut down to its end, whatever is left.
+    pub drain_time: Duration,
     /// A channel's name in bytes, its prefix included.
     pub channel_bytes: usize,
     /// From `accept` to the confirmed subscription. Beyond it: 503 with `Retry-After`.
@@ -71,6 +73,7 @@ impl Default for Limits {
             ping_time: seconds(25),
             pong_time: seconds(10),
             close_time: seconds(5),
+            drain_time: seconds(10),
             channel_bytes: 255,
             confirm_time: seconds(5),
             linger_time: seconds(5),

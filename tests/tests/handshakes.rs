@@ -70,7 +70,7 @@ fn bytes_behind_a_good_handshake_are_frames() {
 
 #[test]
 fn a_slow_head_is_told_so_and_does_not_keep_others_waiting() {
-    let server = Server::start(&["--head-time", "1s"]).unwrap();
+    let server = Server::start(&["--head-timeout", "1s"]).unwrap();
     let good = good_request(server.port(), "/chat");
     let unfinished = &good.as_bytes()[..good.len() - 2];
     let connect = |bytes: &[u8]| {

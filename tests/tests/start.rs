@@ -94,7 +94,7 @@ fn settings_that_make_no_sense_are_refused_at_once() {
         &["--route", "/chat/{room}=chat:{other}"],
         &["--route", "/chat=chat,sometimes"],
         &["--route", "/a=x", "--route", "/b=x,binary"],
-        &["--head-time", "soon"],
+        &["--head-timeout", "soon"],
         &["stray"],
     ] {
         complaint(args);

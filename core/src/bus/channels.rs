@@ -1,0 +1,160 @@
+//! The channels that some worker wants, and those that linger because one did a moment ago.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use ahash::RandomState;
+use bytes::Bytes;
+use slab::Slab;
+
+use super::Stats;
+use crate::exchange::{ChannelId, WorkerId};
+use crate::route::FrameType;
+use crate::run::{Run, RunBuilder};
+use crate::time::{Instant, Timers};
+
+#[derive(Debug)]
+pub(super) struct Channels {
+    slots: Slab<Channel>,
+    by_name: HashMap<Bytes, usize, RandomState>,
+    lingering: Timers<usize>,
+    /// Channels with a message that is not in a sealed run yet, in order of their first.
+    touched: Vec<usize>,
+}
+
+#[derive(Debug)]
+struct Channel {
+    name: Bytes,
+    frame: FrameType,
+    subscribed: bool,
+    /// Workers that want it, each with its own id for it. Empty while it lingers.
+    members: Vec<(WorkerId, ChannelId)>,
+    lingers_until: Option<Instant>,
+    building: Option<RunBuilder>,
+}
+
+/// What [`Channels::join`] found.
+pub(super) struct Known {
+    pub(super) new: bool,
+    pub(super) subscribed: bool,
+}
+
+impl Channels {
+    pub(super) fn new(seed: u64) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let hasher = RandomState::with_seeds(rng.u64(..), rng.u64(..), rng.u64(..), rng.u64(..));
+        Self {
+            slots: Slab::new(),
+            by_name: HashMap::with_hasher(hasher),
+            lingering: Timers::new(),
+            touched: Vec::new(),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// A worker wants the channel, under its own `id` for it.
+    pub(super) fn join(&mut self, name: &Bytes, frame: FrameType, worker: WorkerId, id: ChannelId) -> Known {
+        let (index, new) = match self.by_name.get(name) {
+            Some(&index) => (index, false),
+            None => (self.add(name, frame), true),
+        };
+        let channel = &mut self.slots[index];
+        self.lingering.set(index, &mut channel.lingers_until, None);
+        channel.members.push((worker, id));
+        Known { new, subscribed: channel.subscribed }
+    }
+
+    fn add(&mut self, name: &Bytes, frame: FrameType) -> usize {
+        let index = self.slots.insert(Channel {
+            name: name.clone(),
+            frame,
+            subscribed: false,
+            members: Vec::new(),
+            lingers_until: None,
+            building: None,
+        });
+        self.by_name.insert(name.clone(), index);
+        index
+    }
+
+    /// A worker no longer wants the channel. With nobody left it lingers.
+    pub(super) fn leave(&mut self, name: &[u8], worker: WorkerId, id: ChannelId, until: Instant) {
+        let Some(&index) = self.by_name.get(name) else { return };
+        let channel = &mut self.slots[index];
+        channel.members.retain(|member| *member != (worker, id));
+        if channel.members.is_empty() {
+            self.lingering.set(index, &mut channel.lingers_until, Some(until));
+        }
+    }
+
+    /// Forgets a channel that has lingered long enough, and says which.
+    pub(super) fn pop_lingered(&mut self, now: Instant) -> Option<Bytes> {
+        let index = self.lingering.pop_due(now)?;
+        let channel = self.slots.remove(index);
+        self.by_name.remove(&channel.name);
+        Some(channel.name)
+    }
+
+    pub(super) fn next_lingered(&self) -> Option<Instant> {
+        self.lingering.next()
+    }
+
+    /// Every message of the channel from here on comes in; `tell` hears whom that concerns.
+    pub(super) fn subscribed(&mut self, name: &[u8], mut tell: impl FnMut(WorkerId, ChannelId)) {
+        let Some(&index) = self.by_name.get(name) else { return };
+        let channel = &mut self.slots[index];
+        if !channel.subscribed {
+            channel.subscribed = true;
+            for &(worker, id) in &channel.members {
+                tell(worker, id);
+            }
+        }
+    }
+
+    pub(super) fn unsubscribed_all(&mut self) {
+        for (_, channel) in &mut self.slots {
+            channel.subscribed = false;
+        }
+    }
+
+    /// A message came in. It waits for [`Channels::seal_runs`].
+    pub(super) fn add_message(&mut self, name: &[u8], payload: &[u8], stats: &mut Stats) {
+        stats.messages += 1;
+        // A channel that nobody wants any more may still carry what was on its way.
+        let Some(&index) = self.by_name.get(name) else { return };
+        let channel = &mut self.slots[index];
+        if channel.members.is_empty() {
+            return;
+        }
+        let builder = channel.building.get_or_insert_with(|| {
+            self.touched.push(index);
+            RunBuilder::new(channel.frame)
+        });
+        // The other reason to refuse, a run of 4 GiB, is beyond what one read can hold.
+        if builder.push(payload).is_err() {
+            stats.not_utf8 += 1;
+            tracing::warn!(
+                channel = %String::from_utf8_lossy(name),
+                "a message that is not UTF-8 came on a text channel and was dropped"
+            );
+        }
+    }
+
+    /// Hands over one run for each channel that had messages, to each worker that wants it.
+    pub(super) fn seal_runs(&mut self, mut hand_over: impl FnMut(WorkerId, ChannelId, &Arc<Run>)) {
+        for index in self.touched.drain(..) {
+            let channel = &mut self.slots[index];
+            let Some(builder) = channel.building.take() else { continue };
+            if builder.is_empty() {
+                continue;
+            }
+            let run = Arc::new(builder.finish());
+            for &(worker, id) in &channel.members {
+                hand_over(worker, id, &run);
+            }
+        }
+    }
+}

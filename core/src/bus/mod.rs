@@ -1,0 +1,380 @@
+//! What carries a publish to every instance: inside this process ([`Bus::local`], the default) or Redis ([`Bus::redis`]).
+//!
+//! An instance has one bus, whatever the number of its workers, so that Redis sends each message once to each
+//! instance. The bus subscribes to the channels that some worker wants, lets a channel linger when nobody does, frames
+//! the messages of one channel that came in one read into one [`Run`](crate::run::Run), and hands that to each worker that has the channel.
+//!
+//! Publishes wait in a queue bounded by [`Limits::publish_bytes`]. Each worker has its share of that as credit and
+//! stops reading the sessions that publish when it is used up; what leaves the queue comes back as credit.
+//!
+//! With Redis, the bus is driven like a socket's session, for two sockets: see [`Link`], reached by
+//! [`Bus::handle_read`] and the other methods that name a [`Lane`].
+
+mod channels;
+mod local;
+mod workers;
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use bytes::Bytes;
+
+use self::channels::Channels;
+use self::local::Local;
+use self::workers::Workers;
+use crate::error::Misuse;
+use crate::exchange::{News, ToBus, ToShard, Wish, WorkerId, publish_cost};
+use crate::limits::Limits;
+use crate::redis::{Action, Lane, Link, LinkError, LinkEvent, RedisUrl};
+use crate::time::{Duration, Instant};
+
+/// What the embedder hears of the bus.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// Redis could not be used at the first try. The bus goes on trying; whether to wait is the embedder's choice.
+    StartFailed(LinkError),
+    /// Everything wanted is subscribed and publishes leave. After an outage `gap` is how long it was.
+    Up {
+        /// The stretch in which messages may have passed by, if there was one.
+        gap: Option<Duration>,
+    },
+    /// The connection is lost: messages of others may pass by, publishes wait.
+    Down {
+        /// Why, for people.
+        reason: String,
+    },
+}
+
+/// Counts since the start, and what is there now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Channels wanted or lingering.
+    pub channels: usize,
+    /// Messages that came from the bus, in all channels.
+    pub messages: u64,
+    /// Messages dropped because a text channel's payload was not UTF-8.
+    pub not_utf8: u64,
+    /// Messages skipped because they were beyond [`Limits::message_bytes`].
+    pub oversized: u64,
+    /// Messages dropped because a worker's mailbox was full.
+    pub missed: u64,
+    /// Publishes given up at [`Limits::publish_time`].
+    pub expired: u64,
+    /// Publishes that may or may not have arrived: the connection died before their reply.
+    pub unconfirmed: u64,
+    /// Publishes that Redis refused.
+    pub refused: u64,
+    /// Stretches in which messages of others may have passed by.
+    pub gaps: u64,
+    /// Bytes of publishes that wait or are not confirmed.
+    pub publish_bytes: usize,
+    /// Publishes that wait to leave.
+    pub unsent: usize,
+}
+
+/// The bus of one instance. See the [module](self).
+#[derive(Debug)]
+pub struct Bus {
+    carrier: Carrier,
+    channels: Channels,
+    workers: Workers,
+    limits: Limits,
+    latest: Instant,
+    events: VecDeque<Event>,
+    stats: Stats,
+}
+
+#[derive(Debug)]
+enum Carrier {
+    Local(Local),
+    Redis(Box<Link>),
+}
+
+impl Bus {
+    /// A bus that ends at this process. All that is random in it comes from `seed`.
+    #[must_use]
+    pub fn local(limits: &Limits, workers: usize, seed: u64, now: Instant) -> Self {
+        Self::new(Carrier::Local(Local::default()), limits, workers, seed, now)
+    }
+
+    /// A bus through the Redis at `url`. All that is random in it comes from `seed`.
+    #[must_use]
+    pub fn redis(url: RedisUrl, limits: &Limits, workers: usize, seed: u64, now: Instant) -> Self {
+        let link = Link::new(url, limits, seed, now);
+        Self::new(Carrier::Redis(Box::new(link)), limits, workers, seed.wrapping_add(1), now)
+    }
+
+    fn new(carrier: Carrier, limits: &Limits, workers: usize, seed: u64, now: Instant) -> Self {
+        Self {
+            carrier,
+            channels: Channels::new(seed),
+            workers: Workers::new(workers, limits),
+            limits: limits.clone(),
+            latest: now,
+            events: VecDeque::new(),
+            stats: Stats::default(),
+        }
+    }
+
+    // Inputs.
+
+    /// A worker's wishes.
+    pub fn handle_shard(&mut self, worker: WorkerId, wishes: ToBus, now: Instant) {
+        let now = self.at(now);
+        let mut payloads = Bytes::from(wishes.payloads);
+        for wish in wishes.wishes {
+            match wish {
+                Wish::Subscribe { channel, name, frame } => {
+                    let known = self.channels.join(&name, frame, worker, channel);
+                    if known.subscribed {
+                        self.workers.tell(worker, News::Subscribed(channel));
+                    } else if known.new {
+                        self.want(name, now);
+                    }
+                }
+                Wish::Unsubscribe { channel, name } => {
+                    self.channels.leave(&name, worker, channel, now + self.limits.linger_time);
+                }
+                Wish::Publish { name, len } => {
+                    self.workers.spend(worker, publish_cost(&name, len));
+                    self.publish(name, payloads.split_to(len), now);
+                }
+                Wish::Taken { bytes } => self.workers.taken(worker, bytes),
+            }
+        }
+        self.follow_link();
+    }
+
+    /// Time has come to `now`.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let now = self.at(now);
+        while let Some(name) = self.channels.pop_lingered(now) {
+            if let Carrier::Redis(link) = &mut self.carrier {
+                link.unsubscribe(&name, now);
+            }
+        }
+        match &mut self.carrier {
+            Carrier::Local(local) => {
+                let released = local.deliver(|name, payload| {
+                    self.channels.add_message(name, payload, &mut self.stats);
+                });
+                self.workers.release(released);
+                self.seal_runs();
+            }
+            Carrier::Redis(link) => link.handle_timeout(now),
+        }
+        self.follow_link();
+    }
+
+    /// `lane`'s connection to Redis stands.
+    pub fn handle_connected(&mut self, lane: Lane, now: Instant) {
+        self.with_link(now, |link, now| link.handle_connected(lane, now));
+    }
+
+    /// `lane`'s connection to Redis could not be made; `reason` is for people.
+    pub fn handle_dial_failed(&mut self, lane: Lane, reason: &str, now: Instant) {
+        self.with_link(now, |link, now| link.handle_dial_failed(lane, reason, now));
+    }
+
+    /// `input` was read from `lane`'s socket. Nothing of it is kept but an unfinished tail.
+    pub fn handle_read(&mut self, lane: Lane, input: &[u8], now: Instant) {
+        let now = self.at(now);
+        let Carrier::Redis(link) = &mut self.carrier else { return };
+        let (channels, stats) = (&mut self.channels, &mut self.stats);
+        link.handle_read(lane, input, now, |name, payload| channels.add_message(name, payload, stats));
+        self.seal_runs();
+        self.follow_link();
+    }
+
+    /// `lane`'s connection has ended; `reason` is for people.
+    pub fn handle_closed(&mut self, lane: Lane, reason: &str, now: Instant) {
+        self.with_link(now, |link, now| link.handle_closed(lane, reason, now));
+    }
+
+    /// The first `n` bytes that [`Bus::transmit`] lent have left.
+    ///
+    /// # Errors
+    /// [`Misuse::TooMuchTransmitted`] if so many were not lent; nothing changes.
+    pub fn transmitted(&mut self, lane: Lane, n: usize, now: Instant) -> Result<(), Misuse> {
+        let now = self.at(now);
+        let result = self.link_mut().map_or(Err(Misuse::TooMuchTransmitted), |link| link.transmitted(lane, n, now));
+        self.follow_link();
+        result
+    }
+
+    /// `lane`'s socket takes no more, until [`Bus::handle_writable`].
+    pub fn blocked(&mut self, lane: Lane) {
+        self.with_link(self.latest, |link, _| link.blocked(lane));
+    }
+
+    /// `lane`'s socket takes bytes again.
+    pub fn handle_writable(&mut self, lane: Lane) {
+        self.with_link(self.latest, |link, _| link.handle_writable(lane));
+    }
+
+    // Commands.
+
+    /// Lets what was accepted leave; no publishes are expected after this. [`Bus::is_closed`] tells when it has.
+    pub fn close(&mut self, now: Instant) {
+        self.with_link(now, Link::close);
+    }
+
+    // Outputs.
+
+    /// News for a worker, to be handed to its shard in order. Can change after every input.
+    pub fn poll_shard(&mut self) -> Option<(WorkerId, ToShard)> {
+        self.workers.poll()
+    }
+
+    /// What has happened. Can change after every input.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// A connection to make or to end. Can change after every input.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.link_mut()?.poll_action()
+    }
+
+    /// A connection that has new output, named once. Can change after every input.
+    pub fn poll_transmit(&mut self) -> Option<Lane> {
+        self.link_mut()?.poll_transmit()
+    }
+
+    /// Lends what `lane` has to write, in order, into `out`; says how many slices it filled. It only looks.
+    #[must_use]
+    pub fn transmit<'a>(&'a self, lane: Lane, out: &mut [IoSlice<'a>]) -> usize {
+        match &self.carrier {
+            Carrier::Redis(link) => link.transmit(lane, out),
+            Carrier::Local(_) => 0,
+        }
+    }
+
+    /// The next instant at which [`Bus::handle_timeout`] has something to do; the latest one seen while another output
+    /// is still to be polled.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        if !self.events.is_empty() || self.workers.has_news() {
+            return Some(self.latest);
+        }
+        let carrier = match &self.carrier {
+            Carrier::Local(local) => (!local.is_empty()).then_some(self.latest),
+            Carrier::Redis(link) => link.poll_timeout(),
+        };
+        [carrier, self.channels.next_lingered()].into_iter().flatten().min()
+    }
+
+    // Getters.
+
+    /// Whether [`Bus::close`] has come to its end: what could leave has left.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        match &self.carrier {
+            Carrier::Local(local) => local.is_empty(),
+            Carrier::Redis(link) => link.is_closed(),
+        }
+    }
+
+    /// Whether messages flow both ways.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        match &self.carrier {
+            Carrier::Local(_) => true,
+            Carrier::Redis(link) => link.is_up(),
+        }
+    }
+
+    /// Counts since the start.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let unsent = match &self.carrier {
+            Carrier::Local(local) => local.len(),
+            Carrier::Redis(link) => link.unsent_publishes(),
+        };
+        Stats { channels: self.channels.len(), publish_bytes: self.publish_bytes(), unsent, ..self.stats }
+    }
+
+    fn publish_bytes(&self) -> usize {
+        match &self.carrier {
+            Carrier::Local(local) => local.bytes(),
+            Carrier::Redis(link) => link.publish_backlog(),
+        }
+    }
+
+    fn publish(&mut self, name: Bytes, payload: Bytes, now: Instant) {
+        match &mut self.carrier {
+            Carrier::Local(local) => local.publish(name, payload),
+            Carrier::Redis(link) => link.publish(&name, &payload, now),
+        }
+    }
+
+    /// A channel is wanted that was not.
+    fn want(&mut self, name: Bytes, now: Instant) {
+        match &mut self.carrier {
+            Carrier::Local(_) => self.subscribed(&name),
+            Carrier::Redis(link) => link.subscribe(name, now),
+        }
+    }
+
+    fn subscribed(&mut self, name: &[u8]) {
+        let workers = &mut self.workers;
+        self.channels.subscribed(name, |worker, channel| workers.tell(worker, News::Subscribed(channel)));
+    }
+
+    /// The messages of one read, or of one delivery inside the process, go out as one run a channel.
+    fn seal_runs(&mut self) {
+        let (workers, stats) = (&mut self.workers, &mut self.stats);
+        self.channels.seal_runs(|worker, channel, run| {
+            if !workers.hand_over(worker, channel, run) {
+                stats.missed += run.len() as u64;
+            }
+        });
+    }
+
+    fn with_link(&mut self, now: Instant, input: impl FnOnce(&mut Link, Instant)) {
+        let now = self.at(now);
+        if let Carrier::Redis(link) = &mut self.carrier {
+            input(link, now);
+        }
+        self.follow_link();
+    }
+
+    /// Takes in what has happened on the link.
+    fn follow_link(&mut self) {
+        while let Some(event) = self.link_mut().and_then(Link::poll_event) {
+            match event {
+                LinkEvent::Subscribed(name) => self.subscribed(&name),
+                LinkEvent::Released { bytes } => self.workers.release(bytes),
+                LinkEvent::Unsubscribed => {
+                    self.channels.unsubscribed_all();
+                    self.workers.tell_all(|| News::Unsubscribed);
+                }
+                LinkEvent::Up { gap } => {
+                    self.stats.gaps += u64::from(gap.is_some());
+                    self.events.push_back(Event::Up { gap });
+                }
+                LinkEvent::Down { reason, .. } => self.events.push_back(Event::Down { reason }),
+                LinkEvent::StartFailed(error) => self.events.push_back(Event::StartFailed(error)),
+                LinkEvent::Expired { messages } => self.stats.expired += messages as u64,
+                LinkEvent::Unconfirmed { messages } => self.stats.unconfirmed += messages as u64,
+                LinkEvent::Refused { messages, .. } => self.stats.refused += messages as u64,
+                LinkEvent::Oversized { .. } => self.stats.oversized += 1,
+                LinkEvent::SubscribeRefused { .. } => {}
+            }
+        }
+    }
+
+    fn link_mut(&mut self) -> Option<&mut Link> {
+        match &mut self.carrier {
+            Carrier::Redis(link) => Some(link),
+            Carrier::Local(_) => None,
+        }
+    }
+
+    fn at(&mut self, now: Instant) -> Instant {
+        self.latest = self.latest.max(now);
+        self.latest
+    }
+}

@@ -1,0 +1,104 @@
+//! What each worker is owed: news in order, room in its mailbox, credit.
+
+use std::sync::Arc;
+
+use crate::exchange::{ChannelId, News, ToShard, WorkerId};
+use crate::limits::Limits;
+use crate::run::Run;
+
+#[derive(Debug)]
+pub(super) struct Workers {
+    workers: Vec<Worker>,
+    mailbox_bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct Worker {
+    news: Vec<News>,
+    /// Bytes of runs handed over and not yet taken out of the mailbox.
+    mailbox: usize,
+    /// Messages that found no room, told when there is room again.
+    missed: u64,
+    /// Publish credit used and not given back.
+    debt: usize,
+}
+
+impl Workers {
+    pub(super) fn new(workers: usize, limits: &Limits) -> Self {
+        let workers = std::iter::repeat_with(Worker::default).take(workers.max(1)).collect();
+        Self { workers, mailbox_bytes: limits.mailbox_bytes }
+    }
+
+    pub(super) fn tell(&mut self, worker: WorkerId, news: News) {
+        self.workers[worker].news.push(news);
+    }
+
+    pub(super) fn tell_all(&mut self, news: impl Fn() -> News) {
+        for worker in &mut self.workers {
+            worker.news.push(news());
+        }
+    }
+
+    /// Puts a run into the worker's mailbox, unless that is full.
+    pub(super) fn hand_over(&mut self, worker: WorkerId, channel: ChannelId, run: &Arc<Run>) -> bool {
+        let len = run.bytes().len();
+        let worker = &mut self.workers[worker];
+        if worker.mailbox > 0 && worker.mailbox + len > self.mailbox_bytes {
+            worker.missed += run.len() as u64;
+            return false;
+        }
+        worker.tell_missed();
+        worker.mailbox += len;
+        worker.news.push(News::Run { channel, run: run.clone() });
+        true
+    }
+
+    /// The worker took so many bytes out of its mailbox.
+    pub(super) fn taken(&mut self, worker: WorkerId, bytes: usize) {
+        let mailbox_bytes = self.mailbox_bytes;
+        let worker = &mut self.workers[worker];
+        worker.mailbox = worker.mailbox.saturating_sub(bytes);
+        if worker.mailbox <= mailbox_bytes / 2 {
+            worker.tell_missed();
+        }
+    }
+
+    pub(super) fn spend(&mut self, worker: WorkerId, cost: usize) {
+        self.workers[worker].debt += cost;
+    }
+
+    /// So much of the publish queue has left: the workers get it back as credit, whoever used most first.
+    pub(super) fn release(&mut self, mut bytes: usize) {
+        while bytes > 0
+            && let Some(worker) = self.workers.iter_mut().max_by_key(|worker| worker.debt)
+            && worker.debt > 0
+        {
+            let paid = bytes.min(worker.debt);
+            worker.debt -= paid;
+            bytes -= paid;
+            if let Some(News::Credit(credit)) = worker.news.last_mut() {
+                *credit += paid;
+            } else {
+                worker.news.push(News::Credit(paid));
+            }
+        }
+    }
+
+    pub(super) fn has_news(&self) -> bool {
+        self.workers.iter().any(|worker| !worker.news.is_empty())
+    }
+
+    pub(super) fn poll(&mut self) -> Option<(WorkerId, ToShard)> {
+        let (id, worker) = self.workers.iter_mut().enumerate().find(|(_, worker)| !worker.news.is_empty())?;
+        Some((id, ToShard { news: std::mem::take(&mut worker.news) }))
+    }
+}
+
+impl Worker {
+    fn tell_missed(&mut self) {
+        let messages = std::mem::take(&mut self.missed);
+        if messages > 0 {
+            self.news.push(News::Missed { messages });
+        }
+    }
+}

@@ -1,0 +1,344 @@
+//! Every setting of an instance, once; with the feature `cli` also as command line and environment.
+
+use core::fmt;
+use core::net::{IpAddr, SocketAddr};
+use core::num::NonZero;
+use core::time::Duration;
+
+use tracing::level_filters::LevelFilter;
+
+use crate::http::OriginPolicy;
+use crate::limits::Limits;
+use crate::redis::RedisUrl;
+use crate::route::{Route, RouteError, Routes};
+use units::{Size, Time};
+
+#[cfg(feature = "cli")]
+pub mod cli;
+#[cfg(test)]
+mod tests;
+mod units;
+
+/// Every setting of an instance.
+///
+/// `Config::default()` is what the binaries start with; set the fields that should differ, then ask [`Config::check`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// The address or host name to listen on, IPv6 without brackets. `None`: all addresses of both families.
+    pub host: Option<String>,
+    /// The port to listen on; 0 lets the system pick a free one.
+    pub port: u16,
+    /// Threads that serve sessions. `None`: one per core of the machine.
+    pub workers: Option<NonZero<usize>>,
+    /// The Redis that carries messages between instances. `None`: messages stay in this process.
+    pub redis: Option<RedisUrl>,
+    /// Whether to keep trying when Redis cannot be reached at start, instead of giving up.
+    pub wait_for_redis: bool,
+    /// Routes besides the chat's; one with the pattern of a chat route takes its place.
+    pub routes: Vec<Route>,
+    /// Whether the chat is there: its page at `/` and the routes `/chat` and `/chat/{room}`.
+    pub chat: bool,
+    /// What stands before every channel name at Redis. Counts towards [`Limits::channel_bytes`].
+    pub channel_prefix: String,
+    /// Which pages of other sites may connect, and which proxies are believed.
+    pub origins: OriginPolicy,
+    /// Every bound.
+    pub limits: Limits,
+    /// What is logged, and how.
+    pub log: Log,
+}
+
+/// What all shards of an instance share.
+#[derive(Debug)]
+pub struct Settings {
+    /// Every bound.
+    pub limits: Limits,
+    /// Paths to channels.
+    pub routes: Routes,
+    /// Whose pages may connect.
+    pub origins: OriginPolicy,
+    /// Whether the built-in chat page is served at `/`.
+    pub page: bool,
+    /// Whether the embedder answers each valid upgrade request ([`Event::Request`](crate::shard::Event::Request)), instead of the routes.
+    pub ask: bool,
+    /// How many workers share the instance's bounds.
+    pub workers: usize,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Log {
+    /// How a log line is written.
+    pub format: LogFormat,
+    /// The least severe level that is logged.
+    pub level: LevelFilter,
+}
+
+/// How a log line is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line, for programs.
+    Json,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            host: None,
+            port: 3000,
+            workers: None,
+            redis: None,
+            wait_for_redis: false,
+            routes: Vec::new(),
+            chat: true,
+            channel_prefix: String::new(),
+            origins: OriginPolicy::default(),
+            limits: Limits::default(),
+            log: Log { format: LogFormat::Text, level: LevelFilter::INFO },
+        }
+    }
+}
+
+impl Config {
+    /// The routes to serve: those given, and the chat's where none given has the same pattern.
+    ///
+    /// # Errors
+    ///
+    /// The first route that makes no sense beside the others, or with the channel prefix.
+    pub fn routes(&self) -> Result<Routes, RouteError> {
+        let mut routes = self.routes.clone();
+        if self.chat {
+            let given = |chat: &Route| self.routes.iter().any(|route| route.pattern() == chat.pattern());
+            routes.extend(Routes::default_chat().into_iter().filter(|chat| !given(chat)));
+        }
+        Routes::new(routes, &self.channel_prefix, &self.limits)
+    }
+
+    /// What the shards of an instance with so many workers share.
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::check`].
+    pub fn settings(&self, workers: NonZero<usize>) -> Result<Settings, ConfigError> {
+        self.check()?;
+        Ok(Settings {
+            limits: self.limits.clone(),
+            routes: self.routes().map_err(ConfigError::Routes)?,
+            origins: self.origins.clone(),
+            page: self.chat,
+            ask: false,
+            workers: workers.get(),
+        })
+    }
+
+    /// What a binary prints when it accepts clients at `addresses`: where to point a browser, and how far messages go.
+    #[must_use]
+    pub fn banner(&self, addresses: &[SocketAddr]) -> String {
+        let mut banner = String::new();
+        for address in addresses {
+            let host = match address.ip() {
+                ip if ip.is_unspecified() || ip.is_loopback() => "localhost".to_owned(),
+                IpAddr::V6(ip) => format!("[{ip}]"),
+                IpAddr::V4(ip) => ip.to_string(),
+            };
+            let line = format!("listening on http://{host}:{}/\n", address.port());
+            if !banner.contains(&line) {
+                banner += &line;
+            }
+        }
+        match &self.redis {
+            Some(redis) => banner + &format!("bus: {redis}"),
+            None => banner + "bus: this process only; set REDIS_URL to share",
+        }
+    }
+
+    /// Whether the settings make sense, each alone and together.
+    ///
+    /// # Errors
+    ///
+    /// The first setting that does not.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        self.check_ranges()?;
+        self.check_order()?;
+        if self.host.as_ref().is_some_and(|host| !is_host(host)) {
+            return Err(ConfigError::Host);
+        }
+        if self.channel_prefix.contains(char::is_control) {
+            return Err(ConfigError::ChannelPrefix);
+        }
+        if self.routes.is_empty() && !self.chat {
+            return Err(ConfigError::NoRoutes);
+        }
+        self.routes().map_err(ConfigError::Routes)?;
+        Ok(())
+    }
+
+    /// Each setting alone. The ends are far from useful values; they keep sums of a few settings from overflowing.
+    fn check_ranges(&self) -> Result<(), ConfigError> {
+        const KIB: u64 = 1 << 10;
+        const GIB: u64 = 1 << 30;
+        const MILLI: Duration = Duration::from_millis(1);
+        const DAY: Duration = Duration::from_secs(24 * 3600);
+        let limits = &self.limits;
+        for (setting, value, least, most) in [
+            ("workers", self.workers.map_or(1, NonZero::get) as u64, 1, 1_024),
+            ("head_fields", limits.head_fields as u64, 1, 10_000),
+            ("message_fragments", u64::from(limits.message_fragments), 1, 1 << 30),
+        ] {
+            in_range(setting, value, least, most, |number| number.to_string())?;
+        }
+        for (setting, value, least, most) in [
+            ("head_bytes", limits.head_bytes, 256, GIB),
+            ("message_bytes", limits.message_bytes, 1, GIB),
+            ("partial_bytes", limits.partial_bytes, 1, KIB * GIB),
+            ("queue_bytes", limits.queue_bytes, 1, GIB),
+            ("all_queues_bytes", limits.all_queues_bytes, 1, KIB * GIB),
+            ("channel_bytes", limits.channel_bytes, 1, 64 * KIB),
+            ("mailbox_bytes", limits.mailbox_bytes, 1, GIB),
+            ("publish_bytes", limits.publish_bytes, 1, GIB),
+        ] {
+            in_range(setting, value as u64, least, most, |bytes| Size(bytes).to_string())?;
+        }
+        for (setting, value, least) in [
+            ("head_time", limits.head_time, MILLI),
+            ("ping_time", limits.ping_time, MILLI),
+            ("pong_time", limits.pong_time, MILLI),
+            ("close_time", limits.close_time, MILLI),
+            ("confirm_time", limits.confirm_time, MILLI),
+            ("drain_time", limits.drain_time, Duration::ZERO),
+            ("linger_time", limits.linger_time, Duration::ZERO),
+            ("publish_time", limits.publish_time, MILLI),
+            ("pause_time", limits.pause_time, MILLI),
+            ("dial_time", limits.dial_time, MILLI),
+            ("reply_time", limits.reply_time, MILLI),
+            ("reconnect_times.0", limits.reconnect_times.0, MILLI),
+            ("reconnect_times.1", limits.reconnect_times.1, MILLI),
+            ("redis_ping_time", limits.redis_ping_time, MILLI),
+        ] {
+            in_range(setting, value, least, DAY, |time| Time(time).to_string())?;
+        }
+        Ok(())
+    }
+
+    /// Settings of which one must not be above the other, or the largest message allowed could never pass.
+    fn check_order(&self) -> Result<(), ConfigError> {
+        let limits = &self.limits;
+        let message = ("message_bytes", limits.message_bytes);
+        let queue = ("queue_bytes", limits.queue_bytes);
+        for ((setting, value), (bound, most)) in [
+            (message, queue),
+            (queue, ("all_queues_bytes", limits.all_queues_bytes)),
+            (message, ("partial_bytes", limits.partial_bytes)),
+            (message, ("mailbox_bytes", limits.mailbox_bytes)),
+            (message, ("publish_bytes", limits.publish_bytes)),
+        ] {
+            if value > most {
+                let (value, most) = (Size(value as u64).to_string(), Size(most as u64).to_string());
+                return Err(ConfigError::Above { setting, value, bound, most });
+            }
+        }
+        let (first, most) = limits.reconnect_times;
+        if first > most {
+            let (value, most) = (Time(first).to_string(), Time(most).to_string());
+            let (setting, bound) = ("reconnect_times.0", "reconnect_times.1");
+            return Err(ConfigError::Above { setting, value, bound, most });
+        }
+        Ok(())
+    }
+}
+
+fn in_range<T: Copy + PartialOrd>(
+    setting: &'static str,
+    value: T,
+    least: T,
+    most: T,
+    show: impl Fn(T) -> String,
+) -> Result<(), ConfigError> {
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    Err(ConfigError::Range { setting, value: show(value), least: show(least), most: show(most) })
+}
+
+/// A name or an address, without port or brackets. Whether it is one of this machine's only the system can tell.
+fn is_host(host: &str) -> bool {
+    let address_v6 = host.split_once('%').map_or(host, |(address, _zone)| address);
+    let plain = |character: char| !character.is_whitespace() && !character.is_control() && !":/[]@".contains(character);
+    !host.is_empty() && (address_v6.parse::<core::net::Ipv6Addr>().is_ok() || host.chars().all(plain))
+}
+
+/// The first setting of a [`Config`] that makes no sense. Settings are called by the names of their fields.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A value outside its range.
+    Range {
+        /// Whose.
+        setting: &'static str,
+        /// The value.
+        value: String,
+        /// The least that is allowed.
+        least: String,
+        /// The most that is allowed.
+        most: String,
+    },
+    /// A value above that of another setting which bounds it.
+    Above {
+        /// Whose.
+        setting: &'static str,
+        /// The value.
+        value: String,
+        /// The setting that bounds it.
+        bound: &'static str,
+        /// The other's value.
+        most: String,
+    },
+    /// The host is neither a name nor an address.
+    Host,
+    /// The channel prefix has a control character.
+    ChannelPrefix,
+    /// There is nothing to serve.
+    NoRoutes,
+    /// A route makes no sense beside the others, or with the channel prefix.
+    Routes(RouteError),
+}
+
+impl ConfigError {
+    /// The setting to change first.
+    #[must_use]
+    pub const fn setting(&self) -> &'static str {
+        match self {
+            Self::Range { setting, .. } | Self::Above { setting, .. } => setting,
+            Self::Host => "host",
+            Self::ChannelPrefix => "channel_prefix",
+            Self::NoRoutes | Self::Routes(_) => "routes",
+        }
+    }
+
+    /// One sentence in which `name` says what other settings are called.
+    fn describe(&self, name: impl Fn(&'static str) -> String) -> String {
+        match self {
+            Self::Range { value, least, most, .. } => format!("{value} is out of range: from {least} to {most}"),
+            Self::Above { value, bound, most, .. } => {
+                let bound = name(bound);
+                format!("{value} is above {bound} ({most}): lower it, or raise {bound}")
+            }
+            Self::Host => "a host name, or an IPv4 or IPv6 address without a port is needed".to_owned(),
+            Self::ChannelPrefix => "a prefix has no control characters (for example staging:)".to_owned(),
+            Self::NoRoutes => "there is nothing to serve: give a route, or keep the chat".to_owned(),
+            Self::Routes(error) => error.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.setting(), self.describe(str::to_owned))
+    }
+}
+
+impl std::error::Error for ConfigError {}

@@ -1,0 +1,78 @@
+//! What a shard and the bus say to each other: batches that an adapter carries between threads and never looks into.
+//!
+//! A [`ToBus`] goes from a worker's shard to the bus, a [`ToShard`] comes back. Each worker's batches stay in order.
+
+use bytes::Bytes;
+use std::sync::Arc;
+
+use crate::resp::encode;
+use crate::route::FrameType;
+use crate::run::Run;
+
+/// A worker of an instance, counted from 0.
+pub type WorkerId = usize;
+
+/// One shard's wishes for the bus, in order.
+#[derive(Debug, Default)]
+pub struct ToBus {
+    pub(crate) wishes: Vec<Wish>,
+    /// The payloads of all [`Wish::Publish`], back to back.
+    pub(crate) payloads: Vec<u8>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Wish {
+    Subscribe { channel: ChannelId, name: Bytes, frame: FrameType },
+    Unsubscribe { channel: ChannelId, name: Bytes },
+    Publish { name: Bytes, len: usize },
+    /// So many bytes of runs were taken out of this worker's mailbox.
+    Taken { bytes: usize },
+}
+
+/// The bus's news for one shard, in order.
+#[derive(Debug, Default)]
+pub struct ToShard {
+    pub(crate) news: Vec<News>,
+}
+
+#[derive(Debug)]
+pub(crate) enum News {
+    /// Every message of the channel from here on arrives.
+    Subscribed(ChannelId),
+    Run { channel: ChannelId, run: Arc<Run> },
+    /// So many messages did not fit into this worker's mailbox.
+    Missed { messages: u64 },
+    /// So many bytes may be published again.
+    Credit(usize),
+    /// The bus lost its connection: no channel is subscribed until it is said again.
+    Unsubscribed,
+}
+
+/// A channel as one shard knows it. The generation tells apart what was said about an earlier channel in the same place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ChannelId {
+    pub(crate) index: u32,
+    pub(crate) generation: u32,
+}
+
+impl ToBus {
+    pub(crate) fn publish(&mut self, name: &Bytes, payload: &[u8]) {
+        self.payloads.extend_from_slice(payload);
+        self.wishes.push(Wish::Publish { name: name.clone(), len: payload.len() });
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.wishes.is_empty()
+    }
+}
+
+/// What a publish takes of its worker's credit, and what the bus gives back when the publish has left: its size as a
+/// command, whatever carries it.
+pub(crate) fn publish_cost(name: &[u8], payload_len: usize) -> usize {
+    encode::publish_len(name.len(), payload_len)
+}
+
+/// The credit each worker starts with.
+pub(crate) fn first_credit(publish_bytes: usize, workers: usize) -> usize {
+    publish_bytes / workers.max(1)
+}

@@ -1,0 +1,45 @@
+//! `host[:port]`: of Host, of absolute-form targets, of Origin.
+
+use core::net::Ipv6Addr;
+
+/// A valid `uri-host [ ":" port ]` (RFC 9110 §7.2, RFC 3986 §3.2) with a host that is not empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Authority<'a> {
+    /// A name, an IPv4 address, or an IPv6 address in its brackets.
+    pub(super) host: &'a str,
+    /// None if missing or empty, which means the same.
+    pub(super) port: Option<u16>,
+}
+
+impl<'a> Authority<'a> {
+    /// Addresses of versions to come (`[v7.…]`) and IPv6 zones, which mean something only inside one machine, are not
+    /// valid.
+    pub(super) fn parse(text: &'a str) -> Option<Self> {
+        let end = if text.starts_with('[') { text.find(']')? + 1 } else { text.find(':').unwrap_or(text.len()) };
+        let (host, rest) = text.split_at(end);
+        let is_host = match host.strip_prefix('[') {
+            Some(address) => address.strip_suffix(']')?.parse::<Ipv6Addr>().is_ok(),
+            None => is_name(host.as_bytes()),
+        };
+        let digits = if rest.is_empty() { "" } else { rest.strip_prefix(':')? };
+        let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
+        let port = if digits.is_empty() { None } else { Some(digits.parse().ok()?) };
+        (is_host && is_number).then_some(Self { host, port })
+    }
+}
+
+/// reg-name, which includes IPv4 addresses: unreserved bytes, sub-delimiters and percent-encoded ones (RFC 3986
+/// §3.2.2).
+fn is_name(mut name: &[u8]) -> bool {
+    if name.is_empty() {
+        return false;
+    }
+    while let Some((&byte, rest)) = name.split_first() {
+        name = match (byte, rest) {
+            (b'%', [high, low, rest @ ..]) if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => rest,
+            _ if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte) => rest,
+            _ => return false,
+        };
+    }
+    true
+}

@@ -1,0 +1,36 @@
+//! The chat page that an instance serves by itself.
+
+use bytes::Bytes;
+
+use super::Answer;
+
+/// All that the page may load or reach: its own files and its own server's sockets.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+    base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
+
+struct File {
+    path: &'static str,
+    content_type: &'static str,
+    body: &'static [u8],
+}
+
+const FILES: [File; 4] = [
+    File { path: "/", content_type: "text/html; charset=utf-8", body: include_bytes!("../page/index.html") },
+    File { path: "/page.css", content_type: "text/css; charset=utf-8", body: include_bytes!("../page/page.css") },
+    File { path: "/page.js", content_type: "text/javascript; charset=utf-8", body: include_bytes!("../page/page.js") },
+    File { path: "/icon.svg", content_type: "image/svg+xml", body: include_bytes!("../page/icon.svg") },
+];
+
+/// The file of the page that `path` names.
+#[must_use]
+pub fn answer(path: &str) -> Option<Answer> {
+    let file = FILES.iter().find(|file| file.path == path)?;
+    let answer = Answer { status: 200, fields: Vec::new(), body: Bytes::from_static(file.body) }
+        .with_field("Content-Type", file.content_type)
+        .with_field("Content-Security-Policy", POLICY)
+        .with_field("X-Content-Type-Options", "nosniff")
+        .with_field("Referrer-Policy", "no-referrer")
+        // A new version's page is never run with an old version's script.
+        .with_field("Cache-Control", "no-cache");
+    Some(answer)
+}

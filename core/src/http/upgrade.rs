@@ -1,0 +1,104 @@
+//! The opening handshake of RFC 6455 §4.2, the server's side.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use tungstenite::handshake::derive_accept_key;
+
+use super::request::{Method, Request};
+use crate::error::{Error, Misuse};
+
+/// A valid offer to speak WebSocket, to be answered with 101.
+///
+/// Extensions are declined by not naming any (RFC 6455 §9.1), so what their field says does not matter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upgrade {
+    accept: String,
+    subprotocols: Vec<String>,
+}
+
+impl Upgrade {
+    /// The complete 101, after which frames follow. `subprotocol` is one that the client offered, or none.
+    ///
+    /// # Errors
+    /// [`Misuse::InvalidArgument`] if the client did not offer `subprotocol` (RFC 6455 §4.2.2).
+    pub fn answer(&self, subprotocol: Option<&str>) -> Result<Bytes, Misuse> {
+        let mut answer = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Accept: {}\r\n",
+            self.accept
+        );
+        if let Some(chosen) = subprotocol {
+            if !self.subprotocols.iter().any(|offered| offered == chosen) {
+                return Err(Misuse::InvalidArgument);
+            }
+            answer.extend(["Sec-WebSocket-Protocol: ", chosen, "\r\n"]);
+        }
+        answer.push_str("\r\n");
+        Ok(answer.into())
+    }
+}
+
+impl Request {
+    /// The subprotocols that the client offers, in its order of preference. [`Request::upgrade`] checks them.
+    pub fn subprotocols(&self) -> impl Iterator<Item = &str> {
+        self.list("sec-websocket-protocol").filter_map(|name| core::str::from_utf8(name).ok())
+    }
+
+    /// Whether the client offers to leave HTTP for WebSocket: `Upgrade: websocket` with `Connection: upgrade`, in any
+    /// case and among others. The rest of the offer can still be wrong.
+    #[must_use]
+    pub fn wants_upgrade(&self) -> bool {
+        let lists = |name, token: &[u8]| self.list(name).any(|element| element.eq_ignore_ascii_case(token));
+        lists("upgrade", b"websocket") && lists("connection", b"upgrade")
+    }
+
+    /// Checks the offer by RFC 6455 §4.2.1.
+    ///
+    /// # Errors
+    /// In this order: [`Error::Method`] for HEAD, [`Error::UpgradeRequired`] without an offer or with other than one
+    /// version, 13, then [`Error::Key`], then [`Error::Subprotocol`].
+    pub fn upgrade(&self) -> Result<Upgrade, Error> {
+        if self.method() != Method::Get {
+            return Err(Error::Method);
+        }
+        if !self.wants_upgrade() || self.sole("sec-websocket-version") != Some(b"13") {
+            return Err(Error::UpgradeRequired);
+        }
+        let key = self.sole("sec-websocket-key").filter(|key| is_key(key)).ok_or(Error::Key)?;
+        Ok(Upgrade { accept: derive_accept_key(key), subprotocols: self.checked_subprotocols()? })
+    }
+
+    /// The value of the field if there is exactly one.
+    fn sole(&self, name: &str) -> Option<&[u8]> {
+        let mut values = self.values(name);
+        values.next().filter(|_| values.next().is_none())
+    }
+
+    /// Distinct tokens, at least one if the field is there (RFC 6455 §4.1).
+    fn checked_subprotocols(&self) -> Result<Vec<String>, Error> {
+        let mut names = Vec::new();
+        // A set, because comparing thousands of names with each other would take quadratic time.
+        let mut seen = BTreeSet::new();
+        for name in self.list("sec-websocket-protocol") {
+            let text = core::str::from_utf8(name).ok().filter(|text| text.bytes().all(is_token_byte));
+            let text = text.filter(|text| seen.insert(*text)).ok_or(Error::Subprotocol)?;
+            names.push(text.to_owned());
+        }
+        let is_empty = names.is_empty() && self.header("sec-websocket-protocol").is_some();
+        if is_empty { Err(Error::Subprotocol) } else { Ok(names) }
+    }
+}
+
+/// 16 bytes in base64 (RFC 4648 §4) in the one way to write them: the last character holds two bits of the last byte
+/// and four that are zero (§3.5).
+fn is_key(key: &[u8]) -> bool {
+    let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    let [digits @ .., b'A' | b'Q' | b'g' | b'w', b'=', b'='] = key else { return false };
+    digits.len() == 21 && digits.iter().all(is_digit)
+}
+
+/// tchar of RFC 9110 §5.6.2.
+fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}

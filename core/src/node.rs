@@ -1,0 +1,58 @@
+//! A whole instance on one thread: one [`Shard`] and one [`Bus`], wired together.
+
+use std::sync::Arc;
+
+use crate::bus::Bus;
+use crate::config::Settings;
+use crate::redis::RedisUrl;
+use crate::shard::Shard;
+use crate::time::Instant;
+
+/// One shard and one bus. Give inputs to either, then call [`Node::exchange`], then drain the outputs of both.
+#[derive(Debug)]
+pub struct Node {
+    /// Sessions and fan-out.
+    pub shard: Shard,
+    /// What carries publishes to every instance.
+    pub bus: Bus,
+}
+
+impl Node {
+    /// An instance of one worker; with `redis` one of many that share it. All that is random comes from `seed`.
+    #[must_use]
+    pub fn new(settings: Settings, redis: Option<RedisUrl>, seed: u64, now: Instant) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let bus = match redis {
+            Some(url) => Bus::redis(url, &settings.limits, 1, rng.u64(..), now),
+            None => Bus::local(&settings.limits, 1, rng.u64(..), now),
+        };
+        Self { shard: Shard::new(Arc::new(settings), rng.u64(..), now), bus }
+    }
+
+    /// Carries wishes and news between the two until neither has any.
+    pub fn exchange(&mut self, now: Instant) {
+        loop {
+            if let Some(wishes) = self.shard.poll_bus() {
+                self.bus.handle_shard(0, wishes, now);
+            } else if let Some((_, news)) = self.bus.poll_shard() {
+                self.shard.handle_bus(news, now);
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// Time has come to `now`, for both; what they have to say to each other is exchanged.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.exchange(now);
+        self.bus.handle_timeout(now);
+        self.shard.handle_timeout(now);
+        self.exchange(now);
+    }
+
+    /// The earlier of both next instants.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        [self.shard.poll_timeout(), self.bus.poll_timeout()].into_iter().flatten().min()
+    }
+}

@@ -1,0 +1,203 @@
+//! One of the two connections: when it is dialled, what it still expects and when it counts as dead.
+
+use std::collections::VecDeque;
+
+use fastrand::Rng;
+
+use super::handshake::{Handshake, Step};
+use super::{Lane, RedisUrl};
+use crate::limits::Limits;
+use crate::resp::{Decoder, encode};
+use crate::time::{Duration, Instant};
+
+/// One lane of the link.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) lane: Lane,
+    pub(super) state: State,
+    pub(super) decoder: Decoder,
+    /// Everything but publishes. It is only added to between two publishes and leaves before the next.
+    pub(super) control: VecDeque<u8>,
+    /// The commands without a reply, oldest first, with the time at which they left; for all but publishes the time
+    /// at which they were to leave.
+    pub(super) expected: VecDeque<(Expected, Instant)>,
+    /// When anything came last.
+    pub(super) heard: Instant,
+    /// When Redis last answered a command, or one channel of it.
+    pub(super) replied: Instant,
+    pub(super) is_blocked: bool,
+    /// Whether there is output that [`super::Link::poll_transmit`] has not named.
+    pub(super) is_offered: bool,
+    /// Whether [`super::Link::poll_action`] has to end the last connection.
+    pub(super) hang_up: bool,
+    /// Bytes that waited to be written after the last input.
+    unsent: usize,
+    /// Since when they have waited without any progress.
+    stalled: Instant,
+    /// Failures in a row.
+    failures: u32,
+}
+
+#[derive(Debug)]
+pub(super) enum State {
+    /// Nothing to do before this time.
+    Waiting(Instant),
+    /// To be dialled as soon as the action is polled.
+    Due,
+    /// Being dialled, at most until this time.
+    Dialing(Instant),
+    Handshaking(Handshake),
+    /// Takes commands since this time.
+    Ready(Instant),
+    /// Not dialled any more.
+    Closed,
+}
+
+/// A command without a reply.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Expected {
+    Handshake(Step),
+    Ping,
+    /// SUBSCRIBE or UNSUBSCRIBE, one confirmation for each channel.
+    Subscriptions,
+    /// PUBLISH of so many bytes.
+    Publish(usize),
+}
+
+/// What is due on a connection.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    Nothing,
+    Ping,
+    /// Dialling took too long.
+    NotConnected,
+    /// A reply, or room to write, took too long.
+    Silent,
+}
+
+impl Connection {
+    pub(super) fn new(lane: Lane, limits: &Limits, now: Instant) -> Self {
+        Self {
+            lane,
+            state: State::Due,
+            decoder: Decoder::new(limits.message_bytes),
+            control: VecDeque::new(),
+            expected: VecDeque::new(),
+            heard: now,
+            replied: now,
+            is_blocked: false,
+            is_offered: false,
+            hang_up: false,
+            unsent: 0,
+            stalled: now,
+            failures: 0,
+        }
+    }
+
+    pub(super) const fn is_ready(&self) -> bool {
+        matches!(self.state, State::Ready(_))
+    }
+
+    pub(super) const fn is_connected(&self) -> bool {
+        matches!(self.state, State::Handshaking(_) | State::Ready(_))
+    }
+
+    /// The connection is there: starts the handshake.
+    pub(super) fn handle_connected(&mut self, url: &RedisUrl, now: Instant) {
+        self.heard = now;
+        self.replied = now;
+        self.state = State::Handshaking(Handshake::default());
+        self.write_handshake(Step::Hello, url, now);
+    }
+
+    pub(super) fn write_handshake(&mut self, first: Step, url: &RedisUrl, now: Instant) {
+        let steps = Handshake::write(first, self.lane, url, &mut self.control);
+        self.expected.extend(steps.into_iter().map(|step| (Expected::Handshake(step), now)));
+    }
+
+    pub(super) fn ping(&mut self, now: Instant) {
+        encode::ping(&mut self.control);
+        self.expected.push_back((Expected::Ping, now));
+    }
+
+    /// The connection, or the dial, has failed: nothing of it is kept. The next dial is some time off.
+    ///
+    /// The wait is taken at random between zero and a bound that doubles with each failure, so that the instances that
+    /// lost Redis together do not come back together. Only a connection that lasted resets the bound: one that Redis
+    /// kills each time all channels are subscribed must not be made again at the fastest pace.
+    pub(super) fn handle_lost(&mut self, (base, cap): (Duration, Duration), rng: &mut Rng, now: Instant) {
+        if let State::Ready(since) = self.state
+            && now.since(since) >= cap
+        {
+            self.failures = 0;
+        }
+        let bound = base.saturating_mul(1 << self.failures.min(20)).min(cap);
+        let wait = rng.u64(0..=u64::try_from(bound.as_micros()).unwrap_or(u64::MAX));
+        self.failures = self.failures.saturating_add(1);
+        self.clear(State::Waiting(now + Duration::from_micros(wait)));
+    }
+
+    /// Ends the connection for good.
+    pub(super) fn close(&mut self) {
+        self.hang_up |= self.is_connected() || matches!(self.state, State::Dialing(_));
+        self.clear(State::Closed);
+    }
+
+    fn clear(&mut self, state: State) {
+        self.state = state;
+        self.decoder.reset();
+        self.control = VecDeque::new();
+        self.expected = VecDeque::new();
+        self.is_blocked = false;
+        self.is_offered = false;
+        self.unsent = 0;
+    }
+
+    /// Notes how much output there is after an input; offers it if it has grown.
+    pub(super) fn note_output(&mut self, unsent: usize, now: Instant) {
+        if self.unsent == 0 {
+            self.stalled = now;
+        }
+        self.is_offered |= unsent > self.unsent;
+        self.unsent = unsent;
+    }
+
+    /// `unsent` bytes are left after some were written.
+    pub(super) fn handle_written(&mut self, unsent: usize, now: Instant) {
+        self.unsent = unsent;
+        self.stalled = now;
+        self.is_offered = unsent > 0;
+    }
+
+    /// Whether there is output to be named.
+    pub(super) const fn has_offer(&self) -> bool {
+        self.is_offered && !self.is_blocked && self.unsent > 0
+    }
+
+    /// What is due next, and when.
+    ///
+    /// A reply is late when neither its command has left nor another reply has come for `reply_time`: a long pipeline
+    /// that is being answered is not dead, one that is merely still being swallowed is.
+    pub(super) fn deadline(&self, limits: &Limits) -> Option<(Instant, Due)> {
+        match self.state {
+            State::Waiting(until) => return Some((until, Due::Nothing)),
+            State::Dialing(until) => return Some((until, Due::NotConnected)),
+            State::Due | State::Closed => return None,
+            State::Handshaking(_) | State::Ready(_) => {}
+        }
+        let reply = self.expected.front().map(|&(_, left)| left.max(self.replied) + limits.reply_time);
+        let room = (self.unsent > 0).then(|| self.stalled + limits.reply_time);
+        match reply.into_iter().chain(room).min() {
+            Some(at) => Some((at, Due::Silent)),
+            None => Some((self.heard + limits.redis_ping_time, Due::Ping)),
+        }
+    }
+
+    /// What is due at `now`.
+    pub(super) fn due(&self, limits: &Limits, now: Instant) -> Due {
+        match self.deadline(limits) {
+            Some((at, due)) if at <= now => due,
+            _ => Due::Nothing,
+        }
+    }
+}

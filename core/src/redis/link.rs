@@ -1,0 +1,575 @@
+//! Both connections, the subscriptions and the publishes, put together.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use bytes::Bytes;
+use fastrand::Rng;
+use tracing::{debug, info, warn};
+
+use super::connection::{Connection, Due, Expected, State};
+use super::error::{LinkError, LinkErrorKind};
+use super::publishes::Publishes;
+use super::subscriptions::{Batch, Kind, Subscriptions};
+use super::{Action, Lane, LinkEvent, RedisUrl};
+use crate::error::Misuse;
+use crate::limits::Limits;
+use crate::resp::{Decoder, Frame, encode};
+use crate::time::{Duration, Instant};
+
+/// From the start to [`LinkEvent::StartFailed`], if no reason to give up shows before.
+const START_TIME: Duration = Duration::from_secs(4);
+
+/// The link to Redis of one instance.
+///
+/// Starts by wanting both connections dialled. After every input or command the owner drains
+/// [`poll_action`](Self::poll_action), [`poll_transmit`](Self::poll_transmit) and [`poll_event`](Self::poll_event), and
+/// sleeps until readiness or [`poll_timeout`](Self::poll_timeout). An earlier `now` counts as the latest seen.
+///
+/// # When publishes leave
+///
+/// They wait until the link is *whole*: both connections take commands and, since the subscribing one was made, every
+/// wanted channel was confirmed or refused once. Otherwise the clients of this very instance would miss what they send.
+/// Channels that are wanted later hold nothing back.
+///
+/// After an outage they wait for one reconnect bound (`Limits::reconnect_times`) more. The other instances of the same
+/// Redis lost it too and dial again within that bound; a message that leaves before they are subscribed again is lost
+/// for their clients, and the queue is there so that it is not. At the first start nobody waits for anybody.
+///
+/// A publish that was written wholly and has no reply when its connection is lost may have been carried out. It is
+/// reported and never sent again. One that was written in part was not carried out, and leaves again.
+#[derive(Debug)]
+pub struct Link {
+    pub(super) url: Url,
+    limits: Limits,
+    rng: Rng,
+    now: Instant,
+    pub(super) subscriber: Connection,
+    publisher: Connection,
+    pub(super) subscriptions: Subscriptions,
+    publishes: Publishes,
+    /// Bytes of the publishes that wait for their replies.
+    pub(super) unconfirmed_bytes: usize,
+    phase: Phase,
+    /// Until when a start that does not succeed is not reported; `None` once it was, or has succeeded.
+    start: Option<Instant>,
+    /// Whether both connections have taken commands at once.
+    has_started: bool,
+    /// Whether a connection was lost since the link was whole.
+    was_lost: bool,
+    /// Since when messages may be missed.
+    gap: Option<Instant>,
+    is_closing: bool,
+    /// What was said last, so that a repetition says nothing.
+    pub(super) reported: Reported,
+    pub(super) events: VecDeque<LinkEvent>,
+    pub(super) released: usize,
+}
+
+/// Keeps the password out of `Debug`.
+pub(super) struct Url(pub(super) RedisUrl);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// A connection or a subscription is missing.
+    Partial,
+    /// Whole, but others may not be yet.
+    Settling(Instant),
+    /// Whole, and publishes leave.
+    Open,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Reported {
+    subscriber: Option<LinkError>,
+    publisher: Option<LinkError>,
+    pub(super) subscribe: Option<String>,
+    pub(super) publish: Option<String>,
+    expiry: bool,
+}
+
+impl Link {
+    /// A link that wants to be dialled. `seed` is what its waits are drawn from.
+    #[must_use]
+    pub fn new(url: RedisUrl, limits: &Limits, seed: u64, now: Instant) -> Self {
+        Self {
+            url: Url(url),
+            limits: limits.clone(),
+            rng: Rng::with_seed(seed),
+            now,
+            subscriber: Connection::new(Lane::Subscriber, limits, now),
+            publisher: Connection::new(Lane::Publisher, limits, now),
+            subscriptions: Subscriptions::default(),
+            publishes: Publishes::default(),
+            unconfirmed_bytes: 0,
+            phase: Phase::Partial,
+            start: Some(now + START_TIME),
+            has_started: false,
+            was_lost: false,
+            gap: None,
+            is_closing: false,
+            reported: Reported::default(),
+            events: VecDeque::new(),
+            released: 0,
+        }
+    }
+
+    // Commands.
+
+    /// Wants `channel`; [`LinkEvent::Subscribed`] tells when it is confirmed, at once if it is.
+    pub fn subscribe(&mut self, channel: Bytes, now: Instant) {
+        let now = self.advance(now);
+        if self.subscriptions.want(channel.clone()) {
+            self.events.push_back(LinkEvent::Subscribed(channel));
+        }
+        self.settle(now);
+    }
+
+    /// No longer wants `channel`. Messages of it may still come for a while.
+    pub fn unsubscribe(&mut self, channel: &[u8], now: Instant) {
+        let now = self.advance(now);
+        self.subscriptions.unwant(channel);
+        self.settle(now);
+    }
+
+    /// Queues a publish. The caller bounds the queue by [`publish_backlog`](Self::publish_backlog).
+    pub fn publish(&mut self, channel: &[u8], payload: &[u8], now: Instant) {
+        let now = self.advance(now);
+        self.publishes.push(channel, payload, now);
+        self.settle(now);
+    }
+
+    /// Shuts down: what is queued leaves if the publishing connection takes commands, whether or not the link is whole,
+    /// since there will be no better time. Then, or if that connection is not there or is lost, both are ended.
+    ///
+    /// [`is_closed`](Self::is_closed) tells the end, [`is_flushed`](Self::is_flushed) whether everything was confirmed.
+    pub fn close(&mut self, now: Instant) {
+        let now = self.advance(now);
+        self.is_closing = true;
+        self.settle(now);
+    }
+
+    // Inputs.
+
+    /// The dial of `lane` has succeeded.
+    pub fn handle_connected(&mut self, lane: Lane, now: Instant) {
+        let now = self.advance(now);
+        let (connection, url) = self.parts(lane);
+        if matches!(connection.state, State::Dialing(_)) {
+            connection.handle_connected(url, now);
+        }
+        self.settle(now);
+    }
+
+    /// The dial of `lane` has failed for `reason`, a few words for people.
+    pub fn handle_dial_failed(&mut self, lane: Lane, reason: &str, now: Instant) {
+        let now = self.advance(now);
+        if matches!(self.connection(lane).state, State::Dialing(_)) {
+            self.lose(lane, LinkErrorKind::Unreachable(reason.to_owned()), false, now);
+        }
+        self.settle(now);
+    }
+
+    /// Bytes were read from `lane`. `sink` gets channel and payload of each message in their order.
+    pub fn handle_read(&mut self, lane: Lane, mut input: &[u8], now: Instant, mut sink: impl FnMut(&[u8], &[u8])) {
+        let now = self.advance(now);
+        let connection = self.parts(lane).0;
+        if !connection.is_connected() {
+            return;
+        }
+        connection.heard = now;
+        let mut decoder = core::mem::replace(&mut connection.decoder, Decoder::new(0));
+        let result = loop {
+            let result = match decoder.decode(&mut input) {
+                Ok(None) => break Ok(()),
+                Ok(Some(Frame::Message { channel, payload })) if self.takes_messages(lane) => {
+                    sink(channel, payload);
+                    Ok(())
+                }
+                Ok(Some(frame)) => self.handle_frame(lane, frame, now),
+                Err(error) => Err(LinkErrorKind::NotRedis(error)),
+            };
+            if result.is_err() {
+                break result;
+            }
+        };
+        self.parts(lane).0.decoder = decoder;
+        if let Err(kind) = result {
+            self.lose(lane, kind, true, now);
+        }
+        self.settle(now);
+    }
+
+    /// The connection of `lane` has ended, by its peer or by any error, for `reason`, a few words for people.
+    pub fn handle_closed(&mut self, lane: Lane, reason: &str, now: Instant) {
+        let now = self.advance(now);
+        if self.connection(lane).is_connected() {
+            self.lose(lane, LinkErrorKind::Closed(reason.to_owned()), false, now);
+        }
+        self.settle(now);
+    }
+
+    /// [`poll_timeout`](Self::poll_timeout) may have come. Too early or too often does no harm.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let now = self.advance(now);
+        for lane in Lane::ALL {
+            match self.connection(lane).due(&self.limits, now) {
+                Due::Nothing => {}
+                Due::Ping => self.parts(lane).0.ping(now),
+                Due::NotConnected => {
+                    let reason = format!("no connection within {:?}", self.limits.dial_time);
+                    self.lose(lane, LinkErrorKind::Unreachable(reason), true, now);
+                }
+                Due::Silent => self.lose(lane, LinkErrorKind::Silent, true, now),
+            }
+        }
+        if self.start.is_some_and(|start| start <= now) {
+            let last = self.reported.publisher.clone().or_else(|| self.reported.subscriber.clone());
+            let error = last.unwrap_or_else(|| LinkError::new(&self.url.0, LinkErrorKind::Silent));
+            self.fail_start(error);
+        }
+        self.expire_publishes(now);
+        self.subscriptions.handle_timeout(now);
+        self.settle(now);
+    }
+
+    /// Lends what is to be written to `lane`, in up to four slices; returns how many of `out` are used. Only looks.
+    pub fn transmit<'a>(&'a self, lane: Lane, out: &mut [IoSlice<'a>]) -> usize {
+        let (first, second) = self.connection(lane).control.as_slices();
+        let [third, fourth] = self.lent_publishes(lane);
+        let slices = [first, second, third, fourth].into_iter().filter(|slice| !slice.is_empty());
+        out.iter_mut().zip(slices).map(|(place, slice)| *place = IoSlice::new(slice)).count()
+    }
+
+    /// The first `bytes` of what [`transmit`](Self::transmit) lends for `lane` are written.
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse::TooMuchTransmitted`] if that is more than it lends; nothing changes.
+    pub fn transmitted(&mut self, lane: Lane, bytes: usize, now: Instant) -> Result<(), Misuse> {
+        let now = self.advance(now);
+        if bytes > self.unsent(lane) {
+            return Err(Misuse::TooMuchTransmitted);
+        }
+        if bytes == 0 {
+            return Ok(());
+        }
+        let connection = match lane {
+            Lane::Subscriber => &mut self.subscriber,
+            Lane::Publisher => &mut self.publisher,
+        };
+        let control = bytes.min(connection.control.len());
+        connection.control.drain(..control);
+        if bytes > control {
+            self.publishes.handle_written(bytes - control, |length| {
+                connection.expected.push_back((Expected::Publish(length), now));
+                self.unconfirmed_bytes += length;
+            });
+        }
+        let unsent = self.unsent(lane);
+        self.parts(lane).0.handle_written(unsent, now);
+        Ok(())
+    }
+
+    /// The socket of `lane` takes no more. [`poll_transmit`](Self::poll_transmit) does not name it until
+    /// [`handle_writable`](Self::handle_writable).
+    pub fn blocked(&mut self, lane: Lane) {
+        self.parts(lane).0.is_blocked = true;
+    }
+
+    /// The socket of `lane` takes bytes again.
+    pub fn handle_writable(&mut self, lane: Lane) {
+        let connection = self.parts(lane).0;
+        connection.is_offered |= connection.is_blocked;
+        connection.is_blocked = false;
+    }
+
+    // Outputs.
+
+    /// A lane with output that was not named yet. Can change with every input and command.
+    pub fn poll_transmit(&mut self) -> Option<Lane> {
+        let lane = Lane::ALL.into_iter().find(|&lane| self.connection(lane).has_offer())?;
+        self.parts(lane).0.is_offered = false;
+        Some(lane)
+    }
+
+    /// What is to be done with sockets. Can change with every input and command.
+    ///
+    /// A [`Action::HangUp`] comes before the [`Action::Dial`] of the same lane: an old subscriber is gone before a new
+    /// one subscribes.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        let deadline = self.now + self.limits.dial_time;
+        for lane in Lane::ALL {
+            let connection = self.parts(lane).0;
+            if core::mem::take(&mut connection.hang_up) {
+                return Some(Action::HangUp(lane));
+            }
+            if matches!(connection.state, State::Due) {
+                connection.state = State::Dialing(deadline);
+                return Some(Action::Dial(lane));
+            }
+        }
+        None
+    }
+
+    /// What happened. Can change with every input and command.
+    pub fn poll_event(&mut self) -> Option<LinkEvent> {
+        self.events.pop_front().or_else(|| {
+            let bytes = core::mem::take(&mut self.released);
+            (bytes > 0).then_some(LinkEvent::Released { bytes })
+        })
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is to be called; the present while an output is not polled.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let has_output = |connection: &Connection| {
+            connection.hang_up || matches!(connection.state, State::Due) || connection.has_offer()
+        };
+        if !self.events.is_empty() || self.released > 0 || has_output(&self.subscriber) || has_output(&self.publisher) {
+            return Some(self.now);
+        }
+        if self.is_closed() {
+            return None;
+        }
+        let settled = match self.phase {
+            Phase::Settling(until) => Some(until),
+            Phase::Partial | Phase::Open => None,
+        };
+        let lanes = [&self.subscriber, &self.publisher].map(|lane| lane.deadline(&self.limits).map(|(at, _)| at));
+        let expiry = self.publishes.oldest().map(|queued| queued + self.limits.publish_time);
+        let others = [self.start, settled, expiry, self.subscriptions.deadline()];
+        lanes.into_iter().chain(others).flatten().min()
+    }
+
+    // Getters.
+
+    /// Bytes of all publishes, encoded, that wait to be written or for their replies.
+    #[must_use]
+    pub fn publish_backlog(&self) -> usize {
+        self.publishes.bytes() + self.unconfirmed_bytes
+    }
+
+    /// Publishes that wait to be written: after [`close`](Self::close) what was not sent.
+    #[must_use]
+    pub fn unsent_publishes(&self) -> usize {
+        self.publishes.len()
+    }
+
+    /// Whether the link is whole.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.phase != Phase::Partial
+    }
+
+    /// Whether every publish has left the backlog.
+    #[must_use]
+    pub fn is_flushed(&self) -> bool {
+        self.publish_backlog() == 0
+    }
+
+    /// Whether [`close`](Self::close) has come to its end.
+    #[must_use]
+    pub const fn is_closed(&self) -> bool {
+        matches!((&self.subscriber.state, &self.publisher.state), (State::Closed, State::Closed))
+    }
+
+    /// Channels that are wanted.
+    #[must_use]
+    pub const fn wanted_channels(&self) -> usize {
+        self.subscriptions.wanted()
+    }
+
+    /// Channels that Redis has confirmed on the present connection. Equal to the wanted ones in the long run, but for
+    /// refused ones.
+    #[must_use]
+    pub const fn confirmed_channels(&self) -> usize {
+        self.subscriptions.confirmed()
+    }
+
+    // Changes of the link as a whole.
+
+    /// Ends the connection of `lane`, or its dial, and plans the next one.
+    fn lose(&mut self, lane: Lane, kind: LinkErrorKind, hang_up: bool, now: Instant) {
+        let connection = self.connection(lane);
+        if connection.is_ready() && lane == Lane::Subscriber {
+            // Nothing is known of the time since a connection that fell silent was heard last.
+            let since = if kind == LinkErrorKind::Silent { connection.heard } else { now };
+            self.gap.get_or_insert(since);
+            self.events.push_back(LinkEvent::Unsubscribed);
+        }
+        match lane {
+            Lane::Subscriber => self.subscriptions.handle_disconnected(),
+            Lane::Publisher => self.give_up_unconfirmed(),
+        }
+        self.phase = Phase::Partial;
+        self.was_lost |= self.has_started;
+        let connection = match lane {
+            Lane::Subscriber => &mut self.subscriber,
+            Lane::Publisher => &mut self.publisher,
+        };
+        connection.hang_up |= hang_up;
+        connection.handle_lost(self.limits.reconnect_times, &mut self.rng, now);
+        self.report(lane, LinkError::new(&self.url.0, kind));
+    }
+
+    fn give_up_unconfirmed(&mut self) {
+        self.publishes.handle_disconnected();
+        let expected = self.publisher.expected.iter();
+        let messages = expected.filter(|(expected, _)| matches!(expected, Expected::Publish(_))).count();
+        if messages > 0 {
+            warn!(messages, "the connection was lost before Redis confirmed these publishes");
+            self.events.push_back(LinkEvent::Unconfirmed { messages });
+            self.release(self.unconfirmed_bytes);
+        }
+    }
+
+    /// Says why `lane` is lost, unless that was said since the link was whole last.
+    fn report(&mut self, lane: Lane, error: LinkError) {
+        let lane_name = lane.name();
+        let reported = match lane {
+            Lane::Subscriber => &mut self.reported.subscriber,
+            Lane::Publisher => &mut self.reported.publisher,
+        };
+        if reported.as_ref() == Some(&error) {
+            debug!(lane = lane_name, "{error}");
+            return;
+        }
+        *reported = Some(error.clone());
+        if self.has_started {
+            warn!(lane = lane_name, "{error}");
+            self.events.push_back(LinkEvent::Down { lane, reason: error.to_string() });
+        } else if self.start.is_some() && !error.is_passing() {
+            self.fail_start(error);
+        } else {
+            debug!(lane = lane_name, "{error}");
+        }
+    }
+
+    fn fail_start(&mut self, error: LinkError) {
+        self.start = None;
+        self.events.push_back(LinkEvent::StartFailed(error));
+    }
+
+    fn expire_publishes(&mut self, now: Instant) {
+        let (messages, bytes) = self.publishes.expire(self.limits.publish_time, now);
+        if messages == 0 {
+            return;
+        }
+        if self.reported.expiry {
+            debug!(messages, "publishes waited too long and are given up");
+        } else {
+            warn!(messages, "publishes waited too long and are given up; more may follow");
+            self.reported.expiry = true;
+        }
+        self.released += bytes;
+        self.events.push_back(LinkEvent::Expired { messages });
+    }
+
+    /// Draws the consequences of whatever came in: everything that follows from the state alone is here.
+    fn settle(&mut self, now: Instant) {
+        let are_ready = self.subscriber.is_ready() && self.publisher.is_ready();
+        if are_ready && !self.has_started {
+            self.has_started = true;
+            self.start = None;
+        }
+        if self.subscriber.is_ready() {
+            self.write_subscriptions(now);
+        }
+        match self.phase {
+            Phase::Partial if are_ready && self.subscriptions.is_settled() => self.become_whole(now),
+            Phase::Settling(until) if until <= now => self.phase = Phase::Open,
+            Phase::Partial | Phase::Settling(_) | Phase::Open => {}
+        }
+        if self.is_closing && (self.is_flushed() || !self.publisher.is_ready()) {
+            self.end();
+        }
+        for lane in Lane::ALL {
+            let unsent = self.unsent(lane);
+            let connection = self.parts(lane).0;
+            connection.note_output(unsent, now);
+            if let State::Waiting(until) = connection.state
+                && until <= now
+            {
+                connection.state = State::Due;
+            }
+        }
+    }
+
+    fn write_subscriptions(&mut self, now: Instant) {
+        let Some(Batch { kind, channels }) = self.subscriptions.next_batch() else { return };
+        let (names, out) = (channels.iter().map(|name| &name[..]), &mut self.subscriber.control);
+        match kind {
+            Kind::Subscribe => encode::subscribe(out, names),
+            Kind::Unsubscribe => encode::unsubscribe(out, names),
+        }
+        self.subscriber.expected.push_back((Expected::Subscriptions, now));
+    }
+
+    fn become_whole(&mut self, now: Instant) {
+        self.phase = if self.was_lost { Phase::Settling(now + self.limits.reconnect_times.1) } else { Phase::Open };
+        self.was_lost = false;
+        self.reported = Reported::default();
+        let gap = self.gap.take().map(|since| now.since(since));
+        let channels = self.subscriptions.confirmed();
+        match gap {
+            Some(gap) => info!(?gap, channels, "Redis is back"),
+            None => info!(channels, "Redis is connected"),
+        }
+        self.events.push_back(LinkEvent::Up { gap });
+    }
+
+    fn end(&mut self) {
+        self.give_up_unconfirmed();
+        self.subscriber.close();
+        self.publisher.close();
+        self.phase = Phase::Partial;
+        self.start = None;
+    }
+
+    pub(super) fn takes_messages(&self, lane: Lane) -> bool {
+        lane == Lane::Subscriber && self.subscriber.is_ready()
+    }
+
+    fn lent_publishes(&self, lane: Lane) -> [&[u8]; 2] {
+        if lane == Lane::Publisher && self.publisher.is_ready() {
+            self.publishes.lent(self.is_open())
+        } else {
+            [&[], &[]]
+        }
+    }
+
+    fn unsent(&self, lane: Lane) -> usize {
+        self.connection(lane).control.len() + self.lent_publishes(lane).iter().map(|slice| slice.len()).sum::<usize>()
+    }
+
+    fn is_open(&self) -> bool {
+        self.phase == Phase::Open || self.is_closing
+    }
+
+    const fn connection(&self, lane: Lane) -> &Connection {
+        match lane {
+            Lane::Subscriber => &self.subscriber,
+            Lane::Publisher => &self.publisher,
+        }
+    }
+
+    pub(super) fn parts(&mut self, lane: Lane) -> (&mut Connection, &RedisUrl) {
+        let connection = match lane {
+            Lane::Subscriber => &mut self.subscriber,
+            Lane::Publisher => &mut self.publisher,
+        };
+        (connection, &self.url.0)
+    }
+
+    fn advance(&mut self, now: Instant) -> Instant {
+        self.now = self.now.max(now);
+        self.now
+    }
+}
+
+impl core::fmt::Debug for Url {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("RedisUrl")
+    }
+}

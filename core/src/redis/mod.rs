@@ -1,0 +1,123 @@
+//! The link: the two connections to Redis of one instance, as a client of
+//! [Pub/Sub](https://redis.io/docs/latest/develop/pubsub/), in a pure state machine.
+//!
+//! The commonest failure of systems of this kind is silent: everything is connected and nothing arrives. So the link
+//! works without end until what is wanted and what Redis has confirmed are equal, takes no sign of life for granted,
+//! never sends a publish twice, and says what was lost.
+//!
+//! It needs `AUTH`, `SELECT`, `SUBSCRIBE`, `UNSUBSCRIBE`, `PUBLISH` and `PING`; a server may refuse `HELLO` and
+//! `CLIENT SETNAME`.
+
+mod connection;
+mod error;
+mod handshake;
+mod link;
+mod publishes;
+mod replies;
+mod subscriptions;
+#[cfg(test)]
+mod tests;
+mod url;
+
+use core::time::Duration;
+
+use bytes::Bytes;
+
+pub use error::{LinkError, LinkErrorKind};
+pub use link::Link;
+pub use url::RedisUrl;
+
+/// One of the link's two connections. A connection that subscribes is of little use for anything else in RESP2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Lane {
+    /// Receives messages.
+    Subscriber,
+    /// Sends them.
+    Publisher,
+}
+
+impl Lane {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Subscriber, Self::Publisher];
+
+    /// A name for logs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Subscriber => "subscriber",
+            Self::Publisher => "publisher",
+        }
+    }
+}
+
+/// What the owner has to do with sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Connect to the host and port of the URL; then [`Link::handle_connected`] or [`Link::handle_dial_failed`].
+    Dial(Lane),
+    /// Close this lane's connection, or give up its dial. No input that comes of it may reach the link any more.
+    HangUp(Lane),
+}
+
+/// What the owner may want to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LinkEvent {
+    /// The link is whole: both lanes take commands, and every wanted channel is confirmed or refused.
+    Up {
+        /// How long messages may have been missed. `None` if none were: at the first start, and if only the publishing
+        /// connection was lost.
+        gap: Option<Duration>,
+    },
+    /// A connection that worked was lost, or could not be made again for another reason than before.
+    Down {
+        /// Which one. The loss of [`Lane::Subscriber`] opens a gap.
+        lane: Lane,
+        /// Why, in one line for people.
+        reason: String,
+    },
+    /// The first attempt to reach Redis failed. Comes at most once, at the latest 4 s after the start; the link goes
+    /// on trying.
+    StartFailed(LinkError),
+    /// The subscribing connection is lost: no channel is subscribed until [`LinkEvent::Subscribed`] says so again.
+    Unsubscribed,
+    /// Redis has confirmed a subscription.
+    Subscribed(Bytes),
+    /// Redis refuses a subscription. It is asked again after 5 s, and on the next connection.
+    SubscribeRefused {
+        /// The channel.
+        channel: Bytes,
+        /// In the words of Redis.
+        reason: String,
+    },
+    /// Publishes left the backlog, whatever became of them.
+    Released {
+        /// Their size as commands.
+        bytes: usize,
+    },
+    /// The connection was lost after these publishes and before their replies: nobody knows whether they were carried
+    /// out. They are not sent again.
+    Unconfirmed {
+        /// Their number.
+        messages: usize,
+    },
+    /// These publishes waited for longer than `Limits::publish_time` and are given up.
+    Expired {
+        /// Their number.
+        messages: usize,
+    },
+    /// Redis answered these publishes with an error.
+    Refused {
+        /// Their number.
+        messages: usize,
+        /// In the words of Redis.
+        reason: String,
+    },
+    /// A message above `Limits::message_bytes` came in and was skipped.
+    Oversized {
+        /// Its channel.
+        channel: Bytes,
+        /// Its size.
+        bytes: usize,
+    },
+}

@@ -1,0 +1,275 @@
+//! From request paths to channels.
+//!
+//! A route is written `PATTERN=CHANNEL[,OPTION]…`, as in `/board/{id}=board:{id},binary,publish=no`:
+//!
+//! - A pattern begins with `/`. A segment in braces is a variable and stands for exactly one segment that is not
+//!   empty; every other segment is literal and compared percent-decoded. Write a `=`, `?`, `#`, brace or blank in it
+//!   percent-encoded.
+//! - A channel holds each variable of the pattern exactly once. Commas end it, so its literal text cannot have one.
+//! - Options: `text` (the default) or `binary`, `publish=yes` (the default) or `no`, `subscribe=yes` (the default) or
+//!   `no`.
+
+use core::fmt;
+use core::str::FromStr;
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use percent_encoding::percent_decode_str;
+
+use crate::error::Error;
+use crate::limits::Limits;
+
+mod overlap;
+mod parse;
+#[cfg(test)]
+mod tests;
+
+/// The checked set of an instance's routes.
+#[derive(Clone, Debug)]
+pub struct Routes {
+    /// The more literal, from the left, the earlier.
+    routes: Vec<Route>,
+    channel_prefix: String,
+    /// Bounds every channel, its prefix included.
+    channel_bytes: usize,
+    /// Segments of the longest pattern, so that a path of thousands is not taken apart.
+    most_segments: usize,
+}
+
+impl Routes {
+    /// Checks that no two routes have the same pattern, that routes whose channels can be the same agree in frame
+    /// type and rights, and that every route can have a channel within `channel_bytes`.
+    ///
+    /// # Errors
+    /// The first of these that does not hold, or a control character in `channel_prefix`.
+    pub fn new(mut routes: Vec<Route>, channel_prefix: &str, limits: &Limits) -> Result<Self, RouteError> {
+        if channel_prefix.chars().any(char::is_control) {
+            return Err(RouteError(format!(
+                "the channel prefix {channel_prefix:?} has a control character; write it like `app1:`"
+            )));
+        }
+        for (i, route) in routes.iter().enumerate() {
+            let least = channel_prefix.len() + route.channel.iter().map(Part::least_bytes).sum::<usize>();
+            if least > limits.channel_bytes {
+                return Err(RouteError(format!(
+                    "route {route}: with its prefix the channel has at least {least} bytes, {} are allowed; \
+                     shorten it, as in `/chat=chat`",
+                    limits.channel_bytes
+                )));
+            }
+            routes[..i].iter().try_for_each(|other| check_pair(other, route))?;
+        }
+        routes.sort_by_cached_key(|route| route.segments.iter().map(Segment::is_variable).collect::<Vec<_>>());
+        Ok(Self {
+            most_segments: routes.iter().map(|route| route.segments.len()).max().unwrap_or(0),
+            routes,
+            channel_prefix: channel_prefix.to_owned(),
+            channel_bytes: limits.channel_bytes,
+        })
+    }
+
+    /// The routes of an instance that was given none: `/chat=chat` and `/chat/{room}=chat:{room}`.
+    #[must_use]
+    pub fn default_chat() -> Vec<Route> {
+        ["/chat=chat", "/chat/{room}=chat:{room}"].into_iter().flat_map(str::parse).collect()
+    }
+
+    /// Where a request's path leads, the path as it came and without query. Of several routes that match it is the
+    /// one whose first segment that differs in kind is literal.
+    ///
+    /// None: no route. [`Error::RoomName`]: a route, but what stands for a variable is empty, not percent-encoded
+    /// UTF-8, has control characters, or makes the channel longer than `channel_bytes`.
+    #[must_use]
+    pub fn find(&self, path: &str) -> Option<Result<Target, Error>> {
+        let segments: Vec<_> = path.strip_prefix('/')?.split('/').take(self.most_segments + 1).map(decode).collect();
+        let route = self.routes.iter().find(|route| route.matches(&segments))?;
+        Some(self.target(route, &segments))
+    }
+
+    fn target(&self, route: &Route, segments: &[Option<Cow<'_, [u8]>>]) -> Result<Target, Error> {
+        let mut channel = self.channel_prefix.clone();
+        for part in &route.channel {
+            channel.push_str(match part {
+                Part::Literal(text) => text,
+                Part::Variable(segment) => name(segments.get(*segment)).ok_or(Error::RoomName)?,
+            });
+        }
+        if channel.len() > self.channel_bytes {
+            return Err(Error::RoomName);
+        }
+        Ok(Target { channel: channel.into(), frame: route.frame, rights: route.rights })
+    }
+}
+
+/// Where a path leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The channel, its prefix included: UTF-8 without control characters, at most `channel_bytes`.
+    pub channel: Bytes,
+    /// The type of all messages on it.
+    pub frame: FrameType,
+    /// What a session may do.
+    pub rights: Rights,
+}
+
+/// The type of all messages of a route. A Redis payload carries none, so it is not guessed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FrameType {
+    /// UTF-8.
+    #[default]
+    Text,
+    /// Any bytes.
+    Binary,
+}
+
+/// What a session may do on its channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rights {
+    /// Its messages are published.
+    pub publish: bool,
+    /// It gets the channel's messages.
+    pub subscribe: bool,
+}
+
+impl Default for Rights {
+    fn default() -> Self {
+        Self { publish: true, subscribe: true }
+    }
+}
+
+/// A path pattern and the channel it maps to: `/board/{id}=board:{id},binary,publish=no`.
+///
+/// Two paths can lead to one channel: with `/{a}/{b}={a}:{b}`, `/x:y/z` and `/x/y:z` do.
+#[derive(Clone, Debug)]
+pub struct Route {
+    pattern: String,
+    segments: Vec<Segment>,
+    channel: Vec<Part>,
+    frame: FrameType,
+    rights: Rights,
+}
+
+impl Route {
+    /// The pattern as it was written.
+    #[must_use]
+    pub fn pattern(&self) -> &str {
+        &self.pattern
+    }
+
+    /// The type of all messages.
+    #[must_use]
+    pub fn frame(&self) -> FrameType {
+        self.frame
+    }
+
+    /// What a session may do.
+    #[must_use]
+    pub fn rights(&self) -> Rights {
+        self.rights
+    }
+
+    fn matches(&self, segments: &[Option<Cow<'_, [u8]>>]) -> bool {
+        let fits = |(own, other): (&Segment, &Option<Cow<'_, [u8]>>)| match own {
+            Segment::Literal(literal) => other.as_deref() == Some(literal),
+            Segment::Variable(_) => true,
+        };
+        self.segments.len() == segments.len() && self.segments.iter().zip(segments).all(fits)
+    }
+}
+
+impl FromStr for Route {
+    type Err = RouteError;
+
+    fn from_str(text: &str) -> Result<Self, RouteError> {
+        parse::route(text).map_err(|wrong| RouteError(format!("route {text:?}: {wrong}")))
+    }
+}
+
+/// How messages name a route.
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.pattern)
+    }
+}
+
+/// Why a route or a set of routes makes no sense. Its Display is one sentence for whoever typed it, with an example
+/// of what is right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteError(String);
+
+impl fmt::Display for RouteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for RouteError {}
+
+#[derive(Clone, Debug)]
+enum Segment {
+    /// Percent-decoded.
+    Literal(Vec<u8>),
+    /// The variable's name.
+    Variable(String),
+}
+
+impl Segment {
+    const fn is_variable(&self) -> bool {
+        matches!(self, Self::Variable(_))
+    }
+
+    /// Whether both match the same segments.
+    fn is_like(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Literal(a), Self::Literal(b)) => a == b,
+            (Self::Variable(_), Self::Variable(_)) => true,
+            _ => false,
+        }
+    }
+}
+
+/// A piece of a channel.
+#[derive(Clone, Debug)]
+enum Part {
+    Literal(String),
+    /// What stands in this segment of the path.
+    Variable(usize),
+}
+
+impl Part {
+    fn least_bytes(&self) -> usize {
+        match self {
+            Self::Literal(text) => text.len(),
+            Self::Variable(_) => 1,
+        }
+    }
+}
+
+fn check_pair(a: &Route, b: &Route) -> Result<(), RouteError> {
+    if a.segments.len() == b.segments.len() && a.segments.iter().zip(&b.segments).all(|(a, b)| a.is_like(b)) {
+        return Err(RouteError(format!(
+            "routes {a} and {b} match the same paths; leave one out, or tell them apart, as in `/chat/{{room}}` and \
+             `/board/{{id}}`"
+        )));
+    }
+    if (a.frame, a.rights) != (b.frame, b.rights) && overlap::overlap(&a.channel, &b.channel) {
+        return Err(RouteError(format!(
+            "routes {a} and {b} can lead to the same channel but differ in frame type or rights; give both the same \
+             options, or channels that never meet, as in `chat:{{room}}` and `board:{{id}}`"
+        )));
+    }
+    Ok(())
+}
+
+/// A segment's bytes; None if a `%` has not two hexadecimal digits behind it.
+fn decode(segment: &str) -> Option<Cow<'_, [u8]>> {
+    let is_encoded =
+        |rest: &str| matches!(rest.as_bytes(), [a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit());
+    segment.split('%').skip(1).all(is_encoded).then(|| percent_decode_str(segment).into())
+}
+
+/// What may stand for a variable.
+fn name<'a>(segment: Option<&'a Option<Cow<'_, [u8]>>>) -> Option<&'a str> {
+    let text = core::str::from_utf8(segment?.as_deref()?).ok()?;
+    (!text.is_empty() && !text.contains(char::is_control)).then_some(text)
+}

@@ -1,0 +1,236 @@
+//! Shared encoded messages: what came from the bus is framed once and lent to every session that wants it.
+
+use core::fmt;
+
+use bytes::Bytes;
+
+use crate::route::FrameType;
+use crate::ws::frame::{Opcode, encode_header, header_len, payload_start};
+
+/// The messages of one channel that came in one read from the bus, framed once into one shared piece of bytes.
+///
+/// The bytes are whole server frames, back to back: FIN set, not masked (RFC 6455 §5.2). Any range of messages is a
+/// range of bytes, so a session that is in the middle of a run needs no copy. A run is shorter than 4 GiB.
+/// Cloning it copies at most the offsets of its frames.
+#[derive(Clone, Debug)]
+pub struct Run {
+    bytes: Bytes,
+    /// Where each frame but the last ends; the last ends with `bytes`, so that a run of one message needs no offsets.
+    ends: Box<[u32]>,
+    frame: FrameType,
+}
+
+impl Run {
+    /// Every frame, ready to be written.
+    #[must_use]
+    pub const fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// The number of messages.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        if self.bytes.is_empty() { 0 } else { self.ends.len() + 1 }
+    }
+
+    /// Whether there is no message in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// The type of every frame.
+    #[must_use]
+    pub const fn frame(&self) -> FrameType {
+        self.frame
+    }
+
+    /// Where the frame of `message` starts in [`bytes`](Self::bytes); their end for a message that is not in the run.
+    #[must_use]
+    pub fn start(&self, message: usize) -> usize {
+        message.checked_sub(1).map_or(0, |before| self.end(before))
+    }
+
+    /// Where the frame of `message` ends in [`bytes`](Self::bytes); their end for a message that is not in the run.
+    #[must_use]
+    pub fn end(&self, message: usize) -> usize {
+        self.ends.get(message).map_or(self.bytes.len(), |&end| end as usize)
+    }
+
+    /// The end of the frame that `at` lies in; `at` itself where a frame starts.
+    pub(crate) fn boundary(&self, at: usize) -> usize {
+        let before = self.ends.partition_point(|&end| (end as usize) < at);
+        if at == 0 { 0 } else { self.end(before) }
+    }
+
+    /// The messages without their headers.
+    pub fn payloads(&self) -> impl Iterator<Item = &[u8]> {
+        (0..self.len()).map(|message| {
+            let frame = &self.bytes[self.start(message)..self.end(message)];
+            &frame[payload_start(frame)..]
+        })
+    }
+}
+
+/// Collects messages into a [`Run`].
+#[derive(Debug)]
+pub struct RunBuilder {
+    bytes: Vec<u8>,
+    ends: Vec<u32>,
+    frame: FrameType,
+}
+
+impl RunBuilder {
+    /// No message yet; all will be of the type `frame`.
+    #[must_use]
+    pub const fn new(frame: FrameType) -> Self {
+        Self { bytes: Vec::new(), ends: Vec::new(), frame }
+    }
+
+    /// Frames one more message.
+    ///
+    /// # Errors
+    /// [`Refused`], and nothing is added: text that is not UTF-8, or a run that is full.
+    pub fn push(&mut self, payload: &[u8]) -> Result<(), Refused> {
+        let end = end_after(self.bytes.len(), payload.len()).ok_or(Refused::Full)?;
+        let opcode = match self.frame {
+            FrameType::Text => Opcode::Text,
+            FrameType::Binary => Opcode::Binary,
+        };
+        if opcode == Opcode::Text && simdutf8::basic::from_utf8(payload).is_err() {
+            return Err(Refused::NotUtf8);
+        }
+        if self.bytes.is_empty() {
+            // Most runs are of one message: its bytes are then the right size at once.
+            self.bytes.reserve_exact(end as usize);
+        } else {
+            self.ends.push(self.bytes.len() as u32);
+        }
+        encode_header(opcode, payload.len(), &mut self.bytes);
+        self.bytes.extend_from_slice(payload);
+        Ok(())
+    }
+
+    /// Whether no message has been added.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Bytes of all frames so far.
+    #[must_use]
+    pub const fn byte_len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The run. It owns no more memory than its frames need.
+    #[must_use]
+    pub fn finish(self) -> Run {
+        Run { bytes: Bytes::from(self.bytes.into_boxed_slice()), ends: self.ends.into_boxed_slice(), frame: self.frame }
+    }
+}
+
+/// Why a message is not in a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// The run is of text and the message is not UTF-8.
+    NotUtf8,
+    /// The run would reach 4 GiB: finish it and begin another. Only a message of that size is refused by an empty run.
+    Full,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotUtf8 => "a message of a text run is not UTF-8",
+            Self::Full => "the run is full",
+        })
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// Where a frame ends that follows `before` bytes; `None` if an offset cannot say it.
+fn end_after(before: usize, payload: usize) -> Option<u32> {
+    let end = before.checked_add(header_len(payload))?.checked_add(payload)?;
+    u32::try_from(end).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ws::tests::{client_reads, seeded};
+
+    fn run(frame: FrameType, payloads: &[Vec<u8>]) -> Run {
+        let mut builder = RunBuilder::new(frame);
+        for payload in payloads {
+            builder.push(payload).unwrap();
+        }
+        builder.finish()
+    }
+
+    #[test]
+    fn an_independent_client_reads_every_message_of_a_run() {
+        let mut random = seeded(1);
+        let lengths = [0, 1, 125, 126, 127, 65_535, 65_536, 7];
+        let payloads: Vec<Vec<u8>> = lengths.iter().map(|&len| (0..len).map(|_| random.u8(..)).collect()).collect();
+        let run = run(FrameType::Binary, &payloads);
+        let read: Vec<Vec<u8>> =
+            client_reads(run.bytes()).into_iter().map(|message| message.into_data().to_vec()).collect();
+        assert_eq!(read, payloads);
+        assert_eq!(run.payloads().collect::<Vec<_>>(), payloads);
+        for (message, payload) in payloads.iter().enumerate() {
+            let frame = &run.bytes()[run.start(message)..run.end(message)];
+            assert_eq!(client_reads(frame)[0].clone().into_data(), payload);
+        }
+    }
+
+    #[test]
+    fn text_stays_text() {
+        let run = run(FrameType::Text, &["a".into(), "\u{1F600}".into()]);
+        assert_eq!(run.frame(), FrameType::Text);
+        assert!(client_reads(run.bytes()).iter().all(tungstenite::Message::is_text));
+    }
+
+    #[test]
+    fn a_run_of_one_has_no_offsets_and_no_spare_bytes() {
+        let run = run(FrameType::Text, &[b"hello".to_vec()]);
+        assert_eq!((run.len(), run.start(0), run.end(0), run.ends.len()), (1, 0, 7, 0));
+        assert_eq!(&run.bytes()[..], b"\x81\x05hello");
+    }
+
+    #[test]
+    fn an_empty_builder_makes_an_empty_run() {
+        let run = run(FrameType::Text, &[]);
+        assert!(run.is_empty());
+        assert_eq!((run.len(), run.end(0), run.payloads().count()), (0, 0, 0));
+    }
+
+    #[test]
+    fn bad_text_is_refused_and_leaves_no_trace() {
+        let mut builder = RunBuilder::new(FrameType::Text);
+        assert_eq!(builder.push(b"\xFF"), Err(Refused::NotUtf8));
+        assert!(builder.is_empty());
+        builder.push(b"one").unwrap();
+        assert_eq!(builder.push(b"\xE2\x82"), Err(Refused::NotUtf8));
+        assert_eq!(builder.byte_len(), 5);
+        builder.push(b"two").unwrap();
+        assert_eq!(builder.finish().payloads().collect::<Vec<_>>(), [b"one", b"two"]);
+    }
+
+    #[test]
+    fn bytes_need_not_be_text_in_a_binary_run() {
+        assert_eq!(run(FrameType::Binary, &[vec![0xFF]]).payloads().next(), Some(&[0xFF][..]));
+    }
+
+    #[test]
+    fn a_run_ends_below_4_gib() {
+        let max = u32::MAX as usize;
+        assert_eq!(end_after(max - 12, 10), Some(u32::MAX));
+        assert_eq!(end_after(max - 11, 10), None);
+        assert_eq!(end_after(0, max - 10), Some(u32::MAX));
+        assert_eq!(end_after(0, max - 9), None);
+        assert_eq!(end_after(1, usize::MAX), None);
+        assert_eq!(end_after(usize::MAX, 0), None);
+    }
+}

@@ -1,0 +1,95 @@
+//! The channels that some session of this shard, or a subscriber of the embedder's, wants.
+
+use std::collections::HashMap;
+
+use ahash::RandomState;
+use bytes::Bytes;
+use slab::Slab;
+
+use super::SubscriberId;
+use crate::exchange::ChannelId;
+use crate::route::FrameType;
+
+#[derive(Debug)]
+pub(super) struct Channels {
+    slots: Slab<Channel>,
+    by_name: HashMap<Bytes, u32, RandomState>,
+    generation: u32,
+}
+
+#[derive(Debug)]
+pub(super) struct Channel {
+    generation: u32,
+    pub(super) name: Bytes,
+    pub(super) frame: FrameType,
+    /// Whether the bus said so.
+    pub(super) subscribed: bool,
+    /// Sessions by index, those still in their handshake among them, in no order.
+    pub(super) members: Vec<u32>,
+    pub(super) subscribers: Vec<SubscriberId>,
+}
+
+impl Channels {
+    pub(super) fn new(rng: &mut fastrand::Rng) -> Self {
+        let hasher = RandomState::with_seeds(rng.u64(..), rng.u64(..), rng.u64(..), rng.u64(..));
+        Self { slots: Slab::new(), by_name: HashMap::with_hasher(hasher), generation: 0 }
+    }
+
+    pub(super) fn find(&self, name: &[u8]) -> Option<&Channel> {
+        self.slots.get(self.index_of(name)? as usize)
+    }
+
+    pub(super) fn index_of(&self, name: &[u8]) -> Option<u32> {
+        self.by_name.get(name).copied()
+    }
+
+    /// The channel of that name, and whether it is new.
+    pub(super) fn find_or_add(&mut self, name: &Bytes, frame: FrameType) -> (ChannelId, bool) {
+        if let Some(&index) = self.by_name.get(name) {
+            return (self.id(index), false);
+        }
+        self.generation = self.generation.wrapping_add(1);
+        let index = self.slots.insert(Channel {
+            generation: self.generation,
+            name: name.clone(),
+            frame,
+            subscribed: false,
+            members: Vec::new(),
+            subscribers: Vec::new(),
+        }) as u32;
+        self.by_name.insert(name.clone(), index);
+        (self.id(index), true)
+    }
+
+    /// `None` for a channel that is no more, whoever has its place now.
+    pub(super) fn get_mut(&mut self, id: ChannelId) -> Option<&mut Channel> {
+        self.slots.get_mut(id.index as usize).filter(|channel| channel.generation == id.generation)
+    }
+
+    pub(super) fn at_mut(&mut self, index: u32) -> &mut Channel {
+        &mut self.slots[index as usize]
+    }
+
+    pub(super) fn id(&self, index: u32) -> ChannelId {
+        ChannelId { index, generation: self.slots[index as usize].generation }
+    }
+
+    /// Forgets the channel if nobody is left in it, and says which it was.
+    pub(super) fn remove_if_empty(&mut self, index: u32) -> Option<(ChannelId, Bytes)> {
+        let channel = &self.slots[index as usize];
+        if !channel.members.is_empty() || !channel.subscribers.is_empty() {
+            return None;
+        }
+        let id = self.id(index);
+        let channel = self.slots.remove(index as usize);
+        self.by_name.remove(&channel.name);
+        Some((id, channel.name))
+    }
+
+    /// The bus has lost its connection: nothing is subscribed until it says so again.
+    pub(super) fn unsubscribed_all(&mut self) {
+        for (_, channel) in &mut self.slots {
+            channel.subscribed = false;
+        }
+    }
+}

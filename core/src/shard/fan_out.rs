@@ -1,0 +1,199 @@
+//! Messages in from sessions, messages out to them, and the end of a session.
+
+use std::sync::Arc;
+
+use super::session::{Session, Stage};
+use super::{Event, SessionId, Shard, cost, get_mut};
+use crate::error::{Closed, Error, Side};
+use crate::exchange::ChannelId;
+use crate::run::Run;
+use crate::time::Instant;
+
+/// How much of the credit one resumed session is expected to use: one read.
+const READ_BYTES: i64 = 16 << 10;
+
+impl Shard {
+    /// Every message that is whole goes to the bus.
+    pub(super) fn read_frames(&mut self, id: SessionId, mut input: &mut [u8], now: Instant) {
+        let limits = &self.settings.limits;
+        let Some(session) = get_mut(&mut self.sessions, id) else { return };
+        let Stage::Open(open) = &mut session.stage else { return };
+        let mut error = None;
+        while let Some(message) = open.ws.handle_read(&mut input, limits, now) {
+            self.stats.messages_in += 1;
+            if !open.target.rights.publish {
+                error = Some(Error::ReadOnly);
+            } else if message.frame != open.target.frame {
+                error = Some(Error::FrameType);
+            } else {
+                self.credit -= cost(&open.target.channel, message.payload.len());
+                self.to_bus.publish(&open.target.channel, &message.payload);
+                continue;
+            }
+            break;
+        }
+        let partial = open.ws.partial_bytes();
+        let grows = partial > open.partial;
+        self.partial = self.partial - open.partial + partial;
+        open.partial = partial;
+        if error.is_none() && grows && self.partial > limits.partial_bytes / self.settings.workers.max(1) {
+            error = Some(Error::PartialFull);
+        }
+        if let Some(error) = error {
+            self.fail(id, error, now);
+        } else {
+            self.settle(id, now);
+        }
+    }
+
+    /// Puts a run into the queue of every session of its channel.
+    pub(super) fn fan_out(&mut self, channel: ChannelId, run: &Arc<Run>, now: Instant) {
+        let Some(channel) = self.channels.get_mut(channel) else { return };
+        let limits = &self.settings.limits;
+        let len = run.bytes().len();
+        let full = self.runs.bytes() + len > limits.all_queues_bytes / self.settings.workers.max(1);
+        let place = self.runs.next();
+        let mut entries = 0;
+        let mut slow = Vec::new();
+        for &index in &channel.members {
+            let session = &mut self.sessions[index as usize];
+            if !session.takes_messages() {
+                continue;
+            }
+            let id = SessionId { index, generation: session.generation };
+            let behind = !session.queue.is_empty();
+            // Whoever keeps up takes any run, however large.
+            if behind && (full || session.queue.bytes() + len > limits.queue_bytes) {
+                slow.push(id);
+                continue;
+            }
+            session.queue.push(place, len);
+            entries += 1;
+            if !session.flags.listed && !session.flags.blocked {
+                session.flags.listed = true;
+                self.writable.push_back(id);
+            }
+        }
+        if entries > 0 {
+            self.runs.hold(run.clone(), entries);
+        }
+        self.stats.deliveries += u64::from(entries) * run.len() as u64;
+        for &subscriber in &channel.subscribers {
+            self.events.push_back(Event::Run(subscriber, run.clone()));
+        }
+        for id in slow {
+            self.stats.slow_readers += 1;
+            self.fail(id, Error::SlowReader, now);
+        }
+    }
+
+    /// Whoever waits for credit is read again, as far as the credit will go.
+    pub(super) fn resume_paused(&mut self, now: Instant) {
+        let mut credit = self.credit;
+        while credit > 0
+            && let Some(id) = self.paused.pop_front()
+        {
+            if let Some(session) = get_mut(&mut self.sessions, id)
+                && session.unpause(now)
+            {
+                credit -= READ_BYTES;
+                self.settle(id, now);
+            }
+        }
+    }
+
+    pub(super) fn session_timeout(&mut self, id: SessionId, now: Instant) {
+        let Some(session) = get_mut(&mut self.sessions, id) else { return };
+        if session.next_deadline(&self.settings.limits).is_none_or(|deadline| deadline > now) {
+            return self.settle(id, now);
+        }
+        let local = |error| Closed { by: Side::Local, code: None, error };
+        match &mut session.stage {
+            Stage::Head(head) if head.reader.is_empty() => self.remove(id, local(Some(Error::SlowHead))),
+            Stage::Head(_) => self.answer_error(id, Error::SlowHead, now),
+            Stage::Deciding(_) => self.answer_error(id, Error::Unavailable, now),
+            Stage::Joining(_) => self.not_confirmed(id, now),
+            Stage::Answered { error, .. } => {
+                let error = *error;
+                self.remove(id, local(error));
+            }
+            Stage::Open(_) if session.paused.is_some_and(|since| since + self.settings.limits.pause_time <= now) => {
+                session.unpause(now);
+                self.fail(id, Error::NoCredit, now);
+            }
+            Stage::Open(open) => {
+                open.ws.handle_timeout(&self.settings.limits, now);
+                self.settle(id, now);
+            }
+        }
+    }
+
+    /// An open session ends for `error`. A slow reader gets nothing more than the rest of a begun frame; who else is
+    /// closed gets what waits for it.
+    fn fail(&mut self, id: SessionId, error: Error, now: Instant) {
+        let Some(session) = get_mut(&mut self.sessions, id) else { return };
+        let Stage::Open(open) = &mut session.stage else { return };
+        tracing::debug!(session = id.index, "closing: {error}");
+        open.ws.fail(error, now);
+        self.partial -= std::mem::take(&mut open.partial);
+        if error == Error::SlowReader {
+            session.queue.drop_unbegun(&mut self.runs);
+        }
+        self.settle(id, now);
+    }
+
+    /// Brings everything that depends on a session's state in line with it. Follows every change of a session.
+    pub(super) fn settle(&mut self, id: SessionId, now: Instant) {
+        let credit = self.credit;
+        let Some(session) = get_mut(&mut self.sessions, id) else { return };
+        if let Some(closed) = session.closed() {
+            return self.remove(id, closed);
+        }
+        if session.flags.unread && session.may_be_read(credit) {
+            session.flags.unread = false;
+            session.unpause(now);
+            self.readable.push_back(id);
+        }
+        if session.has_finished() && !session.flags.ended_writes {
+            session.flags.ended_writes = true;
+            self.events.push_back(Event::EndWrites(id));
+        }
+        // A deadline that moves away is left to fire early, once: most move with every byte.
+        let deadline = session.next_deadline(&self.settings.limits);
+        if deadline.is_none() || session.deadline.is_none() || deadline < session.deadline {
+            self.timers.set(id.index, &mut session.deadline, deadline);
+        }
+        let closing = matches!(&session.stage, Stage::Open(open) if !open.ws.can_send());
+        self.list(id);
+        if closing {
+            self.leave(id);
+        }
+    }
+
+    /// Has the session named by [`Shard::poll_transmit`] if it has something to write.
+    pub(super) fn list(&mut self, id: SessionId) {
+        let Some(session) = get_mut(&mut self.sessions, id) else { return };
+        if !session.flags.listed && !session.flags.blocked && session.has_output() {
+            session.flags.listed = true;
+            self.writable.push_back(id);
+        }
+    }
+
+    pub(super) fn insert(&mut self, stage: Stage) -> SessionId {
+        self.generation = self.generation.wrapping_add(1);
+        let index = self.sessions.insert(Session::new(self.generation, stage)) as u32;
+        SessionId { index, generation: self.generation }
+    }
+
+    pub(super) fn remove(&mut self, id: SessionId, closed: Closed) {
+        self.leave(id);
+        let Some(session) = get_mut(&mut self.sessions, id) else { return };
+        session.queue.clear(&mut self.runs);
+        self.timers.set(id.index, &mut session.deadline, None);
+        if let Stage::Open(open) = &session.stage {
+            self.partial -= open.partial;
+        }
+        self.sessions.remove(id.index());
+        self.events.push_back(Event::Closed(id, closed));
+    }
+}

@@ -1,0 +1,255 @@
+//! From the first byte of a request to an open WebSocket, or to a plain answer.
+
+use bytes::Bytes;
+
+use super::session::{Deciding, Joining, Leaving, Member, Open, Stage};
+use super::{Asked, Event, SessionId, Shard, SubscriberId, get_mut};
+use crate::error::{Error, Misuse};
+use crate::exchange::{ChannelId, Wish};
+use crate::http::{Answer, Method, Request, page};
+use crate::route::{FrameType, Target};
+use crate::time::Instant;
+use crate::ws::{self, CloseWhen};
+
+impl Shard {
+    pub(super) fn read_head(&mut self, id: SessionId, input: &mut [u8], now: Instant) {
+        let Some(session) = get_mut(&mut self.sessions, id) else { return };
+        let Stage::Head(head) = &mut session.stage else { return };
+        match head.reader.read(input, &self.settings.limits) {
+            Ok(None) => {}
+            Ok(Some((request, len))) => self.request(id, request, &input[len..], now),
+            Err(error) => {
+                let method = head.reader.method();
+                self.answer(id, &Answer::for_error(error), method, Some(error), now);
+            }
+        }
+    }
+
+    /// A valid request: the page, a WebSocket, or what is wrong with it.
+    fn request(&mut self, id: SessionId, request: Request, leftover: &[u8], now: Instant) {
+        if self.closing {
+            return self.answer_error(id, Error::Unavailable, now);
+        }
+        if self.settings.page
+            && !request.wants_upgrade()
+            && let Some(answer) = page::answer(request.path())
+        {
+            return self.answer(id, &answer, request.method(), None, now);
+        }
+        let route = match self.settings.routes.find(request.path()) {
+            Some(Ok(target)) => Some(target),
+            Some(Err(error)) if !self.settings.ask => return self.answer_request_error(id, error, &request, now),
+            None if !self.settings.ask => return self.answer_request_error(id, Error::NotFound, &request, now),
+            Some(Err(_)) | None => None,
+        };
+        let upgrade = match request.upgrade() {
+            Ok(upgrade) => upgrade,
+            Err(error) => return self.answer_request_error(id, error, &request, now),
+        };
+        let peer = self.get(id).and_then(|session| match &session.stage {
+            Stage::Head(head) => head.peer,
+            _ => None,
+        });
+        if let Err(refused) = self.settings.origins.check(&request, peer) {
+            tracing::info!("{refused}");
+            let answer = Answer::text(403, refused.to_string());
+            return self.answer(id, &answer, request.method(), Some(Error::Origin), now);
+        }
+        let Some(session) = get_mut(&mut self.sessions, id) else { return };
+        session.stage = Stage::Deciding(Box::new(Deciding {
+            upgrade,
+            subprotocols: request.subprotocols().map(str::to_owned).collect(),
+            leftover: leftover.to_vec(),
+            deadline: now + self.settings.limits.head_time,
+        }));
+        match route {
+            Some(target) if !self.settings.ask => {
+                if self.accept(id, target, None, now).is_err() {
+                    self.answer_error(id, Error::Unavailable, now);
+                }
+            }
+            route => {
+                self.events.push_back(Event::Request(id, Box::new(Asked { request, peer, route })));
+                self.settle(id, now);
+            }
+        }
+    }
+
+    /// The session enters its channel; the 101 leaves as soon as that is subscribed.
+    pub(super) fn join(
+        &mut self,
+        id: SessionId,
+        switch: Option<Bytes>,
+        target: Target,
+        leftover: Vec<u8>,
+        now: Instant,
+    ) {
+        let subscribed = if target.rights.subscribe {
+            let (index, subscribed) = self.want_channel(&target.channel, target.frame);
+            let channel = self.channels.at_mut(index);
+            let place = channel.members.len() as u32;
+            channel.members.push(id.index);
+            if let Some(session) = get_mut(&mut self.sessions, id) {
+                session.member = Some(Member { channel: index, place });
+            }
+            subscribed
+        } else {
+            true
+        };
+        if let Some(session) = get_mut(&mut self.sessions, id) {
+            let deadline = now + self.settings.limits.confirm_time;
+            session.stage = Stage::Joining(Box::new(Joining { switch, target, leftover, deadline }));
+        }
+        if subscribed {
+            self.open(id, now);
+        } else {
+            self.settle(id, now);
+        }
+    }
+
+    /// The bus delivers every message of the channel from here on.
+    pub(super) fn channel_subscribed(&mut self, channel: ChannelId, now: Instant) {
+        let Some(channel) = self.channels.get_mut(channel) else { return };
+        channel.subscribed = true;
+        let waiting: Vec<SessionId> = channel
+            .members
+            .iter()
+            .map(|&index| (index, &self.sessions[index as usize]))
+            .filter(|(_, session)| matches!(session.stage, Stage::Joining(_)))
+            .map(|(index, session)| SessionId { index, generation: session.generation })
+            .collect();
+        for &subscriber in &channel.subscribers {
+            self.events.push_back(Event::Subscribed(subscriber));
+        }
+        for id in waiting {
+            self.open(id, now);
+        }
+    }
+
+    /// The 101 leaves, and what came behind the request are frames.
+    fn open(&mut self, id: SessionId, now: Instant) {
+        let jitter = self.rng.u8(..);
+        let Some(session) = get_mut(&mut self.sessions, id) else { return };
+        let Stage::Joining(joining) = &mut session.stage else { return };
+        let switch = joining.switch.take();
+        let mut leftover = std::mem::take(&mut joining.leftover);
+        session.stage = Stage::Open(Open {
+            ws: ws::Session::new(jitter, now),
+            target: joining.target.clone(),
+            partial: 0,
+        });
+        if let Some(switch) = switch {
+            session.answer = Some(Box::new(Leaving::new(switch)));
+        }
+        self.stats.opened += 1;
+        self.events.push_back(Event::Opened(id));
+        self.read_frames(id, &mut leftover, now);
+    }
+
+    /// The channel was not subscribed in time.
+    pub(super) fn not_confirmed(&mut self, id: SessionId, now: Instant) {
+        let adopted = self.get(id).is_some_and(
+            |session| matches!(&session.stage, Stage::Joining(joining) if joining.switch.is_none()),
+        );
+        if !adopted {
+            return self.answer_error(id, Error::NotConfirmed, now);
+        }
+        self.open(id, now);
+        if let Some(session) = get_mut(&mut self.sessions, id)
+            && let Stage::Open(open) = &mut session.stage
+        {
+            // Refused only if the session is closing for another reason already.
+            let _ = open.ws.close(1013, Error::NotConfirmed.text(), CloseWhen::Now, now);
+            self.settle(id, now);
+        }
+    }
+
+    pub(super) fn answer_error(&mut self, id: SessionId, error: Error, now: Instant) {
+        self.answer(id, &Answer::for_error(error), Method::Get, Some(error), now);
+    }
+
+    fn answer_request_error(&mut self, id: SessionId, error: Error, request: &Request, now: Instant) {
+        let answer = match error {
+            Error::Method => Answer::for_error(error).with_field("Allow", "GET"),
+            _ => Answer::for_error(error),
+        };
+        self.answer(id, &answer, request.method(), Some(error), now);
+    }
+
+    fn answer(&mut self, id: SessionId, answer: &Answer, method: Method, error: Option<Error>, now: Instant) {
+        let deadline = now + self.settings.limits.close_time;
+        self.leave(id);
+        let Some(session) = get_mut(&mut self.sessions, id) else { return };
+        session.stage = Stage::Answered { deadline, error };
+        session.answer = Some(Box::new(Leaving::new(answer.encode(method))));
+        self.settle(id, now);
+    }
+
+    // Subscribers that are not sockets.
+
+    /// Subscribes the embedder itself to a channel: [`Event::Subscribed`] follows, then [`Event::Run`]s.
+    ///
+    /// # Errors
+    /// [`Misuse::InvalidArgument`] if the channel's name is too long or the channel carries the other frame type.
+    pub fn subscribe(&mut self, channel: &Bytes, frame: FrameType) -> Result<SubscriberId, Misuse> {
+        self.check_channel(channel, frame)?;
+        self.subscribers += 1;
+        let subscriber = SubscriberId(self.subscribers);
+        let (index, subscribed) = self.want_channel(channel, frame);
+        self.channels.at_mut(index).subscribers.push(subscriber);
+        if subscribed {
+            self.events.push_back(Event::Subscribed(subscriber));
+        }
+        Ok(subscriber)
+    }
+
+    /// Ends a subscription of the embedder's.
+    ///
+    /// # Errors
+    /// [`Misuse::NoSuchSession`] if `channel` has no such subscriber.
+    pub fn unsubscribe(&mut self, channel: &[u8], subscriber: SubscriberId) -> Result<(), Misuse> {
+        let index = self.channels.index_of(channel).ok_or(Misuse::NoSuchSession)?;
+        let subscribers = &mut self.channels.at_mut(index).subscribers;
+        let place = subscribers.iter().position(|&one| one == subscriber).ok_or(Misuse::NoSuchSession)?;
+        subscribers.swap_remove(place);
+        self.drop_channel_if_empty(index);
+        Ok(())
+    }
+
+    pub(super) fn check_channel(&self, channel: &[u8], frame: FrameType) -> Result<(), Misuse> {
+        let other_frame = self.channels.find(channel).is_some_and(|channel| channel.frame != frame);
+        if channel.is_empty() || channel.len() > self.settings.limits.channel_bytes || other_frame {
+            return Err(Misuse::InvalidArgument);
+        }
+        Ok(())
+    }
+
+    /// The channel of that name, wished of the bus if it is new, and whether it is subscribed.
+    fn want_channel(&mut self, name: &Bytes, frame: FrameType) -> (u32, bool) {
+        let (channel, new) = self.channels.find_or_add(name, frame);
+        if new {
+            self.to_bus.wishes.push(Wish::Subscribe { channel, name: name.clone(), frame });
+        }
+        (channel.index, self.channels.at_mut(channel.index).subscribed)
+    }
+
+    /// The session leaves its channel, if it is in one.
+    pub(super) fn leave(&mut self, id: SessionId) {
+        let Some(session) = get_mut(&mut self.sessions, id) else { return };
+        let Some(member) = session.member.take() else { return };
+        let members = &mut self.channels.at_mut(member.channel).members;
+        members.swap_remove(member.place as usize);
+        if let Some(&moved) = members.get(member.place as usize)
+            && let Some(moved) = &mut self.sessions[moved as usize].member
+        {
+            moved.place = member.place;
+        }
+        self.drop_channel_if_empty(member.channel);
+    }
+
+    fn drop_channel_if_empty(&mut self, index: u32) {
+        if let Some((channel, name)) = self.channels.remove_if_empty(index) {
+            self.to_bus.wishes.push(Wish::Unsubscribe { channel, name });
+        }
+    }
+}

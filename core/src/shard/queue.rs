@@ -1,0 +1,179 @@
+//! What waits for one session: ranges of shared runs, never copies.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::sync::Arc;
+
+use slab::Slab;
+
+use crate::run::Run;
+
+/// The runs that some session's queue still refers to.
+#[derive(Debug, Default)]
+pub(super) struct Runs {
+    slots: Slab<Slot>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Slot {
+    run: Arc<Run>,
+    entries: u32,
+}
+
+impl Runs {
+    /// Keeps `run` until [`Runs::release`] was called as often as `entries` says.
+    pub(super) fn hold(&mut self, run: Arc<Run>, entries: u32) -> u32 {
+        self.bytes += run.bytes().len();
+        index(self.slots.insert(Slot { run, entries }))
+    }
+
+    /// Where the next [`Runs::hold`] will put its run.
+    pub(super) fn next(&self) -> u32 {
+        index(self.slots.vacant_key())
+    }
+
+    /// Bytes of all runs held, each counted once.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn get(&self, entry: &Entry) -> &Run {
+        &self.slots[entry.run as usize].run
+    }
+
+    fn release(&mut self, entry: &Entry) {
+        let slot = &mut self.slots[entry.run as usize];
+        slot.entries -= 1;
+        if slot.entries == 0 {
+            self.bytes -= slot.run.bytes().len();
+            self.slots.remove(entry.run as usize);
+        }
+    }
+}
+
+/// Fewer than 2³² runs fit into the bounds of any configuration.
+fn index(key: usize) -> u32 {
+    u32::try_from(key).unwrap_or(u32::MAX)
+}
+
+/// The bytes of a run that are still to leave. `at` stands inside a frame when a write was partial, `end` at the end of one.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    run: u32,
+    at: u32,
+    end: u32,
+}
+
+/// The data frames that wait for one session, oldest first. Empty, it owns no memory.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    /// The oldest entry stands here, so that a session that keeps up never allocates.
+    first: Option<Entry>,
+    /// `None` or not empty.
+    #[expect(clippy::box_collection, reason = "8 bytes instead of 32 in every session that keeps up")]
+    rest: Option<Box<VecDeque<Entry>>>,
+    bytes: usize,
+}
+
+impl Queue {
+    /// Bytes that wait.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    /// Appends the run that [`Runs::hold`] puts at `run`, of `len` bytes.
+    pub(super) fn push(&mut self, run: u32, len: usize) {
+        // A run is shorter than 4 GiB.
+        let entry = Entry { run, at: 0, end: len as u32 };
+        self.bytes += len;
+        if self.first.is_none() {
+            self.first = Some(entry);
+        } else {
+            self.rest.get_or_insert_default().push_back(entry);
+        }
+    }
+
+    /// Bytes of a frame of which a part has left already. Nothing may stand between the two.
+    pub(super) fn begun<'a>(&self, runs: &'a Runs) -> &'a [u8] {
+        let Some(entry) = &self.first else { return &[] };
+        let (run, at) = (runs.get(entry), entry.at as usize);
+        &run.bytes()[at..run.boundary(at)]
+    }
+
+    /// Lends what waits from byte `skip` on, in order, into `out`; says how many slices it filled.
+    pub(super) fn slices<'a>(&self, runs: &'a Runs, mut skip: usize, out: &mut [IoSlice<'a>]) -> usize {
+        let mut filled = 0;
+        for entry in self.first.iter().chain(self.rest.iter().flat_map(|rest| rest.iter())) {
+            if filled == out.len() {
+                break;
+            }
+            let bytes = &runs.get(entry).bytes()[entry.at as usize..entry.end as usize];
+            let taken = skip.min(bytes.len());
+            skip -= taken;
+            if taken < bytes.len() {
+                out[filled] = IoSlice::new(&bytes[taken..]);
+                filled += 1;
+            }
+        }
+        filled
+    }
+
+    /// `n` bytes have left, or as many as there were; says how many.
+    pub(super) fn sent(&mut self, runs: &mut Runs, mut n: usize) -> usize {
+        n = n.min(self.bytes);
+        self.bytes -= n;
+        let sent = n;
+        while let Some(entry) = &mut self.first {
+            let left = (entry.end - entry.at) as usize;
+            if n < left {
+                entry.at += n as u32;
+                break;
+            }
+            n -= left;
+            self.drop_first(runs);
+        }
+        sent
+    }
+
+    /// Drops all frames of which nothing has left.
+    pub(super) fn drop_unbegun(&mut self, runs: &mut Runs) {
+        let begun = self.begun(runs).len();
+        while let Some(entry) = self.pop_rest() {
+            runs.release(&entry);
+        }
+        match &mut self.first {
+            Some(entry) if begun > 0 => entry.end = entry.at + begun as u32,
+            _ => self.clear(runs),
+        }
+        self.bytes = begun;
+    }
+
+    /// Drops everything.
+    pub(super) fn clear(&mut self, runs: &mut Runs) {
+        while self.first.is_some() {
+            self.drop_first(runs);
+        }
+        self.bytes = 0;
+    }
+
+    fn drop_first(&mut self, runs: &mut Runs) {
+        if let Some(entry) = self.first.take() {
+            runs.release(&entry);
+        }
+        self.first = self.pop_rest();
+    }
+
+    fn pop_rest(&mut self) -> Option<Entry> {
+        let rest = self.rest.as_mut()?;
+        let entry = rest.pop_front();
+        if rest.is_empty() {
+            self.rest = None;
+        }
+        entry
+    }
+}

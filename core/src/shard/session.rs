@@ -1,0 +1,241 @@
+//! One connection's place in a shard: its stage from request head to close, its queue, its wakes.
+
+use std::io::IoSlice;
+use std::net::IpAddr;
+
+use bytes::Bytes;
+
+use super::queue::{Queue, Runs};
+use crate::error::{Closed, Error, Side};
+use crate::http::{Request, RequestReader, Upgrade};
+use crate::limits::Limits;
+use crate::route::Target;
+use crate::time::Instant;
+use crate::ws;
+
+/// Kept small: an idle connection costs little more than this.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) generation: u32,
+    pub(super) stage: Stage,
+    pub(super) queue: Queue,
+    /// An HTTP answer, our 101 included, that leaves before all else.
+    pub(super) answer: Option<Box<Leaving>>,
+    /// Where this session stands among its channel's members.
+    pub(super) member: Option<Member>,
+    /// As the shard's timers have it.
+    pub(super) deadline: Option<Instant>,
+    /// Since when it waits for credit.
+    pub(super) paused: Option<Instant>,
+    pub(super) flags: Flags,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Flags {
+    /// It is in the list of those with new output.
+    pub(super) listed: bool,
+    /// Its socket takes no more for now.
+    pub(super) blocked: bool,
+    /// The embedder was told to end the write side.
+    pub(super) ended_writes: bool,
+    /// Its peer has ended its side.
+    pub(super) peer_ended: bool,
+    /// The embedder was told not to read, and hears when it may again.
+    pub(super) unread: bool,
+}
+
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// Reads the request head.
+    Head(Box<Head>),
+    /// The embedder decides about the request.
+    Deciding(Box<Deciding>),
+    /// Waits for the channel's subscription; then the 101 leaves.
+    Joining(Box<Joining>),
+    /// A WebSocket.
+    Open(Open),
+    /// A plain answer leaves, then the peer has `close_time` to end its side.
+    Answered { deadline: Instant, error: Option<Error> },
+}
+
+#[derive(Debug)]
+pub(super) struct Head {
+    pub(super) reader: RequestReader,
+    pub(super) peer: Option<IpAddr>,
+    pub(super) deadline: Instant,
+}
+
+#[derive(Debug)]
+pub(super) struct Deciding {
+    pub(super) upgrade: Upgrade,
+    pub(super) subprotocols: Vec<String>,
+    /// What came behind the head.
+    pub(super) leftover: Vec<u8>,
+    pub(super) deadline: Instant,
+}
+
+#[derive(Debug)]
+pub(super) struct Joining {
+    /// `None` for a session whose handshake somebody else made.
+    pub(super) switch: Option<Bytes>,
+    pub(super) target: Target,
+    pub(super) leftover: Vec<u8>,
+    pub(super) deadline: Instant,
+}
+
+#[derive(Debug)]
+pub(super) struct Open {
+    pub(super) ws: ws::Session,
+    pub(super) target: Target,
+    /// Its share of the shard's unfinished messages.
+    pub(super) partial: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct Leaving {
+    bytes: Bytes,
+    sent: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Member {
+    pub(super) channel: u32,
+    pub(super) place: u32,
+}
+
+/// A request that waits for [`Shard::accept`](super::Shard::accept) or [`Shard::refuse`](super::Shard::refuse).
+#[derive(Debug)]
+pub struct Asked {
+    /// The request as it came.
+    pub request: Request,
+    /// The client's address, if the embedder gave one.
+    pub peer: Option<IpAddr>,
+    /// Where the routes would take it, if they know its path.
+    pub route: Option<Target>,
+}
+
+impl Leaving {
+    pub(super) fn new(bytes: Bytes) -> Self {
+        Self { bytes, sent: 0 }
+    }
+}
+
+impl Session {
+    pub(super) fn new(generation: u32, stage: Stage) -> Self {
+        Self {
+            generation,
+            stage,
+            queue: Queue::default(),
+            answer: None,
+            member: None,
+            deadline: None,
+            paused: None,
+            flags: Flags::default(),
+        }
+    }
+
+    /// Whether its socket may be read, with so much credit to publish.
+    pub(super) fn may_be_read(&self, credit: i64) -> bool {
+        match &self.stage {
+            Stage::Head(_) | Stage::Answered { .. } => true,
+            Stage::Deciding(_) | Stage::Joining(_) => false,
+            Stage::Open(open) => credit > 0 || !open.target.rights.publish || !open.ws.can_send(),
+        }
+    }
+
+    /// It no longer waits for credit; says whether it did.
+    pub(super) fn unpause(&mut self, now: Instant) -> bool {
+        if let (Stage::Open(open), Some(_)) = (&mut self.stage, self.paused) {
+            open.ws.resume(now);
+        }
+        self.paused.take().is_some()
+    }
+
+    /// A member of its channel that takes new messages.
+    pub(super) fn takes_messages(&self) -> bool {
+        matches!(&self.stage, Stage::Open(open) if open.ws.can_send())
+    }
+
+    pub(super) fn has_output(&self) -> bool {
+        self.answer.is_some() || !self.queue.is_empty() || !self.control().is_empty()
+    }
+
+    /// The next time at which something must happen to it.
+    pub(super) fn next_deadline(&self, limits: &Limits) -> Option<Instant> {
+        match &self.stage {
+            Stage::Head(head) => Some(head.deadline),
+            Stage::Deciding(deciding) => Some(deciding.deadline),
+            Stage::Joining(joining) => Some(joining.deadline),
+            Stage::Answered { deadline, .. } => Some(*deadline),
+            Stage::Open(open) => {
+                let pause = self.paused.map(|since| since + limits.pause_time);
+                [open.ws.deadline(limits), pause].into_iter().flatten().min()
+            }
+        }
+    }
+
+    /// Lends what may leave now, in order: an answer, the rest of a begun frame, control frames, data.
+    pub(super) fn slices<'a>(&'a self, runs: &'a Runs, out: &mut [IoSlice<'a>]) -> usize {
+        let begun = self.queue.begun(runs);
+        let answer = self.answer.as_ref().map_or(&[][..], |answer| &answer.bytes[answer.sent..]);
+        let mut filled = 0;
+        for bytes in [answer, begun, self.control()] {
+            if !bytes.is_empty() && filled < out.len() {
+                out[filled] = IoSlice::new(bytes);
+                filled += 1;
+            }
+        }
+        filled + self.queue.slices(runs, begun.len(), &mut out[filled..])
+    }
+
+    /// The first `n` bytes of what [`Session::slices`] lends have left. Returns what was not lent.
+    pub(super) fn sent(&mut self, runs: &mut Runs, mut n: usize, now: Instant) -> usize {
+        if let Some(answer) = &mut self.answer {
+            let left = n.min(answer.bytes.len() - answer.sent);
+            answer.sent += left;
+            n -= left;
+            if answer.sent == answer.bytes.len() {
+                self.answer = None;
+            }
+        }
+        let begun = self.queue.begun(runs).len();
+        let control = self.control().len();
+        n -= self.queue.sent(runs, n.min(begun));
+        let left = n.min(control);
+        if let Stage::Open(open) = &mut self.stage {
+            open.ws.handle_progress(now);
+            if left > 0 && open.ws.control_sent(left, now).is_ok() {
+                n -= left;
+            }
+        }
+        n - self.queue.sent(runs, n)
+    }
+
+    /// Nothing more will be written.
+    pub(super) fn has_finished(&self) -> bool {
+        let done = match &self.stage {
+            Stage::Open(open) => open.ws.state() == ws::State::Finished,
+            Stage::Answered { .. } => true,
+            Stage::Head(_) | Stage::Deciding(_) | Stage::Joining(_) => false,
+        };
+        done && !self.has_output()
+    }
+
+    /// How it ended, once it has.
+    pub(super) fn closed(&self) -> Option<Closed> {
+        match &self.stage {
+            Stage::Open(open) => open.ws.closed(),
+            Stage::Answered { error, .. } if self.flags.peer_ended && !self.has_output() => {
+                Some(Closed { by: Side::Local, code: None, error: *error })
+            }
+            Stage::Answered { .. } | Stage::Head(_) | Stage::Deciding(_) | Stage::Joining(_) => None,
+        }
+    }
+
+    fn control(&self) -> &[u8] {
+        match &self.stage {
+            Stage::Open(open) => open.ws.control(!self.queue.is_empty()),
+            _ => &[],
+        }
+    }
+}

@@ -1,0 +1,533 @@
+// The chat page in Chromium, on two running instances that share one Redis.
+//
+//   FANFARE_A=http://localhost:3000 FANFARE_B=http://localhost:4000 npm test
+//
+// FANFARE_RESTART_A  a shell command that restarts the first instance; without it that test is skipped
+// FANFARE_SHOTS      a directory for screenshots; without it none are kept
+// CHROMIUM           the browser to run; Debian's by default
+
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { randomUUID } from "node:crypto";
+import { once } from "node:events";
+import { readFile } from "node:fs/promises";
+import { createRequire } from "node:module";
+import { connect, createServer } from "node:net";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { chromium } from "playwright-core";
+
+const { FANFARE_A, FANFARE_B, FANFARE_RESTART_A, FANFARE_SHOTS, CHROMIUM = "/usr/bin/chromium" } = process.env;
+assert.ok(FANFARE_A && FANFARE_B, "FANFARE_A and FANFARE_B must be the addresses of two instances");
+
+const WIDE = { viewport: { width: 1280, height: 800 } };
+const NARROW = { viewport: { width: 390, height: 780 }, isMobile: true, hasTouch: true, deviceScaleFactor: 2 };
+const KEEP = 500; // as in page.js
+const LIGHT_ARGUMENTS = [
+  "--headless",
+  "--no-sandbox",
+  "--disable-gpu",
+  "--disable-quic",
+  "--no-first-run",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
+];
+
+let browser;
+before(async () => {
+  browser = await chromium.launch({ executablePath: CHROMIUM, args: LIGHT_ARGUMENTS });
+});
+after(() => browser?.close());
+
+test("two tabs on two instances see each other's messages, each once", async (t) => {
+  const room = newRoom();
+  const one = await open(t, FANFARE_A, { room });
+  const two = await open(t, FANFARE_B, { room });
+  await say(one, "from the first");
+  await shows(two, "from the first");
+  await say(two, "from the second");
+  await say(one, "over");
+  for (const page of [one, two]) {
+    await shows(page, "over");
+    assert.deepEqual(await messages(page), ["from the first", "from the second", "over"]);
+  }
+});
+
+test("without a room in the address, tabs meet in the main room", async (t) => {
+  const one = await open(t, FANFARE_A, { room: "" });
+  const two = await open(t, FANFARE_B, { room: "" });
+  const text = `main ${randomUUID()}`;
+  await say(one, text);
+  await shows(two, text);
+});
+
+test("text that looks like HTML stays text", async (t) => {
+  const page = await open(t, FANFARE_A);
+  const hostile = [
+    "<b>bold</b> &amp; <img src=x onerror=document.title='taken'>",
+    "<script>document.title='taken'</script>",
+    "</p></div><style>*{display:none}</style>",
+    "javascript:alert(1) ${7*7} {{7*7}}",
+  ];
+  for (const text of hostile) await say(page, text);
+  await shows(page, hostile.at(-1));
+  assert.deepEqual(await messages(page), hostile);
+  assert.equal(await page.locator("#chat *:not(p)").count(), 0);
+  assert.doesNotMatch(await page.title(), /taken/);
+});
+
+test("a message is shown exactly as it was sent, whatever it is made of", async (t) => {
+  const room = newRoom();
+  const page = await open(t, FANFARE_A, { room });
+  const sent = ["", " ", "two\r\nlines", "🎺👩‍👩‍👧‍👦", "مرحبا", "$3\r\nfoo\r\n", "x".repeat(65_536), "end"];
+  await flood(page, room, sent);
+  await shows(page, "end");
+  assert.deepEqual(await messages(page), sent);
+  const wide = await page.evaluate(() => document.querySelector("#chat").scrollWidth - innerWidth);
+  assert.ok(wide <= 0, "a word without spaces must wrap");
+});
+
+test("the room in the address separates, whatever its name", async (t) => {
+  const names = ["tea", "Tee & Kuchen/50 % ☕?#", "שלום"].map((name) => `${name} ${randomUUID()}`);
+  const pages = await Promise.all(names.map((room) => open(t, FANFARE_A, { room })));
+  for (const [i, page] of pages.entries()) await say(page, `only ${i}`);
+  for (const [i, page] of pages.entries()) {
+    await shows(page, `only ${i}`);
+    assert.deepEqual(await messages(page), [`only ${i}`]);
+    assert.equal(await page.locator("h1").textContent(), names[i]);
+  }
+});
+
+test("another room is a few keys away", async (t) => {
+  const page = await open(t, FANFARE_A);
+  const name = newRoom();
+  await page.locator("#rooms").focus();
+  await page.keyboard.press("Enter");
+  await page.keyboard.type(name);
+  await page.keyboard.press("Enter");
+  await page.waitForURL((url) => url.searchParams.get("room") === name);
+  await connected(page);
+});
+
+test("after a reload the page is connected again", async (t) => {
+  const page = await open(t, FANFARE_A);
+  await page.reload();
+  await connected(page);
+  await say(page, "again");
+  await shows(page, "again");
+});
+
+test("after a restart of the instance the page reconnects, and typed text survives", {
+  skip: FANFARE_RESTART_A ? false : "FANFARE_RESTART_A is not set",
+}, async (t) => {
+  const room = newRoom();
+  const page = await open(t, FANFARE_A, { room, mayFail: true });
+  const other = await open(t, FANFARE_B, { room });
+  await page.fill("#msg", "half a sent");
+  const lost = disconnected(page);
+  const [status] = await once(spawn("sh", ["-c", FANFARE_RESTART_A], { stdio: "ignore" }), "exit");
+  assert.equal(status, 0, "FANFARE_RESTART_A failed");
+  await lost;
+  await connected(page);
+  assert.equal(await page.inputValue("#msg"), "half a sent");
+  assert.deepEqual(await messages(page), []);
+  await say(other, "welcome back");
+  await shows(page, "welcome back");
+});
+
+test("what is entered while disconnected stays in the field and is sent once, when the connection is back", async (t) => {
+  const room = newRoom();
+  const wire = await relay(t, FANFARE_A);
+  const page = await open(t, wire.url, { room, mayFail: true });
+  const other = await open(t, FANFARE_B, { room });
+  wire.cut();
+  await disconnected(page);
+  await say(page, "do not lose me");
+  assert.equal(await page.inputValue("#msg"), "do not lose me");
+  assert.match(await page.locator("#note").textContent(), /not connected/i);
+  wire.mend();
+  await shows(other, "do not lose me");
+  await say(page, "after");
+  await shows(other, "after");
+  assert.deepEqual(await messages(other), ["do not lose me", "after"]);
+});
+
+test("what was entered while disconnected and then changed waits for its writer", async (t) => {
+  const wire = await relay(t, FANFARE_A);
+  const page = await open(t, wire.url, { mayFail: true });
+  wire.cut();
+  await disconnected(page);
+  await say(page, "first thought");
+  await page.locator("#msg").pressSequentially(", second");
+  wire.mend();
+  await connected(page);
+  assert.equal(await page.inputValue("#msg"), "first thought, second");
+  assert.deepEqual(await messages(page), []);
+});
+
+test("a message that was sent but never came back is given back", async (t) => {
+  const wire = await relay(t, FANFARE_A);
+  const page = await open(t, wire.url, { mayFail: true });
+  wire.swallow();
+  await say(page, "into the void");
+  assert.equal(await page.inputValue("#msg"), "");
+  wire.cut();
+  await disconnected(page);
+  assert.equal(await page.inputValue("#msg"), "into the void");
+  assert.match(await page.locator("#note").textContent(), /may not have arrived/);
+});
+
+test("every close code leads to a new connection, and a refusal is explained", async (t) => {
+  for (const [code, reason, told] of [
+    [1000, "", ""],
+    [1001, "", ""],
+    [1012, "", ""],
+    [1013, "", ""],
+    [1008, "this room is closed", /this room is closed/],
+    [1003, "", /1003/],
+  ]) {
+    let close;
+    const page = await open(t, FANFARE_A, {
+      prepare: (page) =>
+        page.routeWebSocket(/\/chat\//, (socket) => {
+          socket.connectToServer();
+          close = () => socket.close({ code, reason });
+        }),
+    });
+    const lost = disconnected(page);
+    close();
+    await lost;
+    await connected(page);
+    const note = await page.locator("#note").textContent();
+    if (told === "") assert.equal(note, "", `after ${code}`);
+    else assert.match(note, told);
+  }
+});
+
+test("a server that stays away is said to be away, until it is back", async (t) => {
+  const wire = await relay(t, FANFARE_A);
+  const page = await open(t, wire.url, { mayFail: true });
+  wire.cut();
+  await page.locator("#status", { hasText: "Cannot connect" }).waitFor();
+  assert.match(await page.locator("#note").textContent(), /refuses this room/);
+  wire.mend();
+  await connected(page);
+  assert.equal(await page.locator("#note").textContent(), "");
+});
+
+test("nothing empty and nothing over 64 KiB is sent", async (t) => {
+  const page = await open(t, FANFARE_A);
+  await say(page, "");
+  await say(page, "   ");
+  await say(page, "é".repeat(32_768));
+  await shows(page, "é".repeat(32_768));
+  await say(page, `${"é".repeat(32_768)}x`);
+  assert.match(await page.locator("#note").textContent(), /65,537 bytes/);
+  assert.equal((await page.inputValue("#msg")).length, 32_769);
+  await say(page, "end");
+  await shows(page, "end");
+  assert.equal((await messages(page)).length, 2);
+});
+
+test("the page is served with a strict policy and asks nobody else for anything", async (t) => {
+  const asked = [];
+  const page = await open(t, FANFARE_A, {
+    prepare: (page) => {
+      page.on("request", (request) => asked.push(request.url()));
+      page.on("websocket", (socket) => asked.push(socket.url().replace(/^ws/, "http")));
+    },
+  });
+  assert.ok(asked.length >= 4);
+  for (const url of asked) assert.equal(new URL(url).origin, new URL(FANFARE_A).origin);
+  for (const path of ["/", "/page.css", "/page.js", "/icon.svg"]) {
+    const answer = await page.request.get(new URL(path, FANFARE_A).href);
+    assert.equal(answer.status(), 200, path);
+    const policy = answer.headers()["content-security-policy"];
+    assert.match(policy, /default-src 'none'/, path);
+    assert.match(policy, /frame-ancestors 'none'/, path);
+    assert.doesNotMatch(policy, /unsafe|\*/, path);
+    assert.equal(answer.headers()["x-content-type-options"], "nosniff", path);
+    assert.equal(answer.headers()["referrer-policy"], "no-referrer", path);
+  }
+});
+
+test("the policy holds: nothing inline, nothing from elsewhere, no text made into markup", async (t) => {
+  const page = await open(t, FANFARE_A, { mayFail: true });
+  const violated = await page.evaluate(async (elsewhere) => {
+    const directives = new Set();
+    addEventListener("securitypolicyviolation", ({ effectiveDirective }) => directives.add(effectiveDirective));
+    const attempts = [
+      () => new WebSocket(elsewhere.replace("http", "ws")),
+      () => (new Image().src = elsewhere),
+      () => document.head.append(Object.assign(document.createElement("style"), { textContent: "p { color: red }" })),
+      () => (document.querySelector("#chat").innerHTML = "<p>markup</p>"),
+    ];
+    for (const attempt of attempts) {
+      try {
+        attempt();
+      } catch {
+        // Some are refused by an exception as well; the events tell.
+      }
+    }
+    await new Promise((done) => setTimeout(done, 200));
+    return [...directives].sort();
+  }, FANFARE_B);
+  assert.deepEqual(violated, ["connect-src", "img-src", "require-trusted-types-for", "style-src-elem"]);
+});
+
+test("a flood leaves the page small, counts what it leaves out, and ends with the newest message", async (t) => {
+  const room = newRoom();
+  const page = await open(t, FANFARE_A, { room });
+  const sender = await open(t, FANFARE_B, { room });
+  await flood(sender, room, numbered(5_000));
+  await shows(page, "4999");
+  assert.ok((await page.locator("#chat > *").count()) <= KEEP);
+  assert.match(await page.locator("#count").textContent(), /^\d+ of 5,000 messages$/);
+  assert.ok(await atBottom(page));
+  assert.equal(await page.locator("#newer").isVisible(), false);
+  assert.equal(await page.locator("#chat").getAttribute("aria-live"), "off");
+  await page.locator("#chat[aria-live=polite]").waitFor();
+});
+
+test("a flood does not move what the reader looks back at", async (t) => {
+  const room = newRoom();
+  const page = await open(t, FANFARE_A, { room });
+  const sender = await open(t, FANFARE_B, { room });
+  await flood(sender, room, numbered(100));
+  await shows(page, "99");
+  const anchor = page.locator("#chat p").nth(40);
+  await anchor.evaluate((p) => p.scrollIntoView({ block: "start" }));
+  const place = () => anchor.evaluate((p) => [p.textContent, Math.round(p.getBoundingClientRect().top)]);
+  const before = await place();
+  await page.locator("#chat").dispatchEvent("scroll");
+
+  await flood(sender, room, numbered(5_000));
+  await page.locator("#newer", { hasText: "5,000 new messages" }).waitFor();
+  assert.deepEqual(await place(), before);
+  assert.ok((await page.locator("#chat > *").count()) <= 2 * KEEP);
+
+  await page.locator("#newer").click();
+  await shows(page, "4999");
+  assert.ok(await atBottom(page));
+  assert.ok((await page.locator("#chat > *").count()) <= KEEP);
+  assert.equal(await page.locator("#newer").isVisible(), false);
+  assert.match(await page.locator("#count").textContent(), /of 5,100 messages/);
+});
+
+test("long messages are bounded together, not only counted", async (t) => {
+  const room = newRoom();
+  const page = await open(t, FANFARE_A, { room });
+  const long = numbered(60).map((i) => i.padEnd(60_000, "."));
+  await flood(page, room, [...long, "end"]);
+  await shows(page, "end");
+  const characters = (await messages(page)).join("").length;
+  assert.ok(characters <= 1 << 20, `${characters} characters`);
+});
+
+test("everything can be done with the keyboard, and what has the focus can be seen", async (t) => {
+  const page = await open(t, FANFARE_A);
+  await page.keyboard.type("no mouse needed");
+  await page.keyboard.press("Enter");
+  await shows(page, "no mouse needed");
+  const visited = new Set();
+  for (let i = 0; i < 8; i++) {
+    await page.keyboard.press("Tab");
+    const focus = await page.evaluate(() => {
+      const { outlineStyle, outlineWidth } = getComputedStyle(document.activeElement);
+      return { id: document.activeElement.id || document.activeElement.tagName, outlineStyle, outlineWidth };
+    });
+    if (focus.id === "BODY") continue;
+    assert.equal(focus.outlineStyle, "solid", `outline of ${focus.id}`);
+    assert.notEqual(focus.outlineWidth, "0px", `outline of ${focus.id}`);
+    visited.add(focus.id);
+  }
+  assert.deepEqual([...visited].sort(), ["BUTTON", "chat", "msg", "rooms"]);
+  await page.locator("#rooms").press("Enter");
+  assert.ok(await page.locator("#elsewhere").isVisible());
+  await page.keyboard.press("Escape");
+  assert.equal(await page.locator("#elsewhere").isVisible(), false);
+  assert.equal(await page.evaluate(() => document.activeElement.id), "rooms");
+});
+
+test("a long room name is cut, and nothing leaves a small or a low window", async (t) => {
+  for (const viewport of [{ width: 320, height: 480 }, { width: 740, height: 330 }]) {
+    const room = `${newRoom()} and a name that is much longer than it should be`;
+    const page = await open(t, FANFARE_A, { room, context: { viewport } });
+    await checkLayout(page, `${viewport.width} wide`);
+  }
+});
+
+for (const [size, viewport] of Object.entries({ wide: WIDE, narrow: NARROW })) {
+  for (const colorScheme of ["light", "dark"]) {
+    test(`accessible and within its bounds in every state, ${size} and ${colorScheme}`, async (t) => {
+      const room = newRoom();
+      const wire = await relay(t, FANFARE_A);
+      const page = await open(t, wire.url, { room, mayFail: true, context: { ...viewport, colorScheme } });
+      const look = async (state) => {
+        await checkLayout(page, state);
+        await checkAccessibility(page, state);
+        if (FANFARE_SHOTS) await page.screenshot({ path: join(FANFARE_SHOTS, `${size}-${colorScheme}-${state}.png`) });
+      };
+      await look("empty");
+      await flood(page, room, ["hello", "<b>text</b>", "", "مرحبا بالجميع", "long".repeat(60), "two\nlines", "last"]);
+      await shows(page, "last");
+      await look("messages");
+      await page.locator("#rooms").click();
+      await look("rooms");
+      await page.keyboard.press("Escape");
+      await flood(page, room, numbered(2_000));
+      await shows(page, "1999");
+      await page.locator("#chat").evaluate((chat) => (chat.scrollTop -= 300));
+      await flood(page, room, numbered(1_500));
+      await page.locator("#newer", { hasText: "1,500" }).waitFor();
+      await look("flood");
+      wire.cut();
+      await disconnected(page);
+      await say(page, "kept");
+      await look("disconnected");
+    });
+  }
+}
+
+// ---- Helpers ----
+
+function newRoom() {
+  return `r${randomUUID().slice(0, 8)}`;
+}
+
+function numbered(n) {
+  return Array.from({ length: n }, (_, i) => String(i));
+}
+
+// Opens the page in a context of its own and waits until it is connected. Errors on its console fail the test,
+// unless the test cuts connections, which the console reports as errors too.
+async function open(t, base, { room = newRoom(), mayFail = false, context = WIDE, prepare } = {}) {
+  const isolated = await browser.newContext(context);
+  const page = await isolated.newPage();
+  const errors = [];
+  page.on("console", (message) => message.type() === "error" && errors.push(message.text()));
+  page.on("pageerror", (error) => errors.push(String(error)));
+  t.after(async () => {
+    await isolated.close();
+    if (!mayFail) assert.deepEqual(errors, []);
+  });
+  // The page waits a random time before it connects again: here always half of the longest, long enough to be seen.
+  await page.addInitScript(() => (Math.random = () => 0.5));
+  await prepare?.(page);
+  const url = new URL(base);
+  if (room) url.searchParams.set("room", room);
+  await page.goto(url.href);
+  await connected(page);
+  return page;
+}
+
+async function say(page, text) {
+  await page.fill("#msg", text);
+  await page.press("#msg", "Enter");
+}
+
+function messages(page) {
+  return page.locator("#chat p:not(.skipped)").evaluateAll((all) => all.map((p) => p.textContent));
+}
+
+// Waits until the newest message is `text`.
+function shows(page, text) {
+  return page.waitForFunction((text) => document.querySelector("#chat")?.lastElementChild?.textContent === text, text);
+}
+
+function connected(page) {
+  return page.locator("#status", { hasText: /^Connected$/ }).waitFor();
+}
+
+function disconnected(page) {
+  return page.locator("#status[data-state=closed]").waitFor();
+}
+
+function atBottom(page) {
+  return page.locator("#chat").evaluate((chat) => chat.scrollHeight - chat.scrollTop - chat.clientHeight < 2);
+}
+
+// Publishes through a connection of its own, as a program would that is no page; never far ahead of what comes back,
+// so that the server has no reason to close it as too slow.
+function flood(page, room, texts) {
+  return page.evaluate(
+    ([room, texts]) =>
+      new Promise((done, fail) => {
+        const socket = new WebSocket(`${location.origin.replace("http", "ws")}/chat/${room}`);
+        let sent = 0;
+        let back = 0;
+        let ahead = 0;
+        const pump = () => {
+          while (sent < texts.length && ahead < 1 << 18) {
+            ahead += texts[sent].length;
+            socket.send(texts[sent++]);
+          }
+        };
+        socket.onopen = pump;
+        socket.onmessage = ({ data }) => {
+          back += 1;
+          ahead -= data.length;
+          pump();
+          if (back < texts.length) return;
+          socket.onclose = done;
+          socket.close();
+        };
+        socket.onclose = ({ code }) => fail(new Error(`closed with ${code} after ${back} messages`));
+      }),
+    [room, texts],
+  );
+}
+
+// A wire to an instance that can be cut and mended, or swallow what the browser sends.
+async function relay(t, base) {
+  const { hostname, port } = new URL(base);
+  const sockets = new Set();
+  const server = createServer((near) => {
+    const far = connect(Number(port), hostname);
+    near.pipe(far).pipe(near);
+    for (const [socket, other] of [[near, far], [far, near]]) {
+      sockets.add(socket);
+      socket.on("error", () => {});
+      socket.on("close", () => {
+        sockets.delete(socket);
+        other.destroy();
+      });
+    }
+    near.far = far;
+  });
+  const listen = (at) => new Promise((done) => server.listen(at, "localhost", done));
+  await listen(0);
+  const own = server.address().port;
+  const cut = () => {
+    server.close();
+    for (const socket of sockets) socket.destroy();
+  };
+  t.after(cut);
+  return {
+    url: `http://localhost:${own}`,
+    cut,
+    mend: () => listen(own),
+    swallow: () => {
+      for (const socket of sockets) if (socket.far) socket.unpipe(socket.far).resume();
+    },
+  };
+}
+
+async function checkLayout(page, state) {
+  const outside = await page.evaluate(() =>
+    [...document.querySelectorAll("header, h1, #rooms, #status, #chat, #msg, #send button, #note, #newer, #elsewhere")]
+      .map((element) => ({ id: element.id || element.tagName, box: element.getBoundingClientRect() }))
+      .filter(({ box }) => box.left < 0 || box.top < 0 || box.right > innerWidth + 0.5 || box.bottom > innerHeight + 0.5)
+      .map(({ id }) => id),
+  );
+  assert.deepEqual(outside, [], `outside the window (${state})`);
+}
+
+async function checkAccessibility(page, state) {
+  const axe = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+  await page.evaluate(axe);
+  const { violations } = await page.evaluate(() => globalThis.axe.run());
+  const found = violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(" ")}`);
+  assert.deepEqual(found, [], `accessibility (${state})`);
+}
