@@ -124,6 +124,8 @@ pub struct Shard {
     /// Sessions without credit, longest waiting first.
     paused: VecDeque<SessionId>,
     to_bus: ToBus,
+    /// Bytes of runs taken out of the mailbox that the bus was not told of.
+    taken: usize,
     writable: VecDeque<SessionId>,
     readable: VecDeque<SessionId>,
     events: VecDeque<Event>,
@@ -150,6 +152,7 @@ impl Shard {
             credit: i64::try_from(credit).unwrap_or(i64::MAX),
             paused: VecDeque::new(),
             to_bus: ToBus::default(),
+            taken: 0,
             writable: VecDeque::new(),
             readable: VecDeque::new(),
             events: VecDeque::new(),
@@ -283,13 +286,17 @@ impl Shard {
             match item {
                 News::Subscribed(channel) => self.channel_subscribed(channel, now),
                 News::Run { channel, run } => {
-                    self.to_bus.wishes.push(Wish::Taken { bytes: run.bytes().len() });
+                    self.taken += run.bytes().len();
                     self.fan_out(channel, &run, now);
                 }
                 News::Missed { messages } => self.stats.missed += messages,
                 News::Credit(bytes) => self.credit += i64::try_from(bytes).unwrap_or(i64::MAX),
                 News::Unsubscribed => self.channels.unsubscribed_all(),
             }
+        }
+        // Said now and then: each time may wake the bus's thread.
+        if self.taken > self.settings.limits.mailbox_bytes / 4 {
+            self.to_bus.wishes.push(Wish::Taken { bytes: std::mem::take(&mut self.taken) });
         }
         self.resume_paused(now);
     }
