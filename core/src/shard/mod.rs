@@ -15,9 +15,9 @@
 //! to [`Shard::handle_read`]. If it says no, leave the socket alone until [`Shard::poll_readable`] names the session.
 //!
 //! **Writing.** [`Shard::poll_transmit`] names each session that has new output, once. Write what
-//! [`Shard::transmit`] lends and say how much left by [`Shard::transmitted`], until nothing is lent or the socket takes
-//! no more; then say [`Shard::blocked`], and [`Shard::handle_writable`] when it does again. Between `transmit` and
-//! its `transmitted` no other input may be given for that session.
+//! [`Shard::transmit`] lends and say how much left by [`Shard::transmitted`], after which the session is named again if
+//! there is more. If the socket takes no more, say [`Shard::blocked`], and [`Shard::handle_writable`] when it does
+//! again. Between `transmit` and its `transmitted` no other input may be given for that session.
 //!
 //! **Time.** Call [`Shard::handle_timeout`] at [`Shard::poll_timeout`] or as soon after as the runtime can. An
 //! earlier `now` than the latest seen counts as the latest seen.
@@ -254,7 +254,10 @@ impl Shard {
         let now = self.at(now);
         let session = get_mut(&mut self.sessions, id).ok_or(Misuse::NoSuchSession)?;
         let too_many = session.sent(&mut self.runs, n, now);
-        self.settle(id, now);
+        // Nothing follows from a write to a session that is open and up to date, which nearly all are.
+        if !session.takes_messages() || session.has_output() {
+            self.settle(id, now);
+        }
         if too_many > 0 { Err(Misuse::TooMuchTransmitted) } else { Ok(()) }
     }
 

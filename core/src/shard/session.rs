@@ -176,6 +176,9 @@ impl Session {
 
     /// Lends what may leave now, in order: an answer, the rest of a begun frame, control frames, data.
     pub(super) fn slices<'a>(&'a self, runs: &'a Runs, out: &mut [IoSlice<'a>]) -> usize {
+        if self.lends_only_data() {
+            return self.queue.slices(runs, 0, out);
+        }
         let begun = self.queue.begun(runs);
         let answer = self.answer.as_ref().map_or(&[][..], |answer| &answer.bytes[answer.sent..]);
         let mut filled = 0;
@@ -188,8 +191,20 @@ impl Session {
         filled + self.queue.slices(runs, begun.len(), &mut out[filled..])
     }
 
+    /// Nothing but data waits, which is nearly always so.
+    fn lends_only_data(&self) -> bool {
+        self.answer.is_none() && self.control().is_empty()
+    }
+
     /// The first `n` bytes of what [`Session::slices`] lends have left. Returns what was not lent.
     pub(super) fn sent(&mut self, runs: &mut Runs, mut n: usize, now: Instant) -> usize {
+        if self.lends_only_data() {
+            n -= self.queue.sent(runs, n);
+            if let Stage::Open(open) = &mut self.stage {
+                open.ws.handle_progress(now);
+            }
+            return n;
+        }
         if let Some(answer) = &mut self.answer {
             let left = n.min(answer.bytes.len() - answer.sent);
             answer.sent += left;
