@@ -12,6 +12,8 @@
 
 mod channels;
 mod local;
+#[cfg(test)]
+pub(crate) mod tests;
 mod workers;
 
 use std::collections::VecDeque;
@@ -44,6 +46,24 @@ pub enum Event {
         /// Why, for people.
         reason: String,
     },
+    /// Publishes will not be delivered, or nobody knows whether they were. They are counted in [`Stats`] as well.
+    Lost {
+        /// Their number.
+        messages: usize,
+        /// What became of them.
+        loss: Loss,
+    },
+}
+
+/// What became of publishes that did not go the usual way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// They waited for longer than [`Limits::publish_time`] and were given up.
+    Expired,
+    /// The connection died after them and before their replies. They are not sent again.
+    Unconfirmed,
+    /// Redis refused them.
+    Refused,
 }
 
 /// Counts since the start, and what is there now.
@@ -121,7 +141,13 @@ impl Bus {
     // Inputs.
 
     /// A worker's wishes.
-    pub fn handle_shard(&mut self, worker: WorkerId, wishes: ToBus, now: Instant) {
+    ///
+    /// # Errors
+    /// [`Misuse::InvalidArgument`] if the bus was made for fewer workers; nothing changes.
+    pub fn handle_shard(&mut self, worker: WorkerId, wishes: ToBus, now: Instant) -> Result<(), Misuse> {
+        if worker >= self.workers.len() {
+            return Err(Misuse::InvalidArgument);
+        }
         let now = self.at(now);
         let mut payloads = Bytes::from(wishes.payloads);
         for wish in wishes.wishes {
@@ -145,6 +171,7 @@ impl Bus {
             }
         }
         self.follow_link();
+        Ok(())
     }
 
     /// Time has come to `now`.
@@ -357,13 +384,22 @@ impl Bus {
                 }
                 LinkEvent::Down { reason, .. } => self.events.push_back(Event::Down { reason }),
                 LinkEvent::StartFailed(error) => self.events.push_back(Event::StartFailed(error)),
-                LinkEvent::Expired { messages } => self.stats.expired += messages as u64,
-                LinkEvent::Unconfirmed { messages } => self.stats.unconfirmed += messages as u64,
-                LinkEvent::Refused { messages, .. } => self.stats.refused += messages as u64,
+                LinkEvent::Expired { messages } => self.lost(messages, Loss::Expired),
+                LinkEvent::Unconfirmed { messages } => self.lost(messages, Loss::Unconfirmed),
+                LinkEvent::Refused { messages, .. } => self.lost(messages, Loss::Refused),
                 LinkEvent::Oversized { .. } => self.stats.oversized += 1,
                 LinkEvent::SubscribeRefused { .. } => {}
             }
         }
+    }
+
+    fn lost(&mut self, messages: usize, loss: Loss) {
+        *match loss {
+            Loss::Expired => &mut self.stats.expired,
+            Loss::Unconfirmed => &mut self.stats.unconfirmed,
+            Loss::Refused => &mut self.stats.refused,
+        } += messages as u64;
+        self.events.push_back(Event::Lost { messages, loss });
     }
 
     fn link_mut(&mut self) -> Option<&mut Link> {

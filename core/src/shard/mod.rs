@@ -23,17 +23,19 @@
 //! earlier `now` than the latest seen counts as the latest seen.
 
 mod channels;
+mod credit;
 mod fan_out;
 mod handshake;
 mod queue;
 mod session;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use slab::Slab;
 
 use self::channels::Channels;
@@ -43,11 +45,14 @@ use self::session::{Head, Joining, Session, Stage};
 use crate::config::Settings;
 use crate::error::{Closed, Error, Misuse, Side};
 use crate::exchange::{self, News, ToBus, ToShard, Wish};
-use crate::http::RequestReader;
+use crate::http::{Answer, Method, RequestReader};
 use crate::route::Target;
 use crate::run::Run;
 use crate::time::{Instant, Timers};
 use crate::ws::CloseWhen;
+
+/// Room that an emptied list of the shard's keeps.
+const KEPT: usize = 1 << 10;
 
 /// Names a session, for as long as it lives and never another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -84,6 +89,9 @@ pub enum Event {
     Subscribed(SubscriberId),
     /// Messages for a subscriber that is not a socket.
     Run(SubscriberId, Arc<Run>),
+    /// So many messages of this shard's channels were dropped because its mailbox was full
+    /// ([`Limits::mailbox_bytes`](crate::limits::Limits::mailbox_bytes)).
+    Missed(u64),
 }
 
 /// Counts since the start, and what is there now.
@@ -104,6 +112,8 @@ pub struct Stats {
     pub slow_readers: u64,
     /// Times that a session was paused for want of credit.
     pub pauses: u64,
+    /// Messages that came behind our Close, when no credit was left to publish them.
+    pub discarded: u64,
 }
 
 /// One worker's sessions. See the [module](self) for how to drive it.
@@ -121,7 +131,9 @@ pub struct Shard {
     partial: usize,
     /// Bytes that may still be published; below zero by at most what one read held.
     credit: i64,
-    /// Sessions without credit, longest waiting first.
+    /// Sessions that were named to be read and have not asked yet.
+    promised: i64,
+    /// Sessions without credit, longest waiting first; among them some that are gone.
     paused: VecDeque<SessionId>,
     to_bus: ToBus,
     /// Bytes of runs taken out of the mailbox that the bus was not told of.
@@ -150,6 +162,7 @@ impl Shard {
             runs: Runs::default(),
             partial: 0,
             credit: i64::try_from(credit).unwrap_or(i64::MAX),
+            promised: 0,
             paused: VecDeque::new(),
             to_bus: ToBus::default(),
             taken: 0,
@@ -174,29 +187,6 @@ impl Shard {
         id
     }
 
-    /// A session's socket is readable: may it be read? If not, [`Shard::poll_readable`] names it when it may.
-    ///
-    /// No is said while the embedder or the bus has yet to answer, and when no credit to publish is left.
-    pub fn handle_readable(&mut self, id: SessionId, now: Instant) -> bool {
-        let now = self.at(now);
-        let credit = self.credit;
-        let Some(session) = self.get_mut(id) else { return false };
-        let may = session.may_be_read(credit);
-        if !may {
-            session.flags.unread = true;
-            if let Stage::Open(open) = &mut session.stage
-                && session.paused.is_none()
-            {
-                session.paused = Some(now);
-                open.ws.pause(now);
-                self.paused.push_back(id);
-                self.stats.pauses += 1;
-                self.settle(id, now);
-            }
-        }
-        may
-    }
-
     /// `input` was read from the session's socket. It is unmasked in place; nothing of it is kept but an unfinished tail.
     pub fn handle_read(&mut self, id: SessionId, input: &mut [u8], now: Instant) {
         let now = self.at(now);
@@ -204,7 +194,10 @@ impl Shard {
         let Some(session) = self.get_mut(id) else { return };
         match &mut session.stage {
             Stage::Head(_) => self.read_head(id, input, now),
-            Stage::Open(_) => self.read_frames(id, input, now),
+            Stage::Open(_) => {
+                self.read_frames(id, input, now);
+                self.resume_paused(now);
+            }
             Stage::Deciding(deciding) if deciding.leftover.len() + input.len() <= limit => {
                 deciding.leftover.extend_from_slice(input);
             }
@@ -252,16 +245,16 @@ impl Shard {
     /// The first `n` bytes that [`Shard::transmit`] lent have left.
     ///
     /// # Errors
-    /// [`Misuse::TooMuchTransmitted`] if so many were not lent, [`Misuse::NoSuchSession`].
+    /// [`Misuse::TooMuchTransmitted`] if so many were not lent, [`Misuse::NoSuchSession`]; nothing changes.
     pub fn transmitted(&mut self, id: SessionId, n: usize, now: Instant) -> Result<(), Misuse> {
         let now = self.at(now);
         let session = get_mut(&mut self.sessions, id).ok_or(Misuse::NoSuchSession)?;
-        let too_many = session.sent(&mut self.runs, n, now);
+        session.sent(&mut self.runs, n, now)?;
         // Nothing follows from a write to a session that is open and up to date, which nearly all are.
         if !session.takes_messages() || session.has_output() {
             self.settle(id, now);
         }
-        if too_many > 0 { Err(Misuse::TooMuchTransmitted) } else { Ok(()) }
+        Ok(())
     }
 
     /// The session's socket takes no more. It is not named by [`Shard::poll_transmit`] until [`Shard::handle_writable`].
@@ -286,10 +279,10 @@ impl Shard {
             match item {
                 News::Subscribed(channel) => self.channel_subscribed(channel, now),
                 News::Run { channel, run } => {
-                    self.taken += run.bytes().len();
+                    self.taken += run.memory();
                     self.fan_out(channel, &run, now);
                 }
-                News::Missed { messages } => self.stats.missed += messages,
+                News::Missed { messages } => self.missed(messages),
                 News::Credit(bytes) => self.credit += i64::try_from(bytes).unwrap_or(i64::MAX),
                 News::Unsubscribed => self.channels.unsubscribed_all(),
             }
@@ -310,6 +303,7 @@ impl Shard {
             let id = SessionId { index, generation: session.generation };
             self.session_timeout(id, now);
         }
+        self.resume_paused(now);
     }
 
     // Commands.
@@ -329,41 +323,49 @@ impl Shard {
         now: Instant,
     ) -> Result<(), Misuse> {
         let now = self.at(now);
-        self.check_channel(&target.channel, target.frame)?;
         let session = get_mut(&mut self.sessions, id).ok_or(Misuse::NoSuchSession)?;
         let Stage::Deciding(deciding) = &mut session.stage else { return Err(Misuse::WrongState) };
-        if subprotocol.is_some_and(|one| deciding.subprotocols.iter().all(|other| other != one)) {
+        let switch = Some(deciding.upgrade.answer(subprotocol)?);
+        self.channels.check(&target.channel, target.frame, &self.settings.limits)?;
+        let leftover = std::mem::take(&mut deciding.leftover);
+        let deadline = now + self.settings.limits.confirm_time;
+        session.stage = Stage::Joining(Box::new(Joining { switch, target, leftover, deadline }));
+        self.join(id, now);
+        Ok(())
+    }
+
+    /// Answers [`Event::Request`] with a plain HTTP answer, for instance `Answer::text(401, "Who are you?")` or
+    /// [`Answer::for_error`]. The session's [`Closed`] will say [`Error::Forbidden`].
+    ///
+    /// # Errors
+    /// [`Misuse::WrongState`] if the session does not wait for an answer, [`Misuse::InvalidArgument`] for a status
+    /// that is not 200 to 599, [`Misuse::NoSuchSession`]; nothing changes.
+    pub fn refuse(&mut self, id: SessionId, answer: &Answer, now: Instant) -> Result<(), Misuse> {
+        let now = self.at(now);
+        let session = self.get(id).ok_or(Misuse::NoSuchSession)?;
+        let Stage::Deciding(_) = &session.stage else { return Err(Misuse::WrongState) };
+        if !(200..600).contains(&answer.status) {
             return Err(Misuse::InvalidArgument);
         }
-        let switch = Some(deciding.upgrade.answer(subprotocol)?);
-        let leftover = std::mem::take(&mut deciding.leftover);
-        self.join(id, switch, target, leftover, now);
+        self.answer(id, answer, Method::Get, Some(Error::Forbidden), now);
         Ok(())
     }
 
-    /// Answers [`Event::Request`] with an error's HTTP status.
+    /// Takes in a WebSocket whose 101 somebody else has sent; `leftover` is what was read behind the request. If its
+    /// channel is not confirmed in time it is closed with 1013.
     ///
     /// # Errors
-    /// [`Misuse::WrongState`] if the session does not wait for an answer, [`Misuse::NoSuchSession`].
-    pub fn refuse(&mut self, id: SessionId, error: Error, now: Instant) -> Result<(), Misuse> {
-        let now = self.at(now);
-        let session = get_mut(&mut self.sessions, id).ok_or(Misuse::NoSuchSession)?;
-        let Stage::Deciding(_) = &session.stage else { return Err(Misuse::WrongState) };
-        self.answer_error(id, error, now);
-        Ok(())
-    }
-
-    /// Takes in a WebSocket whose handshake somebody else made; `leftover` is what was read behind it.
-    ///
-    /// # Errors
-    /// [`Misuse::InvalidArgument`] if the channel's name is empty or too long, or the channel carries the other frame type.
+    /// [`Misuse::InvalidArgument`] if the channel's name is empty or too long, or the channel carries the other frame
+    /// type, [`Misuse::WrongState`] after [`Shard::shutdown`]; nothing changes.
     pub fn adopt(&mut self, target: Target, leftover: Vec<u8>, now: Instant) -> Result<SessionId, Misuse> {
         let now = self.at(now);
-        self.check_channel(&target.channel, target.frame)?;
+        if self.closing {
+            return Err(Misuse::WrongState);
+        }
+        self.channels.check(&target.channel, target.frame, &self.settings.limits)?;
         let deadline = now + self.settings.limits.confirm_time;
-        let joining = Joining { switch: None, target: target.clone(), leftover: Vec::new(), deadline };
-        let id = self.insert(Stage::Joining(Box::new(joining)));
-        self.join(id, None, target, leftover, now);
+        let id = self.insert(Stage::Joining(Box::new(Joining { switch: None, target, leftover, deadline })));
+        self.join(id, now);
         Ok(id)
     }
 
@@ -379,20 +381,6 @@ impl Shard {
         open.ws.close(code, reason, CloseWhen::AfterData, now)?;
         self.settle(id, now);
         Ok(())
-    }
-
-    /// Publishes a message in the embedder's own name.
-    ///
-    /// Nothing stops it at the end of the credit: an embedder that floods looks at [`Shard::has_credit`] first.
-    pub fn publish(&mut self, channel: &Bytes, payload: &[u8]) {
-        self.credit -= cost(channel, payload.len());
-        self.to_bus.publish(channel, payload);
-    }
-
-    /// Whether the bus takes publishes without exceeding its bound.
-    #[must_use]
-    pub const fn has_credit(&self) -> bool {
-        self.credit > 0
     }
 
     /// Ends all sessions: those that are open by a Close with 1001 behind what waits for them, others by 503. New
@@ -431,6 +419,7 @@ impl Shard {
                 return Some(id);
             }
         }
+        self.writable.shrink_to(KEPT);
         None
     }
 
@@ -441,14 +430,27 @@ impl Shard {
     }
 
     /// A session whose socket may be read again after [`Shard::handle_readable`] said no. Can change after
-    /// [`Shard::handle_bus`], [`Shard::accept`], [`Shard::refuse`], [`Shard::handle_timeout`].
+    /// every input and command. Ask [`Shard::handle_readable`] again for each one that is named: part of the credit is
+    /// kept for it until then.
     pub fn poll_readable(&mut self) -> Option<SessionId> {
-        self.readable.pop_front()
+        while let Some(id) = self.readable.pop_front() {
+            if self.get(id).is_some() {
+                return Some(id);
+            }
+        }
+        self.readable.shrink_to(KEPT);
+        None
     }
 
     /// What has happened. Can change after every input and command.
+    ///
+    /// Nothing bounds what is not polled.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        let event = self.events.pop_front();
+        if event.is_none() {
+            self.events.shrink_to(KEPT);
+        }
+        event
     }
 
     /// What the bus should hear. Can change after every input and command.
@@ -463,7 +465,8 @@ impl Shard {
         let unpolled = !self.events.is_empty()
             || !self.readable.is_empty()
             || !self.writable.is_empty()
-            || !self.to_bus.is_empty();
+            || !self.to_bus.is_empty()
+            || self.can_resume();
         if unpolled { Some(self.latest) } else { self.timers.next() }
     }
 
@@ -503,8 +506,4 @@ fn get_mut(sessions: &mut Slab<Session>, id: SessionId) -> Option<&mut Session> 
 fn id_of(index: usize, session: &Session) -> SessionId {
     // A shard has fewer than 2³² sessions: a process cannot have as many sockets.
     SessionId { index: index as u32, generation: session.generation }
-}
-
-fn cost(channel: &[u8], payload_len: usize) -> i64 {
-    i64::try_from(exchange::publish_cost(channel, payload_len)).unwrap_or(i64::MAX)
 }
