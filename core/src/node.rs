@@ -1,4 +1,5 @@
-//! A whole instance on one thread: one [`Shard`] and one [`Bus`], wired together.
+//! A whole instance on one thread: one [`Shard`] and one [`Bus`], wired together. The [crate's page](crate) has an
+//! example.
 
 use std::sync::Arc;
 
@@ -8,7 +9,8 @@ use crate::redis::RedisUrl;
 use crate::shard::Shard;
 use crate::time::Instant;
 
-/// One shard and one bus. Give inputs to either, then call [`Node::exchange`], then drain the outputs of both.
+/// One shard and one bus. Give inputs to either, then call [`Node::exchange`] or [`Node::handle_timeout`], then drain the
+/// outputs of both but for `poll_bus` and `poll_shard`, which are the node's own.
 #[derive(Debug)]
 pub struct Node {
     /// Sessions and fan-out.
@@ -18,7 +20,8 @@ pub struct Node {
 }
 
 impl Node {
-    /// An instance of one worker; with `redis` one of many that share it. All that is random comes from `seed`.
+    /// An instance of one worker, whatever `settings.workers` says; with `redis` one of many that share it. All that is
+    /// random comes from `seed`.
     #[must_use]
     pub fn new(mut settings: Settings, redis: Option<RedisUrl>, seed: u64, now: Instant) -> Self {
         settings.workers = 1;
@@ -30,7 +33,7 @@ impl Node {
         Self { shard: Shard::new(Arc::new(settings), rng.u64(..), now), bus }
     }
 
-    /// Carries wishes and news between the two until neither has any.
+    /// Carries wishes and news between the two until neither has any. Due after any input or command.
     pub fn exchange(&mut self, now: Instant) {
         loop {
             if let Some(wishes) = self.shard.poll_bus() {
@@ -44,7 +47,8 @@ impl Node {
         }
     }
 
-    /// Time has come to `now`, for both; what they have to say to each other is exchanged.
+    /// Time has come to `now`, for both; what they have to say to each other is exchanged. Too early or too often does no
+    /// harm. Without Redis, this is also the turn that delivers what was published, 64 KiB at a time.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.exchange(now);
         self.bus.handle_timeout(now);

@@ -7,8 +7,17 @@
 //! Publishes wait in a queue bounded by [`Limits::publish_bytes`]. Each worker has its share of that as credit and
 //! stops reading the sessions that publish when it is used up; what leaves the queue comes back as credit.
 //!
-//! With Redis, the bus is driven like a socket's session, for two sockets: see [`Link`], reached by
-//! [`Bus::handle_read`] and the other methods that name a [`Lane`].
+//! Without Redis, [`Bus::handle_timeout`] delivers what was published, 64 KiB a turn, and is due at once while anything
+//! waits: sessions are written to in between.
+//!
+//! With Redis, the bus is driven like a session's socket, for two sockets, one for each [`Lane`]: do what
+//! [`Bus::poll_action`] says, tell it by [`Bus::handle_connected`] or [`Bus::handle_dial_failed`] what became of a dial,
+//! hand it what was read ([`Bus::handle_read`], at most 64 KiB at a time) and write what [`Bus::poll_transmit`] and
+//! [`Bus::transmit`] give. [`Link`] says what it makes of that. Nothing but Redis's Pub/Sub is used
+//! (<https://redis.io/docs/latest/develop/pubsub/>).
+//!
+//! A worker that does not take its news in is owed at most [`Limits::mailbox_bytes`]; what comes beyond that is dropped
+//! for that worker alone, and told. A channel has one frame type in all workers.
 
 mod channels;
 mod local;
@@ -140,7 +149,7 @@ impl Bus {
 
     // Inputs.
 
-    /// A worker's wishes.
+    /// A worker's wishes, in the order in which its shard gave them.
     ///
     /// # Errors
     /// [`Misuse::InvalidArgument`] if the bus was made for fewer workers; nothing changes.
@@ -174,7 +183,7 @@ impl Bus {
         Ok(())
     }
 
-    /// Time has come to `now`.
+    /// Time has come to `now`. Too early or too often does no harm.
     pub fn handle_timeout(&mut self, now: Instant) {
         let now = self.at(now);
         while let Some(name) = self.channels.pop_lingered(now) {
@@ -243,7 +252,8 @@ impl Bus {
 
     // Commands.
 
-    /// Lets what was accepted leave; no publishes are expected after this. [`Bus::is_closed`] tells when it has.
+    /// Lets what was accepted leave; no publishes are expected after this. [`Bus::is_closed`] tells when it has, or when
+    /// nothing more can; [`Stats::unsent`] is then what was lost.
     pub fn close(&mut self, now: Instant) {
         self.with_link(now, Link::close);
     }
@@ -255,7 +265,7 @@ impl Bus {
         self.workers.poll()
     }
 
-    /// What has happened. Can change after every input.
+    /// What has happened. Can change after every input. Nothing bounds what is not polled.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }

@@ -12,15 +12,48 @@
 //! ```
 //!
 //! **Reading.** When a socket is readable, ask [`Shard::handle_readable`]; if it says yes, read once and hand the bytes
-//! to [`Shard::handle_read`]. If it says no, leave the socket alone until [`Shard::poll_readable`] names the session.
+//! to [`Shard::handle_read`]. If it says no, leave the socket alone until [`Shard::poll_readable`] names the session, then
+//! ask again. How much one read holds is yours to choose, and is what bounds are exceeded by at most: 16 KiB is good.
 //!
 //! **Writing.** [`Shard::poll_transmit`] names each session that has new output, once. Write what
 //! [`Shard::transmit`] lends and say how much left by [`Shard::transmitted`], after which the session is named again if
 //! there is more. If the socket takes no more, say [`Shard::blocked`], and [`Shard::handle_writable`] when it does
-//! again. Between `transmit` and its `transmitted` no other input may be given for that session.
+//! again. Between `transmit` and
+//! its `transmitted` nothing else may be called that changes the shard: what is lent is what would leave at that moment.
 //!
 //! **Time.** Call [`Shard::handle_timeout`] at [`Shard::poll_timeout`] or as soon after as the runtime can. An
-//! earlier `now` than the latest seen counts as the latest seen.
+//! earlier `now` than the latest seen counts as the latest seen. A deadline that has moved away is still reported
+//! once; the call is a no-op then.
+//!
+//! **The bus.** Hand every [`ToBus`] of [`Shard::poll_bus`] to [`Bus::handle_shard`](crate::bus::Bus::handle_shard) and
+//! every [`ToShard`] of [`Bus::poll_shard`](crate::bus::Bus::poll_shard) to its worker's [`Shard::handle_bus`], in order.
+//!
+//! # The life of a session
+//!
+//! | stage | leaves it by | on its deadline |
+//! | --- | --- | --- |
+//! | reads the request head (RFC 9112) | a complete head | 408, or nothing if nothing came; [`head_time`] |
+//! | waits for the embedder, with [`Settings::ask`] | [`Shard::accept`], [`Shard::refuse`] | 503; the same deadline |
+//! | waits for its channel's subscription | the bus's confirmation: 101 and [`Event::Opened`] | 503; [`confirm_time`] |
+//! | open (RFC 6455) | a Close of either side, an error | a ping, then the end; [`ping_time`], [`pong_time`] |
+//! | open, waits for credit to publish | credit | Close 1013; [`pause_time`] |
+//! | closing, or a plain answer leaves | the peer's end | the end; [`close_time`] |
+//!
+//! [`Event::Closed`] is the last that is heard of a session, whichever way it ends.
+//!
+//! # Memory
+//!
+//! An open session that keeps up takes less than 300 bytes here, and shares its channel's name. Beyond that a shard
+//! holds, of the [`Limits`](crate::limits::Limits) that an instance's workers share in equal parts: unfinished messages,
+//! runs that some session has yet to take, and what one read published and [`Shard::poll_bus`] has not fetched. A run
+//! counts once, by what it takes in memory. Events that are not polled are not bounded.
+//!
+//! [`head_time`]: crate::limits::Limits::head_time
+//! [`confirm_time`]: crate::limits::Limits::confirm_time
+//! [`ping_time`]: crate::limits::Limits::ping_time
+//! [`pong_time`]: crate::limits::Limits::pong_time
+//! [`pause_time`]: crate::limits::Limits::pause_time
+//! [`close_time`]: crate::limits::Limits::close_time
 
 mod channels;
 mod credit;
@@ -178,7 +211,8 @@ impl Shard {
 
     // Inputs.
 
-    /// A client's connection was accepted. `peer` is its address, for the origin policy and the embedder.
+    /// A client's connection was accepted. `peer` is its address, for the origin policy and the embedder. It has
+    /// [`Limits::head_time`](crate::limits::Limits::head_time) for its request.
     pub fn handle_connection(&mut self, peer: Option<IpAddr>, now: Instant) -> SessionId {
         let now = self.at(now);
         let deadline = now + self.settings.limits.head_time;
@@ -188,6 +222,8 @@ impl Shard {
     }
 
     /// `input` was read from the session's socket. It is unmasked in place; nothing of it is kept but an unfinished tail.
+    ///
+    /// All of it is taken, whatever [`Shard::handle_readable`] said before, and for a session that is gone nothing.
     pub fn handle_read(&mut self, id: SessionId, input: &mut [u8], now: Instant) {
         let now = self.at(now);
         let limit = self.settings.limits.head_bytes;
@@ -209,7 +245,7 @@ impl Shard {
         }
     }
 
-    /// The session's peer has ended its side of the stream.
+    /// The session's peer has ended its side of the stream. An answer or a Close that is on its way still leaves.
     pub fn handle_eof(&mut self, id: SessionId, now: Instant) {
         let now = self.at(now);
         let Some(session) = self.get_mut(id) else { return };
@@ -272,7 +308,7 @@ impl Shard {
         }
     }
 
-    /// The bus's news.
+    /// The bus's news, in the order in which the bus gave them.
     pub fn handle_bus(&mut self, news: ToShard, now: Instant) {
         let now = self.at(now);
         for item in news.news {
@@ -294,7 +330,7 @@ impl Shard {
         self.resume_paused(now);
     }
 
-    /// Time has come to `now`.
+    /// Time has come to `now`. Too early or too often does no harm.
     pub fn handle_timeout(&mut self, now: Instant) {
         let now = self.at(now);
         while let Some(index) = self.timers.pop_due(now) {
@@ -453,7 +489,7 @@ impl Shard {
         event
     }
 
-    /// What the bus should hear. Can change after every input and command.
+    /// What the bus should hear: everything since the last call. Can change after every input and command.
     pub fn poll_bus(&mut self) -> Option<ToBus> {
         if self.to_bus.is_empty() { None } else { Some(std::mem::take(&mut self.to_bus)) }
     }
@@ -478,7 +514,7 @@ impl Shard {
         self.sessions.is_empty()
     }
 
-    /// Counts since the start.
+    /// Counts since the start, and what is there now.
     #[must_use]
     pub fn stats(&self) -> Stats {
         Stats { sessions: self.sessions.len(), ..self.stats }
