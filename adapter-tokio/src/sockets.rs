@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 /// One read of a client takes at most so much, so that a flood delays others by no more than this.
 const READ_BYTES: usize = 16 << 10;
 /// Slices of one write.
-const SLICES: usize = 16;
+const SLICES: usize = 8;
 
 /// One client's socket. There is no task and no buffer behind it: its waker puts it on the worker's ready list.
 #[derive(Debug)]
@@ -122,31 +122,28 @@ impl Sockets {
         }
     }
 
-    /// Writes what the shard has for a socket, as far as that takes it.
+    /// Writes once what the shard has for a socket; it is named again if there is more.
     pub(crate) fn write(&mut self, id: SessionId, shard: &mut Shard, now: Instant) {
         let Some(socket) = self.get(id) else { return };
-        loop {
-            let mut slices = [IoSlice::new(&[]); SLICES];
-            let result = match shard.transmit(id, &mut slices) {
-                0 => return,
-                1 => socket.stream.try_write(&slices[0]),
-                n => socket.stream.try_write_vectored(&slices[..n]),
-            };
-            match result {
-                Ok(written) => {
-                    // Misuse is impossible: no more can be written than was lent.
-                    let _ = shard.transmitted(id, written, now);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    shard.blocked(id);
-                    socket.blocked = true;
-                    if socket.stream.poll_write_ready(&mut Context::from_waker(&socket.waker)).is_ready() {
-                        socket.waker.wake_by_ref();
-                    }
-                    return;
-                }
-                Err(_) => return shard.handle_reset(id),
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        let result = match shard.transmit(id, &mut slices) {
+            0 => return,
+            1 => socket.stream.try_write(&slices[0]),
+            n => socket.stream.try_write_vectored(&slices[..n]),
+        };
+        match result {
+            Ok(written) => {
+                // Misuse is impossible: no more can be written than was lent.
+                let _ = shard.transmitted(id, written, now);
             }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                shard.blocked(id);
+                socket.blocked = true;
+                if socket.stream.poll_write_ready(&mut Context::from_waker(&socket.waker)).is_ready() {
+                    socket.waker.wake_by_ref();
+                }
+            }
+            Err(_) => shard.handle_reset(id),
         }
     }
 

@@ -16,8 +16,9 @@
 //! ask again. How much one read holds is yours to choose, and is what bounds are exceeded by at most: 16 KiB is good.
 //!
 //! **Writing.** [`Shard::poll_transmit`] names each session that has new output, once. Write what
-//! [`Shard::transmit`] lends and say how much left by [`Shard::transmitted`], until nothing is lent or the socket takes
-//! no more; then say [`Shard::blocked`], and [`Shard::handle_writable`] when it does again. Between `transmit` and
+//! [`Shard::transmit`] lends and say how much left by [`Shard::transmitted`], after which the session is named again if
+//! there is more. If the socket takes no more, say [`Shard::blocked`], and [`Shard::handle_writable`] when it does
+//! again. Between `transmit` and
 //! its `transmitted` nothing else may be called that changes the shard: what is lent is what would leave at that moment.
 //!
 //! **Time.** Call [`Shard::handle_timeout`] at [`Shard::poll_timeout`] or as soon after as the runtime can. An
@@ -168,6 +169,8 @@ pub struct Shard {
     /// Sessions without credit, longest waiting first; among them some that are gone.
     paused: VecDeque<SessionId>,
     to_bus: ToBus,
+    /// Bytes of runs taken out of the mailbox that the bus was not told of.
+    taken: usize,
     writable: VecDeque<SessionId>,
     readable: VecDeque<SessionId>,
     events: VecDeque<Event>,
@@ -195,6 +198,7 @@ impl Shard {
             promised: 0,
             paused: VecDeque::new(),
             to_bus: ToBus::default(),
+            taken: 0,
             writable: VecDeque::new(),
             readable: VecDeque::new(),
             events: VecDeque::new(),
@@ -282,7 +286,10 @@ impl Shard {
         let now = self.at(now);
         let session = get_mut(&mut self.sessions, id).ok_or(Misuse::NoSuchSession)?;
         session.sent(&mut self.runs, n, now)?;
-        self.settle(id, now);
+        // Nothing follows from a write to a session that is open and up to date, which nearly all are.
+        if !session.takes_messages() || session.has_output() {
+            self.settle(id, now);
+        }
         Ok(())
     }
 
@@ -308,13 +315,17 @@ impl Shard {
             match item {
                 News::Subscribed(channel) => self.channel_subscribed(channel, now),
                 News::Run { channel, run } => {
-                    self.to_bus.wishes.push(Wish::Taken { bytes: run.memory() });
+                    self.taken += run.memory();
                     self.fan_out(channel, &run, now);
                 }
                 News::Missed { messages } => self.missed(messages),
                 News::Credit(bytes) => self.credit += i64::try_from(bytes).unwrap_or(i64::MAX),
                 News::Unsubscribed => self.channels.unsubscribed_all(),
             }
+        }
+        // Said now and then: each time may wake the bus's thread.
+        if self.taken > self.settings.limits.mailbox_bytes / 4 {
+            self.to_bus.wishes.push(Wish::Taken { bytes: std::mem::take(&mut self.taken) });
         }
         self.resume_paused(now);
     }

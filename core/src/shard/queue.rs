@@ -117,7 +117,7 @@ impl Queue {
 
     /// Bytes of a frame of which a part has left already. Nothing may stand between the two.
     pub(super) fn begun<'a>(&self, runs: &'a Runs) -> &'a [u8] {
-        let Some(entry) = &self.first else { return &[] };
+        let Some(entry) = self.first.as_ref().filter(|entry| entry.at > 0) else { return &[] };
         let (run, at) = (runs.get(entry), entry.at as usize);
         &run.bytes()[at..run.boundary(at)]
     }

@@ -197,6 +197,9 @@ impl Session {
 
     /// Lends what may leave now, in order: an answer, the rest of a begun frame, control frames, data.
     pub(super) fn slices<'a>(&'a self, runs: &'a Runs, out: &mut [IoSlice<'a>]) -> usize {
+        if self.lends_only_data() {
+            return self.queue.slices(runs, 0, out);
+        }
         let begun = self.queue.begun(runs);
         let answer = self.answer();
         let mut filled = 0;
@@ -207,6 +210,11 @@ impl Session {
             }
         }
         filled + self.queue.slices(runs, begun.len(), &mut out[filled..])
+    }
+
+    /// Nothing but data waits, which is nearly always so.
+    fn lends_only_data(&self) -> bool {
+        self.answer.is_none() && self.control().is_empty()
     }
 
     /// The first `n` bytes of what [`Session::slices`] lends have left.
