@@ -475,6 +475,12 @@ impl Shard {
         self.sessions.is_empty()
     }
 
+    /// What [`Shard::handle_readable`] would say, without telling the shard that anything waits.
+    #[must_use]
+    pub fn may_be_read(&self, id: SessionId) -> bool {
+        self.get(id).is_some_and(|session| session.may_be_read(self.credit))
+    }
+
     /// Counts since the start.
     #[must_use]
     pub fn stats(&self) -> Stats {
