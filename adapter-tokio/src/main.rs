@@ -10,9 +10,6 @@ const PROGRAM: Program = Program { name: env!("CARGO_BIN_NAME"), version: env!("
 
 fn main() -> ExitCode {
     program::main(&PROGRAM, env::args_os(), env::vars_os(), |config| {
-        // More descriptors are more clients; what the system does not give is met by resting from accepting.
-        let descriptors = rlimit::increase_nofile_limit(u64::MAX).unwrap_or_default();
-        tracing::debug!(descriptors, "limit of open files");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::System)?;
         let ready = |config: &_, addresses: &[_]| program::announce(&PROGRAM, config, addresses);
         runtime.block_on(fanfare_tokio::serve(config, ready))

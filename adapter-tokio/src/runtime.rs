@@ -102,12 +102,10 @@ impl Runtime for Tokio {
         Poll::Ready(Ok((Connection(stream), peer)))
     }
 
-    fn connect(host: String, port: u16) -> impl Future<Output = io::Result<Connection>> + Send + 'static {
-        async move {
-            let stream = TcpStream::connect((host, port)).await?;
-            stream.set_nodelay(true)?;
-            Ok(Connection(stream))
-        }
+    async fn connect(host: String, port: u16) -> io::Result<Connection> {
+        let stream = TcpStream::connect((host, port)).await?;
+        stream.set_nodelay(true)?;
+        Ok(Connection(stream))
     }
 
     fn detach(stream: Connection) -> io::Result<std::net::TcpStream> {

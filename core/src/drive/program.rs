@@ -9,7 +9,8 @@ use super::server::ServeError;
 use crate::config::cli::{self, Exit, Parsed, Program};
 use crate::config::{Config, Log, LogFormat};
 
-/// A binary's `main`: reads the settings as [`cli::parse`] does, starts the log on standard error and calls `serve`.
+/// A binary's `main`: reads the settings as [`cli::parse`] does, starts the log on standard error, raises the limit of open
+/// files and calls `serve`.
 ///
 /// The exit code is 0 after an orderly end, 2 for settings that make no sense, and else what [`ServeError::exit_code`]
 /// says; with each but 0 goes one line on standard error.
@@ -25,6 +26,9 @@ pub fn main(
                 complain(&warning);
             }
             start_log(config.log);
+            // More descriptors are more clients; what the system does not give is met by resting from accepting.
+            let descriptors = rlimit::increase_nofile_limit(u64::MAX).unwrap_or_default();
+            tracing::debug!(descriptors, "limit of open files");
             match serve(config) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
