@@ -28,8 +28,7 @@ use fanfare_core::{bus, redis::Lane};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 
-const PROGRAM: Program =
-    Program { name: "blocking", version: env!("CARGO_PKG_VERSION"), about: "A whole instance on one thread." };
+const PROGRAM: Program = Program { name: "blocking", version: env!("CARGO_PKG_VERSION") };
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let config = match cli::parse(&PROGRAM, env::args_os(), env::vars_os()) {
