@@ -143,7 +143,8 @@ impl Worker {
         };
         loop {
             if let Some(wishes) = self.shard.poll_bus() {
-                head.bus.handle_shard(self.id, wishes, now);
+                // Misuse is impossible: the bus is made for as many workers as there are.
+                let _ = head.bus.handle_shard(self.id, wishes, now);
             } else if let Some((worker, news)) = head.bus.poll_shard() {
                 if worker == self.id {
                     self.shard.handle_bus(news, now);
@@ -169,7 +170,7 @@ impl Worker {
                 },
                 Mail::Wishes(worker, wishes) => {
                     if let Some(head) = &mut self.head {
-                        head.bus.handle_shard(worker, wishes, now);
+                        let _ = head.bus.handle_shard(worker, wishes, now);
                     }
                 }
                 Mail::Shutdown(time) => {

@@ -7,6 +7,13 @@
 //! PORT=3000 REDIS_URL=redis://127.0.0.1 cargo run --release -p fanfare-core --features cli --example blocking
 //! ```
 
+#![allow(
+    clippy::disallowed_macros,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "what the core may not reach is what it is embedded in"
+)]
+
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind, IoSlice, Read, Write};

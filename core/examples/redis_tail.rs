@@ -7,6 +7,13 @@
 //! cargo run --release -p fanfare-core --example redis_tail redis://127.0.0.1 chat
 //! ```
 
+#![allow(
+    clippy::disallowed_macros,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "what the core may not reach is what it is embedded in"
+)]
+
 use std::error::Error;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind, IoSlice, Read, Write};

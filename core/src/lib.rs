@@ -1,4 +1,112 @@
 //! Fanfare's core: WebSocket sessions, Redis Pub/Sub and fan-out as one pure state machine.
+//!
+//! A client's WebSocket message becomes a publish on its channel; every instance that has sessions on that channel
+//! hands it to all of them. This crate decides everything about that and does no I/O: no socket, clock, thread or
+//! runtime is in it. Whoever embeds it moves bytes between it and sockets and tells it the time; `fanfare-tokio` is
+//! such an embedder, and a server ready to run.
+//!
+//! # Where to begin
+//!
+//! - [`node::Node`] is a whole instance on one thread, one [`shard::Shard`] and one [`bus::Bus`]: what most embedders
+//!   hold.
+//! - With several threads, hold a [`shard::Shard`] on each and one [`bus::Bus`] for all, and carry
+//!   [`exchange::ToBus`] and [`exchange::ToShard`] between them, each worker's in order.
+//! - [`config::Config`] has every setting, [`limits::Limits`] every bound, [`route::Routes`] maps paths to channels.
+//! - [`ws`], [`http`], [`resp`] and [`redis`] are the protocols by themselves, for other uses.
+//!
+//! # The contract
+//!
+//! 1. **Time and randomness come in.** Inputs take `now`, microseconds since an epoch of your choice, the same for all
+//!    workers ([`time::Instant`]); an earlier `now` counts as the latest seen. Seeds come in at the constructor. The
+//!    same inputs give the same outputs, byte for byte.
+//! 2. **There are four kinds of methods**: getters; inputs from the world (`handle_*`, and `transmitted` and `blocked`,
+//!    which say what became of a write); commands, what you want (`accept`, `publish`, `close`, …); outputs
+//!    (`poll_*`), to be drained until they give `None`. A call that the state does not allow returns
+//!    [`error::Misuse`] and changes nothing.
+//! 3. **Input memory is yours.** What was read is unmasked in place and not kept, but for an unfinished tail within the
+//!    limits. One scratch buffer serves all sessions of a thread; an idle session owns none.
+//! 4. **Output is lent, written, acknowledged.** `poll_transmit` names whoever has new output, once. `transmit` lends
+//!    slices for a vectored write and only looks; `transmitted` says how many bytes have left. If the socket takes no
+//!    more, say `blocked`, and `handle_writable` when it does. There is no write buffer behind a session.
+//! 5. **`poll_timeout` is when something must happen next**: the present only while an output has not been polled, so
+//!    that no wake-up is lost and no full socket makes you spin. Too early or too often calls of `handle_timeout` do no
+//!    harm; for want of a finer timer round the deadline up.
+//! 6. **A message is encoded once** and lent to every socket from the same memory ([`run::Run`]).
+//! 7. **Every bound is in [`limits::Limits`]**, and nothing is reserved on a length that a peer claims. Two things are
+//!    yours to bound: the number of connections, and the events that you do not poll.
+//! 8. **The first error of a connection ends it** and stays ([`error::Error`]); one table says what the peer is told.
+//!    `Closed` comes once for each session, and nothing comes for it afterwards.
+//!
+//! Below every bound, the data that a session gets does not depend on when you drain. Pings, pongs and Closes may
+//! overtake data that waits.
+//!
+//! # The loop
+//!
+//! ```text
+//! wait until a socket is readable or writable, or until node.poll_timeout()
+//!
+//! a connection accepted ─▶ handle_connection
+//! a socket readable     ─▶ if handle_readable says yes: read once ─▶ handle_read, handle_eof, handle_reset
+//! a socket writable     ─▶ handle_writable
+//! a dial done           ─▶ handle_connected, handle_dial_failed
+//! handle_timeout           in every turn: it also carries what shard and bus have to say to each other
+//!
+//! poll_action ─▶ Write: transmit, write ─▶ transmitted, blocked, handle_reset
+//!                Read: treat that socket as readable again
+//!                EndWrites: shutdown(SHUT_WR)   Close: close the socket   Dial: connect to Redis
+//! poll_event  ─▶ as you like
+//! ```
+//!
+//! Read each socket once a turn, and not more than a few dozen KiB: that keeps a flood from delaying others.
+//!
+//! # Example
+//!
+//! Two clients in one room, on memory instead of sockets:
+//!
+//! ```
+//! use std::io::IoSlice;
+//! use std::num::NonZero;
+//!
+//! use fanfare_core::config::Config;
+//! use fanfare_core::node::{Action, Node, SocketId};
+//! use fanfare_core::time::Instant;
+//!
+//! /// Everything that is to be written, as sockets would take it.
+//! fn written(node: &mut Node, now: Instant) -> Vec<(SocketId, Vec<u8>)> {
+//!     let mut all = Vec::new();
+//!     node.handle_timeout(now);
+//!     while let Some(action) = node.poll_action() {
+//!         let Action::Write(id) = action else { continue };
+//!         let mut slices = [IoSlice::new(&[]); 16];
+//!         let filled = node.transmit(id, &mut slices);
+//!         let bytes: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.iter().copied()).collect();
+//!         node.transmitted(id, bytes.len(), now).expect("no more than was lent");
+//!         all.push((id, bytes));
+//!     }
+//!     all
+//! }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let now = Instant::ZERO;
+//! let settings = Config::default().settings(NonZero::<usize>::MIN)?;
+//! let mut node = Node::new(settings, None, 42, now);
+//!
+//! let clients = [(); 2].map(|()| {
+//!     let id = node.handle_connection(None, now);
+//!     let mut read = *b"GET /chat/tea HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\
+//!         Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+//!     assert!(node.handle_readable(id, now));
+//!     node.handle_read(id, &mut read, now);
+//!     assert!(written(&mut node, now)[0].1.starts_with(b"HTTP/1.1 101 Switching Protocols\r\n"));
+//!     id
+//! });
+//!
+//! // A masked text frame comes from the first; its key is zero to keep it readable.
+//! node.handle_read(clients[0], &mut *b"\x81\x85\0\0\0\0hello".to_vec(), now);
+//! assert_eq!(written(&mut node, now), clients.map(|id| (id, b"\x81\x05hello".to_vec())), "both get it");
+//! # Ok(())
+//! # }
+//! ```
 #![forbid(unsafe_code)]
 
 pub mod bus;

@@ -16,7 +16,7 @@ mod publishes;
 mod replies;
 mod subscriptions;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod url;
 
 use core::time::Duration;

@@ -5,6 +5,6 @@ mod handshake;
 mod incidents;
 mod model;
 mod property;
-mod server;
+pub(crate) mod server;
 mod table;
 mod world;
