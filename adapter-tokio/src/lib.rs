@@ -1,7 +1,7 @@
 //! Fanfare on tokio: the core's sockets, timers and signals.
 //!
-//! [`serve`] is the whole server. [`Server`] is the same in pieces: [`Server::bind`], [`Server::addresses`],
-//! [`Server::run`] until its [`Stop`] says so.
+//! [`serve`] is the whole server. [`Server`] is the same in pieces: [`Server::start`], [`Server::addresses`],
+//! [`Server::stop`], [`Server::ended`].
 //!
 //! Each worker is one thread with a runtime and a shard of its own. The first one also has the listener and the bus.
 //! Nothing here knows WebSocket, HTTP or RESP: bytes go in, bytes come out, and the core says when to wake.

@@ -11,7 +11,7 @@
     clippy::disallowed_macros,
     clippy::disallowed_methods,
     clippy::disallowed_types,
-    reason = "what the core may not reach is what it is embedded in"
+    reason = "an embedder is the world that the core must not reach"
 )]
 
 use std::hash::{BuildHasher, RandomState};
