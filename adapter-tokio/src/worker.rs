@@ -1,5 +1,6 @@
 //! One worker: a thread's turn over its sockets, its shard and, on the first worker, the bus and the listener.
 
+use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -63,6 +64,8 @@ pub(crate) struct Worker {
     pub(crate) mailboxes: Arc<[Arc<Mailbox>]>,
     pub(crate) clock: Clock,
     sockets: Sockets,
+    /// Taken out of the mailbox and left for the next turns.
+    mail: VecDeque<Mail>,
     scratch: Vec<u8>,
     sleep: Pin<Box<Sleep>>,
     closing: bool,
@@ -85,6 +88,7 @@ impl Worker {
             mailboxes,
             clock,
             sockets: Sockets::default(),
+            mail: VecDeque::new(),
             scratch: vec![0; SCRATCH_BYTES],
             sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
             closing: false,
@@ -111,7 +115,7 @@ impl Worker {
             more |= head.lanes.read(&mut head.bus, &mut self.scratch, now, context);
         }
         self.exchange(now);
-        self.take_mail(now, context);
+        more |= self.take_mail(now, context);
         more |= self.accept(now, context);
         for id in self.sockets.take_ready() {
             self.sockets.turn(id, &mut self.shard, &mut self.scratch, now);
@@ -157,10 +161,19 @@ impl Worker {
         }
     }
 
-    fn take_mail(&mut self, now: Instant, context: &Context<'_>) {
-        for mail in self.mailboxes[self.id].take(context.waker()) {
+    /// Takes in mail, and of messages no more than one read from Redis brings: sessions write between two turns, and
+    /// only who then does not keep up is a slow reader. Says whether mail is left.
+    fn take_mail(&mut self, now: Instant, context: &Context<'_>) -> bool {
+        self.mail.extend(self.mailboxes[self.id].take(context.waker()));
+        let mut bytes = 0;
+        while bytes < SCRATCH_BYTES
+            && let Some(mail) = self.mail.pop_front()
+        {
             match mail {
-                Mail::News(news) => self.shard.handle_bus(news, now),
+                Mail::News(news) => {
+                    bytes += news.run_bytes();
+                    self.shard.handle_bus(news, now);
+                }
                 Mail::Socket(stream, peer) => match TcpStream::from_std(stream) {
                     Ok(stream) => self.sockets.insert(self.shard.handle_connection(Some(peer), now), stream),
                     Err(error) => {
@@ -191,6 +204,7 @@ impl Worker {
             }
         }
         self.exchange(now);
+        !self.mail.is_empty()
     }
 
     fn accept(&mut self, now: Instant, context: &mut Context<'_>) -> bool {
