@@ -64,6 +64,12 @@ impl Listener {
         Ok(Self { sockets, rests_until: None })
     }
 
+    /// Listens no longer: who connects now is refused at once and goes elsewhere.
+    pub(crate) fn close(&mut self) {
+        self.sockets.clear();
+        self.rests_until = None;
+    }
+
     /// Hands over the connections that wait, up to a bound. Says whether more may wait.
     pub(crate) fn accept(
         &mut self,

@@ -191,6 +191,7 @@ impl Worker {
                     self.shard.shutdown(now);
                     if let Some(head) = &mut self.head {
                         head.accepting = false;
+                        head.listener.close();
                         head.waits_for = Some(self.mailboxes.len());
                         head.ends_at = Some(now + time);
                     }
