@@ -2,9 +2,10 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsRawFd;
 use std::task::{Context, Poll};
 
-use fanfare_core::time::{Duration, Instant};
+use fanfare_core::time::{Duration, Instant, Seldom};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -12,14 +13,20 @@ use tokio::net::{TcpListener, TcpStream};
 const ACCEPTS: usize = 64;
 /// How many connections the kernel holds until they are accepted; it caps this at `net.core.somaxconn`.
 const BACKLOG: i32 = 4_096;
+/// Descriptors that clients leave to others: the connections to Redis, which may have to be made anew at any time, and
+/// the look-up of its name.
+const RESERVED: u64 = 16;
 /// How long accepting rests when there is no descriptor or memory for another connection.
 const REST: Duration = Duration::from_millis(500);
 
 /// Sockets that listen, one for each address of the host's name.
 pub(crate) struct Listener {
     sockets: Vec<TcpListener>,
+    /// The most connections that there are descriptors for.
+    most: usize,
     /// Out of descriptors until then, or until a connection is closed.
     rests_until: Option<Instant>,
+    said_resting: Seldom,
 }
 
 /// Binds `host` (every address of both families if there is none) at `port` (a free one if 0).
@@ -58,10 +65,15 @@ fn bind_address(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 }
 
 impl Listener {
-    /// Takes over sockets that listen already. Must be called inside the runtime that is to drive them.
+    /// Takes over sockets that listen already. Must be called inside the runtime that is to drive them, when the
+    /// process has all descriptors but those of connections.
     pub(crate) fn new(sockets: Vec<std::net::TcpListener>) -> io::Result<Self> {
+        let most = match sockets.first() {
+            Some(socket) => most_connections(socket)?,
+            None => 0,
+        };
         let sockets = sockets.into_iter().map(TcpListener::from_std).collect::<io::Result<_>>()?;
-        Ok(Self { sockets, rests_until: None })
+        Ok(Self { sockets, most, rests_until: None, said_resting: Seldom::default() })
     }
 
     /// Listens no longer: who connects now is refused at once and goes elsewhere.
@@ -70,9 +82,10 @@ impl Listener {
         self.rests_until = None;
     }
 
-    /// Hands over the connections that wait, up to a bound. Says whether more may wait.
+    /// Hands over the connections that wait, up to a bound, beside the `held` ones. Says whether more may wait.
     pub(crate) fn accept(
         &mut self,
+        mut held: usize,
         now: Instant,
         context: &mut Context<'_>,
         mut sink: impl FnMut(TcpStream, IpAddr),
@@ -86,18 +99,18 @@ impl Listener {
                 if turn == ACCEPTS {
                     return true;
                 }
+                if held >= self.most {
+                    return self.rest("too many connections for the limit of open files", now);
+                }
                 match socket.poll_accept(context) {
                     Poll::Pending => break,
                     Poll::Ready(Ok((stream, peer))) => {
+                        held += 1;
                         // Fails only if the peer is gone already, which its first read says.
                         let _ = stream.set_nodelay(true);
                         sink(stream, peer.ip().to_canonical());
                     }
-                    Poll::Ready(Err(error)) if is_exhausted(&error) => {
-                        tracing::warn!("accepting rests until a connection is closed: {error}");
-                        self.rests_until = Some(now + REST);
-                        return false;
-                    }
+                    Poll::Ready(Err(error)) if is_exhausted(&error) => return self.rest(&error.to_string(), now),
                     // The connection that was to be accepted is gone again.
                     Poll::Ready(Err(error)) => tracing::debug!("a connection ended before it was accepted: {error}"),
                 }
@@ -114,6 +127,23 @@ impl Listener {
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         self.rests_until
     }
+
+    /// Accepts nothing for a while.
+    fn rest(&mut self, reason: &str, now: Instant) -> bool {
+        if let Some(unsaid) = self.said_resting.say(now) {
+            tracing::warn!(unsaid, "accepting rests until a connection is closed: {reason}");
+        }
+        self.rests_until = Some(now + REST);
+        false
+    }
+}
+
+/// How many connections the limit of open files allows beside what is open now and what is reserved.
+fn most_connections(socket: &std::net::TcpListener) -> io::Result<usize> {
+    let (limit, _) = rlimit::Resource::NOFILE.get()?;
+    // A new descriptor is the lowest that is free: all below it are taken.
+    let taken = u64::try_from(socket.try_clone()?.as_raw_fd()).unwrap_or(0);
+    Ok(usize::try_from(limit.saturating_sub(taken + RESERVED)).unwrap_or(usize::MAX).max(1))
 }
 
 /// No descriptor or memory is left for another connection (EMFILE, ENFILE, ENOBUFS, ENOMEM).

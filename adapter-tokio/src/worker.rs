@@ -214,7 +214,8 @@ impl Worker {
             return false;
         }
         let (id, mailboxes, shard, sockets) = (self.id, &self.mailboxes, &mut self.shard, &mut self.sockets);
-        head.listener.accept(now, context, |stream, peer| {
+        let held = mailboxes.iter().map(|mailbox| mailbox.sessions.load(Ordering::Relaxed)).sum();
+        head.listener.accept(held, now, context, |stream, peer| {
             let worker = Mailbox::least_loaded(mailboxes);
             mailboxes[worker].sessions.fetch_add(1, Ordering::Relaxed);
             if worker == id {
