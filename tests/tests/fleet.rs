@@ -202,6 +202,33 @@ fn without_redis_the_clients_of_one_instance_hear_each_other() {
     }
 }
 
+#[test]
+fn a_burst_above_the_bound_of_a_queue_reaches_whoever_keeps_up() {
+    on_each_fleet(|redis, servers| {
+        let clients = five_clients(servers, "/chat");
+        let mut publisher = redis.connect().unwrap();
+        for server in servers {
+            server.freeze().unwrap();
+        }
+        let payload = |number: usize| format!("{number}:{}", "x".repeat(60_000));
+        for number in 0..40 {
+            publisher.publish("chat", payload(number).as_bytes()).unwrap();
+        }
+        for server in servers {
+            server.thaw().unwrap();
+        }
+        std::thread::scope(|scope| {
+            for mut client in clients {
+                scope.spawn(move || {
+                    for number in 0..40 {
+                        assert_eq!(client.text().unwrap(), payload(number));
+                    }
+                });
+            }
+        });
+    });
+}
+
 /// The next that these clients hear is what the first and the last of them say now.
 fn nothing_more_arrives(clients: &mut [Client]) {
     let last = clients.len() - 1;

@@ -10,6 +10,7 @@ use fanfare_tests::process::Ended;
 use fanfare_tests::raw::{Answer, Raw};
 use fanfare_tests::redis::Redis;
 use fanfare_tests::server::{self, Server};
+use fanfare_tests::wait_until;
 
 /// The one line on standard error of a server that refused to start.
 fn complaint(args: &[&str]) -> String {
@@ -204,6 +205,17 @@ fn what_was_accepted_leaves_before_the_end() {
         assert_eq!(foreign.message().unwrap(), number.to_string().as_bytes());
     }
     assert_eq!(server.wait(Duration::from_secs(15)).unwrap().code, Some(0));
+}
+
+#[test]
+fn once_asked_to_end_it_refuses_new_clients_at_once() {
+    let mut server = Server::start(&["--workers", "2"]).unwrap();
+    // A client that never answers the Close keeps the drain going.
+    let mut silent = Raw::upgrade(server.port(), "/chat").unwrap();
+    server.terminate().unwrap();
+    assert_eq!(silent.frame().unwrap().close_code(), Some(1001));
+    wait_until("the port to be closed", Duration::from_secs(2), || Raw::connect(server.port()).is_err()).unwrap();
+    assert!(server.wait(Duration::ZERO).is_err(), "it still waits for the client");
 }
 
 #[test]
