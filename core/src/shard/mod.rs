@@ -104,6 +104,11 @@ pub struct Stats {
     pub slow_readers: u64,
     /// Times that a session was paused for want of credit.
     pub pauses: u64,
+    /// Bytes of frames that wait for some session now, each counted once. Bounded by
+    /// [`Limits::all_queues_bytes`](crate::limits::Limits::all_queues_bytes).
+    pub queued_bytes: usize,
+    /// Bytes of unfinished messages now. Bounded by [`Limits::partial_bytes`](crate::limits::Limits::partial_bytes).
+    pub partial_bytes: usize,
 }
 
 /// One worker's sessions. See the [module](self) for how to drive it.
@@ -478,7 +483,15 @@ impl Shard {
     /// Counts since the start.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        Stats { sessions: self.sessions.len(), ..self.stats }
+        let (queued_bytes, partial_bytes) = (self.runs.bytes(), self.partial);
+        Stats { sessions: self.sessions.len(), queued_bytes, partial_bytes, ..self.stats }
+    }
+
+    /// Bytes of frames that wait for one session: its share of
+    /// [`Limits::queue_bytes`](crate::limits::Limits::queue_bytes).
+    #[must_use]
+    pub fn queued_bytes(&self, id: SessionId) -> usize {
+        self.get(id).map_or(0, |session| session.queue.bytes())
     }
 
     fn get(&self, id: SessionId) -> Option<&Session> {
