@@ -199,11 +199,9 @@ impl Session {
     /// The first `n` bytes of what [`Session::slices`] lends have left. Returns what was not lent.
     pub(super) fn sent(&mut self, runs: &mut Runs, mut n: usize, now: Instant) -> usize {
         if self.lends_only_data() {
-            n -= self.queue.sent(runs, n);
-            if let Stage::Open(open) = &mut self.stage {
-                open.ws.handle_progress(now);
-            }
-            return n;
+            let data = self.queue.sent(runs, n);
+            self.note_data(data, now);
+            return n - data;
         }
         if let Some(answer) = &mut self.answer {
             let left = n.min(answer.bytes.len() - answer.sent);
@@ -215,15 +213,28 @@ impl Session {
         }
         let begun = self.queue.begun(runs).len();
         let control = self.control().len();
-        n -= self.queue.sent(runs, n.min(begun));
+        let mut data = self.queue.sent(runs, n.min(begun));
+        n -= data;
         let left = n.min(control);
-        if let Stage::Open(open) = &mut self.stage {
-            open.ws.handle_progress(now);
-            if left > 0 && open.ws.control_sent(left, now).is_ok() {
-                n -= left;
-            }
+        if let Stage::Open(open) = &mut self.stage
+            && left > 0
+            && open.ws.control_sent(left, now).is_ok()
+        {
+            n -= left;
         }
-        n - self.queue.sent(runs, n)
+        let more = self.queue.sent(runs, n);
+        data += more;
+        self.note_data(data, now);
+        n - more
+    }
+
+    /// Data that leaves is a sign of life. Control frames are not: our own ping is among them.
+    fn note_data(&mut self, bytes: usize, now: Instant) {
+        if let Stage::Open(open) = &mut self.stage
+            && bytes > 0
+        {
+            open.ws.handle_progress(now);
+        }
     }
 
     /// Nothing more will be written.
