@@ -5,6 +5,8 @@ pub mod bus;
 pub mod config;
 pub mod error;
 pub mod exchange;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod http;
 pub mod limits;
 pub mod node;

@@ -18,6 +18,9 @@ mod subscriptions;
 #[cfg(test)]
 mod tests;
 pub mod url;
+#[cfg(any(test, feature = "fuzzing"))]
+#[cfg_attr(not(test), expect(dead_code, reason = "the fuzz targets need less of it than the tests"))]
+pub(crate) mod world;
 
 use core::time::Duration;
 

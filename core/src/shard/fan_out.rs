@@ -112,7 +112,7 @@ impl Shard {
             Stage::Head(head) if head.reader.is_empty() => self.remove(id, local(Some(Error::SlowHead))),
             Stage::Head(_) => self.answer_error(id, Error::SlowHead, now),
             Stage::Deciding(_) => self.answer_error(id, Error::Unavailable, now),
-            Stage::Joining(_) => self.not_confirmed(id, now),
+            Stage::Joining(_) => self.turn_away(id, Error::NotConfirmed, 1013, now),
             Stage::Answered { error, .. } => {
                 let error = *error;
                 self.remove(id, local(error));

@@ -143,20 +143,21 @@ impl Shard {
         self.read_frames(id, &mut leftover, now);
     }
 
-    /// The channel was not subscribed in time.
-    pub(super) fn not_confirmed(&mut self, id: SessionId, now: Instant) {
+    /// A session that waits for its channel is told that it waits in vain: by a plain answer, or by a Close with
+    /// `code` if its handshake was somebody else's, so that its peer speaks WebSocket already.
+    pub(super) fn turn_away(&mut self, id: SessionId, error: Error, code: u16, now: Instant) {
         let adopted = self
             .get(id)
             .is_some_and(|session| matches!(&session.stage, Stage::Joining(joining) if joining.switch.is_none()));
         if !adopted {
-            return self.answer_error(id, Error::NotConfirmed, now);
+            return self.answer_error(id, error, now);
         }
         self.open(id, now);
         if let Some(session) = get_mut(&mut self.sessions, id)
             && let Stage::Open(open) = &mut session.stage
         {
             // Refused only if the session is closing for another reason already.
-            let _ = open.ws.close(1013, Error::NotConfirmed.text(), CloseWhen::Now, now);
+            let _ = open.ws.close(code, error.text(), CloseWhen::Now, now);
             self.settle(id, now);
         }
     }

@@ -211,7 +211,7 @@ impl Shard {
             Stage::Joining(joining) if joining.leftover.len() + input.len() <= limit => {
                 joining.leftover.extend_from_slice(input);
             }
-            Stage::Deciding(_) | Stage::Joining(_) => self.answer_error(id, Error::LongHead, now),
+            Stage::Deciding(_) | Stage::Joining(_) => self.turn_away(id, Error::LongHead, 1009, now),
             Stage::Answered { .. } => {}
         }
     }
@@ -252,16 +252,16 @@ impl Shard {
     /// The first `n` bytes that [`Shard::transmit`] lent have left.
     ///
     /// # Errors
-    /// [`Misuse::TooMuchTransmitted`] if so many were not lent, [`Misuse::NoSuchSession`].
+    /// [`Misuse::TooMuchTransmitted`] if so many were not lent, [`Misuse::NoSuchSession`]; nothing changes.
     pub fn transmitted(&mut self, id: SessionId, n: usize, now: Instant) -> Result<(), Misuse> {
         let now = self.at(now);
         let session = get_mut(&mut self.sessions, id).ok_or(Misuse::NoSuchSession)?;
-        let too_many = session.sent(&mut self.runs, n, now);
+        session.sent(&mut self.runs, n, now)?;
         // Nothing follows from a write to a session that is open and up to date, which nearly all are.
         if !session.takes_messages() || session.has_output() {
             self.settle(id, now);
         }
-        if too_many > 0 { Err(Misuse::TooMuchTransmitted) } else { Ok(()) }
+        Ok(())
     }
 
     /// The session's socket takes no more. It is not named by [`Shard::poll_transmit`] until [`Shard::handle_writable`].
@@ -413,7 +413,7 @@ impl Shard {
                     self.remove(id, Closed { by: Side::Local, code: None, error: None });
                 }
                 Stage::Head(_) | Stage::Deciding(_) | Stage::Joining(_) => {
-                    self.answer_error(id, Error::Unavailable, now);
+                    self.turn_away(id, Error::Unavailable, 1001, now);
                 }
                 Stage::Answered { .. } => {}
             }

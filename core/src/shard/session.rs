@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use bytes::Bytes;
 
 use super::queue::{Queue, Runs};
-use crate::error::{Closed, Error, Side};
+use crate::error::{Closed, Error, Misuse, Side};
 use crate::http::{Request, RequestReader, Upgrade};
 use crate::limits::Limits;
 use crate::route::Target;
@@ -196,14 +196,17 @@ impl Session {
         self.answer.is_none() && self.control().is_empty()
     }
 
-    /// The first `n` bytes of what [`Session::slices`] lends have left. Returns what was not lent.
-    pub(super) fn sent(&mut self, runs: &mut Runs, mut n: usize, now: Instant) -> usize {
+    /// The first `n` bytes of what [`Session::slices`] lends have left.
+    pub(super) fn sent(&mut self, runs: &mut Runs, mut n: usize, now: Instant) -> Result<(), Misuse> {
+        if n > self.lent_bytes() {
+            return Err(Misuse::TooMuchTransmitted);
+        }
         if self.lends_only_data() {
-            n -= self.queue.sent(runs, n);
+            self.queue.sent(runs, n);
             if let Stage::Open(open) = &mut self.stage {
                 open.ws.handle_progress(now);
             }
-            return n;
+            return Ok(());
         }
         if let Some(answer) = &mut self.answer {
             let left = n.min(answer.bytes.len() - answer.sent);
@@ -219,11 +222,17 @@ impl Session {
         let left = n.min(control);
         if let Stage::Open(open) = &mut self.stage {
             open.ws.handle_progress(now);
-            if left > 0 && open.ws.control_sent(left, now).is_ok() {
-                n -= left;
+            if left > 0 {
+                open.ws.control_sent(left, now)?;
             }
         }
-        n - self.queue.sent(runs, n)
+        self.queue.sent(runs, n - left);
+        Ok(())
+    }
+
+    fn lent_bytes(&self) -> usize {
+        let answer = self.answer.as_ref().map_or(0, |answer| answer.bytes.len() - answer.sent);
+        answer + self.control().len() + self.queue.bytes()
     }
 
     /// Nothing more will be written.

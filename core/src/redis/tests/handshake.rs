@@ -1,4 +1,4 @@
-use super::world::{World, at, ms, url};
+use crate::redis::world::{World, at, ms, url};
 use crate::limits::Limits;
 use crate::redis::{Lane, LinkErrorKind, LinkEvent, RedisUrl};
 

@@ -1,6 +1,6 @@
 //! Every state of a lane and every input.
 
-use super::world::{World, ms};
+use crate::redis::world::{World, ms};
 use crate::redis::connection::State;
 use crate::redis::{Action, Lane};
 

@@ -7,43 +7,43 @@ use redis_protocol::resp2::{decode::decode, types::OwnedFrame};
 use crate::redis::Lane;
 
 #[derive(Default)]
-pub(super) struct Server {
+pub(crate) struct Server {
     /// The error that answers HELLO.
-    pub(super) refuses_hello: Option<&'static str>,
-    pub(super) refuses_names: bool,
+    pub(crate) refuses_hello: Option<&'static str>,
+    pub(crate) refuses_names: bool,
     /// User and password.
-    pub(super) login: Option<(&'static str, &'static str)>,
+    pub(crate) login: Option<(&'static str, &'static str)>,
     /// The error that answers PING, as while loading.
-    pub(super) not_ready: Option<&'static str>,
+    pub(crate) not_ready: Option<&'static str>,
     /// Channels that nobody may subscribe to or publish to.
-    pub(super) denied: BTreeSet<Vec<u8>>,
+    pub(crate) denied: BTreeSet<Vec<u8>>,
     /// Takes everything and answers nothing.
-    pub(super) swallows: bool,
+    pub(crate) swallows: bool,
     /// Carries commands out, but answers nothing.
-    pub(super) is_mute: bool,
-    pub(super) published: Vec<(Vec<u8>, Vec<u8>)>,
-    pub(super) clients: BTreeMap<Lane, Client>,
+    pub(crate) is_mute: bool,
+    pub(crate) published: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(crate) clients: BTreeMap<Lane, Client>,
     /// Every command word that came, per connection in turn.
-    pub(super) log: Vec<(Lane, String)>,
+    pub(crate) log: Vec<(Lane, String)>,
 }
 
 #[derive(Default)]
-pub(super) struct Client {
+pub(crate) struct Client {
     resp3: bool,
     is_logged_in: bool,
     database: u32,
-    pub(super) channels: BTreeSet<Vec<u8>>,
+    pub(crate) channels: BTreeSet<Vec<u8>>,
     input: Vec<u8>,
-    pub(super) output: Vec<u8>,
+    pub(crate) output: Vec<u8>,
 }
 
 impl Server {
-    pub(super) fn accept(&mut self, lane: Lane) {
+    pub(crate) fn accept(&mut self, lane: Lane) {
         let old = self.clients.insert(lane, Client::default());
         assert!(old.is_none(), "the old connection is closed before a new one is made");
     }
 
-    pub(super) fn read(&mut self, lane: Lane, bytes: &[u8]) {
+    pub(crate) fn read(&mut self, lane: Lane, bytes: &[u8]) {
         if self.swallows {
             return;
         }
@@ -70,9 +70,8 @@ impl Server {
         }
     }
 
-    /// Another client's PUBLISH.
-    pub(super) fn publish(&mut self, channel: &[u8], payload: &[u8]) -> usize {
-        self.published.push((channel.to_vec(), payload.to_vec()));
+    /// Another client's PUBLISH; returns the number of receivers.
+    pub(crate) fn deliver(&mut self, channel: &[u8], payload: &[u8]) -> usize {
         let mut receivers = 0;
         for client in self.clients.values_mut().filter(|client| client.channels.contains(channel)) {
             receivers += 1;
@@ -133,7 +132,9 @@ impl Server {
             "PUBLISH" if self.denied.contains(&words[1]) => b"-NOPERM No permissions to access a channel\r\n".into(),
             "PUBLISH" => {
                 let (channel, payload) = (words[1].clone(), words[2].clone());
-                format!(":{}\r\n", self.publish(&channel, &payload)).into()
+                let receivers = self.deliver(&channel, &payload);
+                self.published.push((channel, payload));
+                format!(":{receivers}\r\n").into()
             }
             "SUBSCRIBE" if words[1..].iter().any(|channel| self.denied.contains(channel)) => {
                 b"-NOPERM No permissions to access a channel\r\n".into()
