@@ -35,7 +35,7 @@ pub(crate) enum Wish {
         name: Bytes,
         len: usize,
     },
-    /// So many bytes of runs were taken out of this worker's mailbox.
+    /// Runs that take so many bytes of memory were taken out of this worker's mailbox.
     Taken {
         bytes: usize,
     },

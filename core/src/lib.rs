@@ -1,8 +1,123 @@
 //! Fanfare's core: WebSocket sessions, Redis Pub/Sub and fan-out as one pure state machine.
+//!
+//! A client's WebSocket message becomes a publish on its channel; every instance that has sessions on that channel
+//! hands it to all of them. This crate decides everything about that and does no I/O: no socket, clock, thread or
+//! runtime is in it. Whoever embeds it moves bytes between it and sockets and tells it the time; `fanfare-tokio` is
+//! such an embedder, and a server ready to run.
+//!
+//! # Where to begin
+//!
+//! - [`node::Node`] is a whole instance on one thread, one [`shard::Shard`] and one [`bus::Bus`]: what most embedders
+//!   hold.
+//! - With several threads, hold a [`shard::Shard`] on each and one [`bus::Bus`] for all, and carry
+//!   [`exchange::ToBus`] and [`exchange::ToShard`] between them, each worker's in order.
+//! - [`config::Config`] has every setting, [`limits::Limits`] every bound, [`route::Routes`] maps paths to channels.
+//! - [`ws`], [`http`], [`resp`] and [`redis`] are the protocols by themselves, for other uses.
+//!
+//! # The contract
+//!
+//! 1. **Time and randomness come in.** Inputs take `now`, microseconds since an epoch of your choice, the same for all
+//!    workers ([`time::Instant`]); an earlier `now` counts as the latest seen. Seeds come in at the constructor. The
+//!    same inputs give the same outputs, byte for byte.
+//! 2. **There are four kinds of methods**: getters; inputs from the world (`handle_*`, and `transmitted` and `blocked`,
+//!    which say what became of a write); commands, what you want (`accept`, `publish`, `close`, …); outputs
+//!    (`poll_*`), to be drained until they give `None`. A call that the state does not allow returns
+//!    [`error::Misuse`] and changes nothing.
+//! 3. **Input memory is yours.** What was read is unmasked in place and not kept, but for an unfinished tail within the
+//!    limits. One scratch buffer serves all sessions of a thread; an idle session owns none.
+//! 4. **Output is lent, written, acknowledged.** `poll_transmit` names whoever has new output, once. `transmit` lends
+//!    slices for a vectored write and only looks; `transmitted` says how many bytes have left. If the socket takes no
+//!    more, say `blocked`, and `handle_writable` when it does. There is no write buffer behind a session.
+//! 5. **`poll_timeout` is when something must happen next**: the present only while an output has not been polled, so
+//!    that no wake-up is lost and no full socket makes you spin. Too early or too often calls of `handle_timeout` do no
+//!    harm; for want of a finer timer round the deadline up.
+//! 6. **A message is encoded once** and lent to every socket from the same memory ([`run::Run`]).
+//! 7. **Every bound is in [`limits::Limits`]**, and nothing is reserved on a length that a peer claims. Two things are
+//!    yours to bound: the number of connections, and the events that you do not poll.
+//! 8. **The first error of a connection ends it** and stays ([`error::Error`]); one table says what the peer is told.
+//!    `Closed` comes once for each session, and nothing comes for it afterwards.
+//!
+//! Below every bound, the data that a session gets does not depend on when you drain. Pings, pongs and Closes may
+//! overtake data that waits.
+//!
+//! # The loop
+//!
+//! ```text
+//! wait until a socket is readable or writable, or until node.poll_timeout()
+//!
+//! Redis connected, readable, writable, gone ─▶ bus.handle_connected, handle_read, handle_writable, handle_closed
+//! a connection accepted                     ─▶ shard.handle_connection
+//! a socket readable ─▶ if shard.handle_readable says yes: read once ─▶ shard.handle_read, handle_eof, handle_reset
+//! a socket writable                         ─▶ shard.handle_writable
+//! node.handle_timeout                          carries what shard and bus have to say to each other, too
+//!
+//! bus.poll_action    ─▶ dial, hang up
+//! shard.poll_transmit, bus.poll_transmit ─▶ transmit, write, transmitted or blocked
+//! shard.poll_event, bus.poll_event       ─▶ EndWrites: shutdown(SHUT_WR); Closed: close the socket; …
+//! shard.poll_readable                    ─▶ treat that socket as readable again
+//! ```
+//!
+//! Read each socket once a turn, and not more than a few dozen KiB: that keeps a flood from delaying others.
+//!
+//! # Example
+//!
+//! Two clients in one room, on memory instead of sockets:
+//!
+//! ```
+//! use std::io::IoSlice;
+//! use std::num::NonZero;
+//!
+//! use fanfare_core::config::Config;
+//! use fanfare_core::node::Node;
+//! use fanfare_core::shard::{Event, SessionId};
+//! use fanfare_core::time::Instant;
+//!
+//! /// What a socket would have been given to write.
+//! fn written(node: &mut Node, id: SessionId, now: Instant) -> Vec<u8> {
+//!     let mut slices = [IoSlice::new(&[]); 16];
+//!     let filled = node.shard.transmit(id, &mut slices);
+//!     let bytes: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.iter().copied()).collect();
+//!     node.shard.transmitted(id, bytes.len(), now).expect("no more than was lent");
+//!     bytes
+//! }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let now = Instant::ZERO;
+//! let settings = Config::default().settings(NonZero::<usize>::MIN)?;
+//! let mut node = Node::new(settings, None, 42, now);
+//!
+//! let mut clients = Vec::new();
+//! for _ in 0..2 {
+//!     let id = node.shard.handle_connection(None, now);
+//!     let mut read = *b"GET /chat/tea HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\
+//!         Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+//!     assert!(node.shard.handle_readable(id, now));
+//!     node.shard.handle_read(id, &mut read, now);
+//!     node.exchange(now); // the bus confirms the channel
+//!     assert!(matches!(node.shard.poll_event(), Some(Event::Opened(opened)) if opened == id));
+//!     assert_eq!(node.shard.poll_transmit(), Some(id));
+//!     assert!(written(&mut node, id, now).starts_with(b"HTTP/1.1 101 Switching Protocols\r\n"));
+//!     clients.push(id);
+//! }
+//!
+//! // A masked text frame comes from the first; its key is zero to keep it readable.
+//! node.shard.handle_read(clients[0], &mut *b"\x81\x85\0\0\0\0hello".to_vec(), now);
+//! node.handle_timeout(now); // inside one process, messages are delivered in the next turn
+//!
+//! while let Some(id) = node.shard.poll_transmit() {
+//!     assert_eq!(written(&mut node, id, now), b"\x81\x05hello");
+//!     clients.retain(|&client| client != id);
+//! }
+//! assert!(clients.is_empty(), "both got it");
+//! # Ok(())
+//! # }
+//! ```
 #![forbid(unsafe_code)]
 
 pub mod bus;
 pub mod config;
+#[cfg(feature = "drive")]
+pub mod drive;
 pub mod error;
 pub mod exchange;
 #[cfg(feature = "fuzzing")]

@@ -12,7 +12,8 @@ pub struct Limits {
     pub head_bytes: usize,
     /// Header fields in a request head. Beyond it: 431.
     pub head_fields: usize,
-    /// From the first accept of a connection to its complete request head and, if the embedder decides, its decision. Beyond it: 408.
+    /// From the first accept of a connection to its complete request head, beyond it: 408, and, if the embedder decides,
+    /// to its decision, beyond it: 503. Bytes that come behind the head meanwhile are bounded by `head_bytes`.
     pub head_time: Duration,
     /// A whole message, from a client (beyond it: close code 1009) or from Redis (beyond it: skipped and counted).
     pub message_bytes: usize,
@@ -20,9 +21,11 @@ pub struct Limits {
     pub message_fragments: u32,
     /// Unfinished messages of all sessions of an instance together. Beyond it, whoever asks for more is closed with 1013.
     pub partial_bytes: usize,
-    /// Frames that wait for one session. Beyond it: close code 1013.
+    /// Frames that wait for one session, and the 24 bytes a run that keeping them in order takes. Beyond it: close code
+    /// 1013, unless nothing waits: whoever keeps up takes a run of any size.
     pub queue_bytes: usize,
-    /// Frames that wait for all sessions of an instance together. Beyond it, a session that is behind and would fall further behind is closed with 1013.
+    /// Frames that wait for all sessions of an instance together, each run once, by what it takes in memory. Beyond it, a
+    /// session that is behind and would fall further behind is closed with 1013.
     pub all_queues_bytes: usize,
     /// Silence after which the server sends a ping, shortened by up to a tenth at random.
     pub ping_time: Duration,
@@ -38,9 +41,11 @@ pub struct Limits {
     pub confirm_time: Duration,
     /// How long a channel stays subscribed after its last session left.
     pub linger_time: Duration,
-    /// What a worker may owe its shard in bytes before runs for it are dropped.
+    /// Runs that the bus has handed to a worker and the worker has not taken in, by what they take in memory. Beyond it,
+    /// runs for that worker are dropped whole and counted, unless none waits.
     pub mailbox_bytes: usize,
-    /// Publishes that wait for Redis or for its confirmation, encoded, in bytes. The hard bound is one scratch per worker more.
+    /// Publishes that wait for Redis or for its confirmation, encoded, in bytes. What was read already is admitted whole,
+    /// so the hard bound is one read per worker more, encoded.
     pub publish_bytes: usize,
     /// Age at which a waiting publish is given up, counted and logged.
     pub publish_time: Duration,

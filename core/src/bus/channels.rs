@@ -63,6 +63,11 @@ impl Channels {
         };
         let channel = &mut self.slots[index];
         self.lingering.set(index, &mut channel.lingers_until, None);
+        if channel.members.is_empty() {
+            channel.frame = frame;
+        } else if channel.frame != frame {
+            tracing::error!(channel = %String::from_utf8_lossy(name), "two workers want the channel in different frame types");
+        }
         channel.members.push((worker, id));
         Known { new, subscribed: channel.subscribed }
     }
@@ -95,6 +100,9 @@ impl Channels {
         let index = self.lingering.pop_due(now)?;
         let channel = self.slots.remove(index);
         self.by_name.remove(&channel.name);
+        if self.by_name.len() < self.by_name.capacity() / 4 {
+            self.by_name.shrink_to(self.by_name.len() * 2);
+        }
         Some(channel.name)
     }
 
@@ -156,5 +164,10 @@ impl Channels {
                 hand_over(worker, id, &run);
             }
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.by_name.capacity()
     }
 }

@@ -7,11 +7,22 @@
 //! Publishes wait in a queue bounded by [`Limits::publish_bytes`]. Each worker has its share of that as credit and
 //! stops reading the sessions that publish when it is used up; what leaves the queue comes back as credit.
 //!
-//! With Redis, the bus is driven like a socket's session, for two sockets: see [`Link`], reached by
-//! [`Bus::handle_read`] and the other methods that name a [`Lane`].
+//! Without Redis, [`Bus::handle_timeout`] delivers what was published, 64 KiB a turn, and is due at once while anything
+//! waits: sessions are written to in between.
+//!
+//! With Redis, the bus is driven like a session's socket, for two sockets, one for each [`Lane`]: do what
+//! [`Bus::poll_action`] says, tell it by [`Bus::handle_connected`] or [`Bus::handle_dial_failed`] what became of a dial,
+//! hand it what was read ([`Bus::handle_read`], at most 64 KiB at a time) and write what [`Bus::poll_transmit`] and
+//! [`Bus::transmit`] give. [`Link`] says what it makes of that. Nothing but Redis's Pub/Sub is used
+//! (<https://redis.io/docs/latest/develop/pubsub/>).
+//!
+//! A worker that does not take its news in is owed at most [`Limits::mailbox_bytes`]; what comes beyond that is dropped
+//! for that worker alone, and told. A channel has one frame type in all workers.
 
 mod channels;
 mod local;
+#[cfg(test)]
+pub(crate) mod tests;
 mod workers;
 
 use std::collections::VecDeque;
@@ -44,6 +55,24 @@ pub enum Event {
         /// Why, for people.
         reason: String,
     },
+    /// Publishes will not be delivered, or nobody knows whether they were. They are counted in [`Stats`] as well.
+    Lost {
+        /// Their number.
+        messages: usize,
+        /// What became of them.
+        loss: Loss,
+    },
+}
+
+/// What became of publishes that did not go the usual way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// They waited for longer than [`Limits::publish_time`] and were given up.
+    Expired,
+    /// The connection died after them and before their replies. They are not sent again.
+    Unconfirmed,
+    /// Redis refused them.
+    Refused,
 }
 
 /// Counts since the start, and what is there now.
@@ -120,8 +149,14 @@ impl Bus {
 
     // Inputs.
 
-    /// A worker's wishes.
-    pub fn handle_shard(&mut self, worker: WorkerId, wishes: ToBus, now: Instant) {
+    /// A worker's wishes, in the order in which its shard gave them.
+    ///
+    /// # Errors
+    /// [`Misuse::InvalidArgument`] if the bus was made for fewer workers; nothing changes.
+    pub fn handle_shard(&mut self, worker: WorkerId, wishes: ToBus, now: Instant) -> Result<(), Misuse> {
+        if worker >= self.workers.len() {
+            return Err(Misuse::InvalidArgument);
+        }
         let now = self.at(now);
         let mut payloads = Bytes::from(wishes.payloads);
         for wish in wishes.wishes {
@@ -145,9 +180,10 @@ impl Bus {
             }
         }
         self.follow_link();
+        Ok(())
     }
 
-    /// Time has come to `now`.
+    /// Time has come to `now`. Too early or too often does no harm.
     pub fn handle_timeout(&mut self, now: Instant) {
         let now = self.at(now);
         while let Some(name) = self.channels.pop_lingered(now) {
@@ -216,7 +252,8 @@ impl Bus {
 
     // Commands.
 
-    /// Lets what was accepted leave; no publishes are expected after this. [`Bus::is_closed`] tells when it has.
+    /// Lets what was accepted leave; no publishes are expected after this. [`Bus::is_closed`] tells when it has, or when
+    /// nothing more can; [`Stats::unsent`] is then what was lost.
     pub fn close(&mut self, now: Instant) {
         self.with_link(now, Link::close);
     }
@@ -228,7 +265,7 @@ impl Bus {
         self.workers.poll()
     }
 
-    /// What has happened. Can change after every input.
+    /// What has happened. Can change after every input. Nothing bounds what is not polled.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
@@ -357,13 +394,22 @@ impl Bus {
                 }
                 LinkEvent::Down { reason, .. } => self.events.push_back(Event::Down { reason }),
                 LinkEvent::StartFailed(error) => self.events.push_back(Event::StartFailed(error)),
-                LinkEvent::Expired { messages } => self.stats.expired += messages as u64,
-                LinkEvent::Unconfirmed { messages } => self.stats.unconfirmed += messages as u64,
-                LinkEvent::Refused { messages, .. } => self.stats.refused += messages as u64,
+                LinkEvent::Expired { messages } => self.lost(messages, Loss::Expired),
+                LinkEvent::Unconfirmed { messages } => self.lost(messages, Loss::Unconfirmed),
+                LinkEvent::Refused { messages, .. } => self.lost(messages, Loss::Refused),
                 LinkEvent::Oversized { .. } => self.stats.oversized += 1,
                 LinkEvent::SubscribeRefused { .. } => {}
             }
         }
+    }
+
+    fn lost(&mut self, messages: usize, loss: Loss) {
+        *match loss {
+            Loss::Expired => &mut self.stats.expired,
+            Loss::Unconfirmed => &mut self.stats.unconfirmed,
+            Loss::Refused => &mut self.stats.refused,
+        } += messages as u64;
+        self.events.push_back(Event::Lost { messages, loss });
     }
 
     fn link_mut(&mut self) -> Option<&mut Link> {

@@ -15,7 +15,7 @@ pub(super) struct Workers {
 #[derive(Debug, Default)]
 struct Worker {
     news: Vec<News>,
-    /// Bytes of runs handed over and not yet taken out of the mailbox.
+    /// What the runs take that were handed over and not yet taken out of the mailbox.
     mailbox: usize,
     /// Messages that found no room, told when there is room again.
     missed: u64,
@@ -27,6 +27,10 @@ impl Workers {
     pub(super) fn new(workers: usize, limits: &Limits) -> Self {
         let workers = std::iter::repeat_with(Worker::default).take(workers.max(1)).collect();
         Self { workers, mailbox_bytes: limits.mailbox_bytes }
+    }
+
+    pub(super) const fn len(&self) -> usize {
+        self.workers.len()
     }
 
     pub(super) fn tell(&mut self, worker: WorkerId, news: News) {
@@ -41,7 +45,7 @@ impl Workers {
 
     /// Puts a run into the worker's mailbox, unless that is full.
     pub(super) fn hand_over(&mut self, worker: WorkerId, channel: ChannelId, run: &Arc<Run>) -> bool {
-        let len = run.bytes().len();
+        let len = run.memory();
         let worker = &mut self.workers[worker];
         if worker.mailbox > 0 && worker.mailbox + len > self.mailbox_bytes {
             worker.missed += run.len() as u64;
@@ -82,6 +86,11 @@ impl Workers {
                 worker.news.push(News::Credit(paid));
             }
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn debts(&self) -> Vec<usize> {
+        self.workers.iter().map(|worker| worker.debt).collect()
     }
 
     pub(super) fn has_news(&self) -> bool {

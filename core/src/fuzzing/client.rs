@@ -88,7 +88,13 @@ fn parse_header(bytes: &[u8]) -> Option<(u8, usize, usize)> {
         127 => (10, usize::try_from(u64::from_be_bytes(*bytes.get(2..)?.first_chunk()?)).expect("a sound length")),
         _ => panic!("a server's frame is not masked"),
     };
-    let shortest = if length < 126 { 2 } else if length < 65_536 { 4 } else { 10 };
+    let shortest = if length < 126 {
+        2
+    } else if length < 65_536 {
+        4
+    } else {
+        10
+    };
     assert_eq!(header, shortest, "the length is in its shortest form");
     assert!(first & 8 == 0 || length <= 125, "a control frame is short");
     Some((first & 15, header, length))

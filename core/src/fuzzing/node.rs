@@ -8,12 +8,13 @@ use arbitrary::Arbitrary;
 use super::client::Client;
 use crate::config::Config;
 use crate::error::Error;
+use crate::http::Answer;
 use crate::limits::Limits;
-use crate::node::Node;
+use crate::node::{Action, Event, Node, SocketId};
+use crate::redis::Lane;
 use crate::redis::world::{Server, url};
-use crate::redis::{Action, Lane};
 use crate::resp::encode;
-use crate::shard::{Asked, Event, SessionId};
+use crate::shard::{self, Asked, SessionId};
 use crate::time::{Duration, Instant};
 
 /// What happens to an instance.
@@ -74,7 +75,7 @@ struct Teller {
     node: Node,
     redis: Server,
     is_reachable: bool,
-    clients: BTreeMap<SessionId, Client>,
+    clients: BTreeMap<SocketId, Client>,
     now: Instant,
 }
 
@@ -115,21 +116,23 @@ impl Teller {
                 );
                 self.read(id, head.as_bytes());
             }
-            Step::Read(session, bytes) => self.with(session, |this, id| this.read(id, bytes)),
-            Step::Say(session, text) => self.with(session, |this, id| {
+            Step::Read(client, bytes) => self.with(client, |this, id| this.read(id, bytes)),
+            Step::Say(client, text) => self.with(client, |this, id| {
                 let text = &text.as_bytes()[..text.len().min(125)];
                 this.read(id, &[&[0x81, 0x80 | text.len() as u8, 0, 0, 0, 0], text].concat());
             }),
-            Step::Write(session, bytes) => self.with(session, |this, id| this.write(id, bytes.into())),
+            Step::Write(client, bytes) => self.with(client, |this, id| this.write(id, bytes.into())),
             Step::WriteAll => self.write_all(),
-            Step::Block(session) => self.with(session, |this, id| this.node.shard.blocked(id)),
-            Step::Free(session) => self.with(session, |this, id| this.node.shard.handle_writable(id)),
-            Step::Eof(session) => self.with(session, |this, id| this.node.shard.handle_eof(id, now)),
-            Step::Reset(session) => self.with(session, |this, id| this.node.shard.handle_reset(id)),
-            Step::Publish(payload) if self.node.shard.has_credit() => {
-                self.node.shard.publish(&"chat".into(), &payload[..payload.len().min(200)]);
+            Step::Block(client) => self.with(client, |this, id| this.node.blocked(id)),
+            Step::Free(client) => self.with(client, |this, id| this.node.handle_writable(id)),
+            Step::Eof(client) => self.with(client, |this, id| this.node.handle_eof(id, now)),
+            Step::Reset(client) => self.with(client, |this, id| this.node.handle_reset(id, "reset", now)),
+            Step::Publish(payload) => {
+                if self.node.shard.has_credit() {
+                    let fits = self.node.shard.publish(&"chat".into(), payload).is_ok();
+                    assert_eq!(fits, payload.len() <= 200);
+                }
             }
-            Step::Publish(_) => {}
             Step::Lie(lane, bytes) => {
                 if let Some(client) = self.redis.clients.get_mut(&lane) {
                     client.output.extend_from_slice(bytes);
@@ -148,51 +151,50 @@ impl Teller {
         }
     }
 
-    fn with(&mut self, number: u8, act: impl FnOnce(&mut Self, SessionId)) {
+    fn with(&mut self, number: u8, act: impl FnOnce(&mut Self, SocketId)) {
         let number = usize::from(number) % self.clients.len().max(1);
         if let Some(&id) = self.clients.keys().nth(number) {
             act(self, id);
         }
     }
 
-    fn connect(&mut self) -> SessionId {
-        let id = self.node.shard.handle_connection(Some([192, 0, 2, 7].into()), self.now);
+    fn connect(&mut self) -> SocketId {
+        let id = self.node.handle_connection(Some([192, 0, 2, 7].into()), self.now);
         self.clients.insert(id, Client::default());
         id
     }
 
     /// Bytes that may not be read are lost: a client need not keep its word either.
-    fn read(&mut self, id: SessionId, bytes: &[u8]) {
+    fn read(&mut self, id: SocketId, bytes: &[u8]) {
         for piece in bytes.chunks(READ_BYTES) {
-            if self.node.shard.handle_readable(id, self.now) {
-                self.node.shard.handle_read(id, &mut piece.to_vec(), self.now);
+            if self.node.handle_readable(id, self.now) {
+                self.node.handle_read(id, &mut piece.to_vec(), self.now);
             }
         }
     }
 
-    /// Whatever leaves must make sense to a strict client.
-    fn write(&mut self, id: SessionId, most: usize) {
+    /// Whatever leaves must make sense to a strict client, and to Redis.
+    fn write(&mut self, id: SocketId, most: usize) {
         let mut slices = [IoSlice::new(&[]); 8];
-        let filled = self.node.shard.transmit(id, &mut slices);
+        let filled = self.node.transmit(id, &mut slices);
         let bytes: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.to_vec()).take(most).collect();
-        if let Some(client) = self.clients.get_mut(&id) {
-            client.hear(&bytes);
+        match id {
+            SocketId::Redis(lane) => self.redis.read(lane, &bytes),
+            SocketId::Client(_) => self.clients.get_mut(&id).expect("only who is there is named").hear(&bytes),
         }
-        self.node.shard.transmitted(id, bytes.len(), self.now).expect("it was lent");
+        self.node.transmitted(id, bytes.len(), self.now).expect("it was lent");
     }
 
     fn write_all(&mut self) {
         for id in self.clients.keys().copied().collect::<Vec<_>>() {
-            self.node.shard.handle_writable(id);
-        }
-        while let Some(id) = self.node.shard.poll_transmit() {
+            self.node.handle_writable(id);
             self.write(id, usize::MAX);
         }
     }
 
     fn cut(&mut self, lane: Lane) {
-        if self.redis.clients.remove(&lane).is_some() {
-            self.node.bus.handle_closed(lane, "connection reset", self.now);
+        if self.redis.clients.contains_key(&lane) {
+            self.node.handle_reset(SocketId::Redis(lane), "connection reset", self.now);
         }
     }
 
@@ -215,35 +217,27 @@ impl Teller {
     fn settle(&mut self) {
         loop {
             self.node.exchange(self.now);
-            let has_moved = self.act() | self.write_to_redis() | self.read_from_redis() | self.take_event();
+            let has_moved = self.act() | self.read_from_redis() | self.take_event();
             if !has_moved {
-                break;
+                return;
             }
         }
-        while self.node.shard.poll_transmit().is_some() {}
-        while self.node.shard.poll_readable().is_some() {}
     }
 
     fn act(&mut self) -> bool {
-        let Some(action) = self.node.bus.poll_action() else { return false };
+        let Some(action) = self.node.poll_action() else { return false };
         match action {
-            Action::HangUp(lane) => drop(self.redis.clients.remove(&lane)),
             Action::Dial(lane) if self.is_reachable => {
                 self.redis.accept(lane);
-                self.node.bus.handle_connected(lane, self.now);
+                self.node.handle_connected(lane, self.now);
             }
-            Action::Dial(lane) => self.node.bus.handle_dial_failed(lane, "connection refused", self.now),
+            Action::Dial(lane) => self.node.handle_dial_failed(lane, "connection refused", self.now),
+            Action::Write(id @ SocketId::Redis(_)) => self.write(id, usize::MAX),
+            Action::Close(SocketId::Redis(lane)) => drop(self.redis.clients.remove(&lane)),
+            Action::Close(id) => drop(self.clients.remove(&id).expect("closed once")),
+            Action::Read(id) => drop(self.node.handle_readable(id, self.now)),
+            Action::Write(id) | Action::EndWrites(id) => assert!(self.clients.contains_key(&id)),
         }
-        true
-    }
-
-    fn write_to_redis(&mut self) -> bool {
-        let Some(lane) = self.node.bus.poll_transmit() else { return false };
-        let mut slices = [IoSlice::new(&[]); 4];
-        let filled = self.node.bus.transmit(lane, &mut slices);
-        let bytes: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect();
-        self.node.bus.transmitted(lane, bytes.len(), self.now).expect("it was lent");
-        self.redis.read(lane, &bytes);
         true
     }
 
@@ -252,30 +246,27 @@ impl Teller {
             let Some(client) = self.redis.clients.get_mut(&lane).filter(|client| !client.output.is_empty()) else {
                 continue;
             };
-            let bytes = std::mem::take(&mut client.output);
-            self.node.bus.handle_read(lane, &bytes, self.now);
+            let mut bytes = std::mem::take(&mut client.output);
+            self.node.handle_read(SocketId::Redis(lane), &mut bytes, self.now);
             return true;
         }
         false
     }
 
     fn take_event(&mut self) -> bool {
-        while self.node.bus.poll_event().is_some() {}
-        let Some(event) = self.node.shard.poll_event() else { return false };
-        match event {
-            Event::Request(id, asked) => self.decide(id, *asked),
-            Event::Closed(id, _) => drop(self.clients.remove(&id).expect("closed once")),
-            _ => {}
+        let Some(event) = self.node.poll_event() else { return false };
+        if let Event::Shard(shard::Event::Request(id, asked)) = event {
+            self.decide(id, *asked);
         }
         true
     }
 
     fn decide(&mut self, id: SessionId, asked: Asked) {
-        let decided = match asked.route {
+        // The request may have waited for its decision too long, or its client may have gone.
+        let _ = match asked.route {
             Some(target) => self.node.shard.accept(id, target, None, self.now),
-            None => self.node.shard.refuse(id, Error::NotFound, self.now),
+            None => self.node.shard.refuse(id, &Answer::for_error(Error::NotFound), self.now),
         };
-        decided.expect("it waits for a decision");
     }
 
     /// The queue's bound is exceeded by what was in one read at most, where the smallest frames are the worst.

@@ -147,7 +147,9 @@ fn compare(bytes: &[u8], ours: &Heard) {
 
 fn is_same(ours: &Event<'_>, theirs: &Other) -> bool {
     match (ours, theirs) {
-        (Event::Message(Message { frame: FrameType::Text, payload }), Other::Text(text)) => **payload == *text.as_bytes(),
+        (Event::Message(Message { frame: FrameType::Text, payload }), Other::Text(text)) => {
+            **payload == *text.as_bytes()
+        }
         (Event::Message(Message { frame: FrameType::Binary, payload }), Other::Binary(bytes)) => **payload == **bytes,
         (Event::Ping(ours), Other::Ping(theirs)) | (Event::Pong(ours), Other::Pong(theirs)) => **ours == **theirs,
         (Event::Close { code: None, .. }, Other::Close(None)) => true,

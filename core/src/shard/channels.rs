@@ -7,7 +7,9 @@ use bytes::Bytes;
 use slab::Slab;
 
 use super::SubscriberId;
+use crate::error::Misuse;
 use crate::exchange::ChannelId;
+use crate::limits::Limits;
 use crate::route::FrameType;
 
 #[derive(Debug)]
@@ -35,8 +37,13 @@ impl Channels {
         Self { slots: Slab::new(), by_name: HashMap::with_hasher(hasher), generation: 0 }
     }
 
-    pub(super) fn find(&self, name: &[u8]) -> Option<&Channel> {
-        self.slots.get(self.index_of(name)? as usize)
+    /// Whether a session or a subscriber may enter the channel of that name.
+    pub(super) fn check(&self, name: &[u8], frame: FrameType, limits: &Limits) -> Result<(), Misuse> {
+        let other_frame = self.index_of(name).is_some_and(|index| self.slots[index as usize].frame != frame);
+        if name.is_empty() || name.len() > limits.channel_bytes || other_frame {
+            return Err(Misuse::InvalidArgument);
+        }
+        Ok(())
     }
 
     pub(super) fn index_of(&self, name: &[u8]) -> Option<u32> {
@@ -83,6 +90,9 @@ impl Channels {
         let id = self.id(index);
         let channel = self.slots.remove(index as usize);
         self.by_name.remove(&channel.name);
+        if self.by_name.len() < self.by_name.capacity() / 4 {
+            self.by_name.shrink_to(self.by_name.len() * 2);
+        }
         Some((id, channel.name))
     }
 
@@ -91,5 +101,20 @@ impl Channels {
         for (_, channel) in &mut self.slots {
             channel.subscribed = false;
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn members(&self, index: u32) -> &[u32] {
+        &self.slots[index as usize].members
+    }
+
+    #[cfg(test)]
+    pub(super) fn all_members(&self) -> usize {
+        self.slots.iter().map(|(_, channel)| channel.members.len()).sum()
+    }
+
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.by_name.capacity()
     }
 }

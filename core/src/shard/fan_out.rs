@@ -2,15 +2,13 @@
 
 use std::sync::Arc;
 
+use super::credit::cost;
 use super::session::{Session, Stage};
-use super::{Event, SessionId, Shard, cost, get_mut};
+use super::{Event, SessionId, Shard, get_mut};
 use crate::error::{Closed, Error, Side};
 use crate::exchange::ChannelId;
 use crate::run::Run;
 use crate::time::Instant;
-
-/// How much of the credit one resumed session is expected to use: one read.
-const READ_BYTES: i64 = 16 << 10;
 
 impl Shard {
     /// Every message that is whole goes to the bus.
@@ -25,6 +23,10 @@ impl Shard {
                 error = Some(Error::ReadOnly);
             } else if message.frame != open.target.frame {
                 error = Some(Error::FrameType);
+            } else if !open.ws.can_send() && self.credit <= 0 {
+                // It is read in spite of the credit only for the sake of its Close.
+                self.stats.discarded += 1;
+                continue;
             } else {
                 self.credit -= cost(&open.target.channel, message.payload.len());
                 self.to_bus.publish(&open.target.channel, &message.payload);
@@ -51,7 +53,7 @@ impl Shard {
         let Some(channel) = self.channels.get_mut(channel) else { return };
         let limits = &self.settings.limits;
         let len = run.bytes().len();
-        let full = self.runs.bytes() + len > limits.all_queues_bytes / self.settings.workers.max(1);
+        let full = self.runs.memory() + run.memory() > limits.all_queues_bytes / self.settings.workers.max(1);
         let place = self.runs.next();
         let mut entries = 0;
         let mut slow = Vec::new();
@@ -63,7 +65,7 @@ impl Shard {
             let id = SessionId { index, generation: session.generation };
             let behind = !session.queue.is_empty();
             // Whoever keeps up takes any run, however large.
-            if behind && (full || session.queue.bytes() + len > limits.queue_bytes) {
+            if behind && (full || session.queue.memory_with(len) > limits.queue_bytes) {
                 slow.push(id);
                 continue;
             }
@@ -87,19 +89,10 @@ impl Shard {
         }
     }
 
-    /// Whoever waits for credit is read again, as far as the credit will go.
-    pub(super) fn resume_paused(&mut self, now: Instant) {
-        let mut credit = self.credit;
-        while credit > 0
-            && let Some(id) = self.paused.pop_front()
-        {
-            if let Some(session) = get_mut(&mut self.sessions, id)
-                && session.unpause(now)
-            {
-                credit -= READ_BYTES;
-                self.settle(id, now);
-            }
-        }
+    pub(super) fn missed(&mut self, messages: u64) {
+        tracing::warn!(messages, "dropped for want of room in this worker's mailbox");
+        self.stats.missed += messages;
+        self.events.push_back(Event::Missed(messages));
     }
 
     pub(super) fn session_timeout(&mut self, id: SessionId, now: Instant) {
@@ -112,7 +105,7 @@ impl Shard {
             Stage::Head(head) if head.reader.is_empty() => self.remove(id, local(Some(Error::SlowHead))),
             Stage::Head(_) => self.answer_error(id, Error::SlowHead, now),
             Stage::Deciding(_) => self.answer_error(id, Error::Unavailable, now),
-            Stage::Joining(_) => self.turn_away(id, Error::NotConfirmed, 1013, now),
+            Stage::Joining(_) => self.answer_error(id, Error::NotConfirmed, now),
             Stage::Answered { error, .. } => {
                 let error = *error;
                 self.remove(id, local(error));
@@ -144,12 +137,11 @@ impl Shard {
 
     /// Brings everything that depends on a session's state in line with it. Follows every change of a session.
     pub(super) fn settle(&mut self, id: SessionId, now: Instant) {
-        let credit = self.credit;
         let Some(session) = get_mut(&mut self.sessions, id) else { return };
         if let Some(closed) = session.closed() {
             return self.remove(id, closed);
         }
-        if session.flags.unread && session.may_be_read(credit) {
+        if session.flags.unread && !session.waits() {
             session.flags.unread = false;
             session.unpause(now);
             self.readable.push_back(id);
@@ -193,6 +185,7 @@ impl Shard {
         if let Stage::Open(open) = &session.stage {
             self.partial -= open.partial;
         }
+        self.promised -= i64::from(session.flags.promised);
         self.sessions.remove(id.index());
         self.events.push_back(Event::Closed(id, closed));
     }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::session::{Deciding, Joining, Leaving, Member, Open, Stage};
+use super::session::{Deciding, Leaving, Member, Open, Stage};
 use super::{Asked, Event, SessionId, Shard, SubscriberId, get_mut};
 use crate::error::{Error, Misuse};
 use crate::exchange::{ChannelId, Wish};
@@ -18,10 +18,7 @@ impl Shard {
         match head.reader.read(input, &self.settings.limits) {
             Ok(None) => {}
             Ok(Some((request, len))) => self.request(id, request, &input[len..], now),
-            Err(error) => {
-                let method = head.reader.method();
-                self.answer(id, &Answer::for_error(error), method, Some(error), now);
-            }
+            Err(error) => self.answer_error(id, error, now),
         }
     }
 
@@ -46,22 +43,19 @@ impl Shard {
             Ok(upgrade) => upgrade,
             Err(error) => return self.answer_request_error(id, error, &request, now),
         };
-        let peer = self.get(id).and_then(|session| match &session.stage {
-            Stage::Head(head) => head.peer,
-            _ => None,
-        });
+        if leftover.len() > self.settings.limits.head_bytes {
+            return self.answer_error(id, Error::LongHead, now);
+        }
+        let Some(session) = self.get(id) else { return };
+        let Stage::Head(head) = &session.stage else { return };
+        let (peer, deadline) = (head.peer, head.deadline);
         if let Err(refused) = self.settings.origins.check(&request, peer) {
             tracing::info!("{refused}");
             let answer = Answer::text(403, refused.to_string());
             return self.answer(id, &answer, request.method(), Some(Error::Origin), now);
         }
         let Some(session) = get_mut(&mut self.sessions, id) else { return };
-        session.stage = Stage::Deciding(Box::new(Deciding {
-            upgrade,
-            subprotocols: request.subprotocols().map(str::to_owned).collect(),
-            leftover: leftover.to_vec(),
-            deadline: now + self.settings.limits.head_time,
-        }));
+        session.stage = Stage::Deciding(Box::new(Deciding { upgrade, leftover: leftover.to_vec(), deadline }));
         match route {
             Some(target) if !self.settings.ask => {
                 if self.accept(id, target, None, now).is_err() {
@@ -76,31 +70,23 @@ impl Shard {
     }
 
     /// The session enters its channel; the 101 leaves as soon as that is subscribed.
-    pub(super) fn join(
-        &mut self,
-        id: SessionId,
-        switch: Option<Bytes>,
-        target: Target,
-        leftover: Vec<u8>,
-        now: Instant,
-    ) {
-        let subscribed = if target.rights.subscribe {
-            let (index, subscribed) = self.want_channel(&target.channel, target.frame);
-            let channel = self.channels.at_mut(index);
-            let place = channel.members.len() as u32;
-            channel.members.push(id.index);
-            if let Some(session) = get_mut(&mut self.sessions, id) {
-                session.member = Some(Member { channel: index, place });
-            }
-            subscribed
-        } else {
-            true
-        };
-        if let Some(session) = get_mut(&mut self.sessions, id) {
-            let deadline = now + self.settings.limits.confirm_time;
-            session.stage = Stage::Joining(Box::new(Joining { switch, target, leftover, deadline }));
+    pub(super) fn join(&mut self, id: SessionId, now: Instant) {
+        let Some(session) = get_mut(&mut self.sessions, id) else { return };
+        let Stage::Joining(joining) = &mut session.stage else { return };
+        let Target { channel: name, frame, rights } = &mut joining.target;
+        if !rights.subscribe {
+            return self.open(id, now);
         }
-        if subscribed {
+        let (channel, new) = self.channels.find_or_add(name, *frame);
+        if new {
+            self.to_bus.wishes.push(Wish::Subscribe { channel, name: name.clone(), frame: *frame });
+        }
+        let entered = self.channels.at_mut(channel.index);
+        // All sessions of a channel share one name.
+        *name = entered.name.clone();
+        session.member = Some(Member { channel: channel.index, place: entered.members.len() as u32 });
+        entered.members.push(id.index);
+        if entered.subscribed {
             self.open(id, now);
         } else {
             self.settle(id, now);
@@ -143,27 +129,27 @@ impl Shard {
         self.read_frames(id, &mut leftover, now);
     }
 
-    /// A session that waits for its channel is told that it waits in vain: by a plain answer, or by a Close with
-    /// `code` if its handshake was somebody else's, so that its peer speaks WebSocket already.
-    pub(super) fn turn_away(&mut self, id: SessionId, error: Error, code: u16, now: Instant) {
-        let adopted = self
-            .get(id)
-            .is_some_and(|session| matches!(&session.stage, Stage::Joining(joining) if joining.switch.is_none()));
-        if !adopted {
-            return self.answer_error(id, error, now);
-        }
-        self.open(id, now);
-        if let Some(session) = get_mut(&mut self.sessions, id)
-            && let Stage::Open(open) = &mut session.stage
-        {
-            // Refused only if the session is closing for another reason already.
-            let _ = open.ws.close(code, error.text(), CloseWhen::Now, now);
-            self.settle(id, now);
-        }
+    /// Whoever waits for a 101 gets an error instead.
+    pub(super) fn answer_error(&mut self, id: SessionId, error: Error, now: Instant) {
+        let Some(session) = self.get(id) else { return };
+        let method = match &session.stage {
+            Stage::Head(head) => head.reader.method(),
+            Stage::Joining(joining) if joining.switch.is_none() => return self.close_adopted(id, error, now),
+            _ => Method::Get,
+        };
+        self.answer(id, &Answer::for_error(error), method, Some(error), now);
     }
 
-    pub(super) fn answer_error(&mut self, id: SessionId, error: Error, now: Instant) {
-        self.answer(id, &Answer::for_error(error), Method::Get, Some(error), now);
+    /// An adopted session speaks WebSocket already, so that no HTTP answer can tell it what is wrong.
+    fn close_adopted(&mut self, id: SessionId, error: Error, now: Instant) {
+        let Some(session) = get_mut(&mut self.sessions, id) else { return };
+        let Stage::Joining(joining) = &session.stage else { return };
+        let mut ws = ws::Session::new(0, now);
+        let code = if error == Error::Unavailable { 1001 } else { 1013 };
+        // Only a session that is not open refuses that.
+        let _ = ws.close(code, error.text(), CloseWhen::Now, now);
+        session.stage = Stage::Open(Open { ws, target: joining.target.clone(), partial: 0 });
+        self.settle(id, now);
     }
 
     fn answer_request_error(&mut self, id: SessionId, error: Error, request: &Request, now: Instant) {
@@ -174,7 +160,14 @@ impl Shard {
         self.answer(id, &answer, request.method(), Some(error), now);
     }
 
-    fn answer(&mut self, id: SessionId, answer: &Answer, method: Method, error: Option<Error>, now: Instant) {
+    pub(super) fn answer(
+        &mut self,
+        id: SessionId,
+        answer: &Answer,
+        method: Method,
+        error: Option<Error>,
+        now: Instant,
+    ) {
         let deadline = now + self.settings.limits.close_time;
         self.leave(id);
         let Some(session) = get_mut(&mut self.sessions, id) else { return };
@@ -185,26 +178,31 @@ impl Shard {
 
     // Subscribers that are not sockets.
 
-    /// Subscribes the embedder itself to a channel: [`Event::Subscribed`] follows, then [`Event::Run`]s.
+    /// Subscribes the embedder itself to a channel: [`Event::Run`]s follow, from [`Event::Subscribed`] on every one.
     ///
     /// # Errors
-    /// [`Misuse::InvalidArgument`] if the channel's name is too long or the channel carries the other frame type.
+    /// [`Misuse::InvalidArgument`] if the channel's name is empty or too long, or the channel carries the other frame
+    /// type; nothing changes.
     pub fn subscribe(&mut self, channel: &Bytes, frame: FrameType) -> Result<SubscriberId, Misuse> {
-        self.check_channel(channel, frame)?;
+        self.channels.check(channel, frame, &self.settings.limits)?;
         self.subscribers += 1;
         let subscriber = SubscriberId(self.subscribers);
-        let (index, subscribed) = self.want_channel(channel, frame);
-        self.channels.at_mut(index).subscribers.push(subscriber);
-        if subscribed {
+        let (id, new) = self.channels.find_or_add(channel, frame);
+        if new {
+            self.to_bus.wishes.push(Wish::Subscribe { channel: id, name: channel.clone(), frame });
+        }
+        let channel = self.channels.at_mut(id.index);
+        channel.subscribers.push(subscriber);
+        if channel.subscribed {
             self.events.push_back(Event::Subscribed(subscriber));
         }
         Ok(subscriber)
     }
 
-    /// Ends a subscription of the embedder's.
+    /// Ends a subscription of the embedder's. What is in the queue of events for it stays there.
     ///
     /// # Errors
-    /// [`Misuse::NoSuchSession`] if `channel` has no such subscriber.
+    /// [`Misuse::NoSuchSession`] if `channel` has no such subscriber; nothing changes.
     pub fn unsubscribe(&mut self, channel: &[u8], subscriber: SubscriberId) -> Result<(), Misuse> {
         let index = self.channels.index_of(channel).ok_or(Misuse::NoSuchSession)?;
         let subscribers = &mut self.channels.at_mut(index).subscribers;
@@ -212,23 +210,6 @@ impl Shard {
         subscribers.swap_remove(place);
         self.drop_channel_if_empty(index);
         Ok(())
-    }
-
-    pub(super) fn check_channel(&self, channel: &[u8], frame: FrameType) -> Result<(), Misuse> {
-        let other_frame = self.channels.find(channel).is_some_and(|channel| channel.frame != frame);
-        if channel.is_empty() || channel.len() > self.settings.limits.channel_bytes || other_frame {
-            return Err(Misuse::InvalidArgument);
-        }
-        Ok(())
-    }
-
-    /// The channel of that name, wished of the bus if it is new, and whether it is subscribed.
-    fn want_channel(&mut self, name: &Bytes, frame: FrameType) -> (u32, bool) {
-        let (channel, new) = self.channels.find_or_add(name, frame);
-        if new {
-            self.to_bus.wishes.push(Wish::Subscribe { channel, name: name.clone(), frame });
-        }
-        (channel.index, self.channels.at_mut(channel.index).subscribed)
     }
 
     /// The session leaves its channel, if it is in one.

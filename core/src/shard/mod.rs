@@ -12,28 +12,63 @@
 //! ```
 //!
 //! **Reading.** When a socket is readable, ask [`Shard::handle_readable`]; if it says yes, read once and hand the bytes
-//! to [`Shard::handle_read`]. If it says no, leave the socket alone until [`Shard::poll_readable`] names the session.
+//! to [`Shard::handle_read`]. If it says no, leave the socket alone until [`Shard::poll_readable`] names the session, then
+//! ask again. How much one read holds is yours to choose, and is what bounds are exceeded by at most: 16 KiB is good.
 //!
 //! **Writing.** [`Shard::poll_transmit`] names each session that has new output, once. Write what
 //! [`Shard::transmit`] lends and say how much left by [`Shard::transmitted`], after which the session is named again if
 //! there is more. If the socket takes no more, say [`Shard::blocked`], and [`Shard::handle_writable`] when it does
-//! again. Between `transmit` and its `transmitted` no other input may be given for that session.
+//! again. Between `transmit` and
+//! its `transmitted` nothing else may be called that changes the shard: what is lent is what would leave at that moment.
 //!
 //! **Time.** Call [`Shard::handle_timeout`] at [`Shard::poll_timeout`] or as soon after as the runtime can. An
-//! earlier `now` than the latest seen counts as the latest seen.
+//! earlier `now` than the latest seen counts as the latest seen. A deadline that has moved away is still reported
+//! once; the call is a no-op then.
+//!
+//! **The bus.** Hand every [`ToBus`] of [`Shard::poll_bus`] to [`Bus::handle_shard`](crate::bus::Bus::handle_shard) and
+//! every [`ToShard`] of [`Bus::poll_shard`](crate::bus::Bus::poll_shard) to its worker's [`Shard::handle_bus`], in order.
+//!
+//! # The life of a session
+//!
+//! | stage | leaves it by | on its deadline |
+//! | --- | --- | --- |
+//! | reads the request head (RFC 9112) | a complete head | 408, or nothing if nothing came; [`head_time`] |
+//! | waits for the embedder, with [`Settings::ask`] | [`Shard::accept`], [`Shard::refuse`] | 503; the same deadline |
+//! | waits for its channel's subscription | the bus's confirmation: 101 and [`Event::Opened`] | 503; [`confirm_time`] |
+//! | open (RFC 6455) | a Close of either side, an error | a ping, then the end; [`ping_time`], [`pong_time`] |
+//! | open, waits for credit to publish | credit | Close 1013; [`pause_time`] |
+//! | closing, or a plain answer leaves | the peer's end | the end; [`close_time`] |
+//!
+//! [`Event::Closed`] is the last that is heard of a session, whichever way it ends.
+//!
+//! # Memory
+//!
+//! An open session that keeps up takes less than 300 bytes here, and shares its channel's name. Beyond that a shard
+//! holds, of the [`Limits`](crate::limits::Limits) that an instance's workers share in equal parts: unfinished messages,
+//! runs that some session has yet to take, and what one read published and [`Shard::poll_bus`] has not fetched. A run
+//! counts once, by what it takes in memory. Events that are not polled are not bounded.
+//!
+//! [`head_time`]: crate::limits::Limits::head_time
+//! [`confirm_time`]: crate::limits::Limits::confirm_time
+//! [`ping_time`]: crate::limits::Limits::ping_time
+//! [`pong_time`]: crate::limits::Limits::pong_time
+//! [`pause_time`]: crate::limits::Limits::pause_time
+//! [`close_time`]: crate::limits::Limits::close_time
 
 mod channels;
+mod credit;
 mod fan_out;
 mod handshake;
 mod queue;
 mod session;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use slab::Slab;
 
 use self::channels::Channels;
@@ -43,11 +78,14 @@ use self::session::{Head, Joining, Session, Stage};
 use crate::config::Settings;
 use crate::error::{Closed, Error, Misuse, Side};
 use crate::exchange::{self, News, ToBus, ToShard, Wish};
-use crate::http::RequestReader;
+use crate::http::{Answer, Method, RequestReader};
 use crate::route::Target;
 use crate::run::Run;
 use crate::time::{Instant, Timers};
 use crate::ws::CloseWhen;
+
+/// Room that an emptied list of the shard's keeps.
+const KEPT: usize = 1 << 10;
 
 /// Names a session, for as long as it lives and never another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -84,6 +122,9 @@ pub enum Event {
     Subscribed(SubscriberId),
     /// Messages for a subscriber that is not a socket.
     Run(SubscriberId, Arc<Run>),
+    /// So many messages of this shard's channels were dropped because its mailbox was full
+    /// ([`Limits::mailbox_bytes`](crate::limits::Limits::mailbox_bytes)).
+    Missed(u64),
 }
 
 /// Counts since the start, and what is there now.
@@ -104,6 +145,8 @@ pub struct Stats {
     pub slow_readers: u64,
     /// Times that a session was paused for want of credit.
     pub pauses: u64,
+    /// Messages that came behind our Close, when no credit was left to publish them.
+    pub discarded: u64,
 }
 
 /// One worker's sessions. See the [module](self) for how to drive it.
@@ -121,7 +164,9 @@ pub struct Shard {
     partial: usize,
     /// Bytes that may still be published; below zero by at most what one read held.
     credit: i64,
-    /// Sessions without credit, longest waiting first.
+    /// Sessions that were named to be read and have not asked yet.
+    promised: i64,
+    /// Sessions without credit, longest waiting first; among them some that are gone.
     paused: VecDeque<SessionId>,
     to_bus: ToBus,
     /// Bytes of runs taken out of the mailbox that the bus was not told of.
@@ -150,6 +195,7 @@ impl Shard {
             runs: Runs::default(),
             partial: 0,
             credit: i64::try_from(credit).unwrap_or(i64::MAX),
+            promised: 0,
             paused: VecDeque::new(),
             to_bus: ToBus::default(),
             taken: 0,
@@ -165,7 +211,8 @@ impl Shard {
 
     // Inputs.
 
-    /// A client's connection was accepted. `peer` is its address, for the origin policy and the embedder.
+    /// A client's connection was accepted. `peer` is its address, for the origin policy and the embedder. It has
+    /// [`Limits::head_time`](crate::limits::Limits::head_time) for its request.
     pub fn handle_connection(&mut self, peer: Option<IpAddr>, now: Instant) -> SessionId {
         let now = self.at(now);
         let deadline = now + self.settings.limits.head_time;
@@ -174,30 +221,9 @@ impl Shard {
         id
     }
 
-    /// A session's socket is readable: may it be read? If not, [`Shard::poll_readable`] names it when it may.
-    ///
-    /// No is said while the embedder or the bus has yet to answer, and when no credit to publish is left.
-    pub fn handle_readable(&mut self, id: SessionId, now: Instant) -> bool {
-        let now = self.at(now);
-        let credit = self.credit;
-        let Some(session) = self.get_mut(id) else { return false };
-        let may = session.may_be_read(credit);
-        if !may {
-            session.flags.unread = true;
-            if let Stage::Open(open) = &mut session.stage
-                && session.paused.is_none()
-            {
-                session.paused = Some(now);
-                open.ws.pause(now);
-                self.paused.push_back(id);
-                self.stats.pauses += 1;
-                self.settle(id, now);
-            }
-        }
-        may
-    }
-
     /// `input` was read from the session's socket. It is unmasked in place; nothing of it is kept but an unfinished tail.
+    ///
+    /// All of it is taken, whatever [`Shard::handle_readable`] said before, and for a session that is gone nothing.
     pub fn handle_read(&mut self, id: SessionId, input: &mut [u8], now: Instant) {
         let now = self.at(now);
         let limit = self.settings.limits.head_bytes;
@@ -211,12 +237,12 @@ impl Shard {
             Stage::Joining(joining) if joining.leftover.len() + input.len() <= limit => {
                 joining.leftover.extend_from_slice(input);
             }
-            Stage::Deciding(_) | Stage::Joining(_) => self.turn_away(id, Error::LongHead, 1009, now),
+            Stage::Deciding(_) | Stage::Joining(_) => self.answer_error(id, Error::LongHead, now),
             Stage::Answered { .. } => {}
         }
     }
 
-    /// The session's peer has ended its side of the stream.
+    /// The session's peer has ended its side of the stream. An answer or a Close that is on its way still leaves.
     pub fn handle_eof(&mut self, id: SessionId, now: Instant) {
         let now = self.at(now);
         let Some(session) = self.get_mut(id) else { return };
@@ -279,17 +305,17 @@ impl Shard {
         }
     }
 
-    /// The bus's news.
+    /// The bus's news, in the order in which the bus gave them.
     pub fn handle_bus(&mut self, news: ToShard, now: Instant) {
         let now = self.at(now);
         for item in news.news {
             match item {
                 News::Subscribed(channel) => self.channel_subscribed(channel, now),
                 News::Run { channel, run } => {
-                    self.taken += run.bytes().len();
+                    self.taken += run.memory();
                     self.fan_out(channel, &run, now);
                 }
-                News::Missed { messages } => self.stats.missed += messages,
+                News::Missed { messages } => self.missed(messages),
                 News::Credit(bytes) => self.credit += i64::try_from(bytes).unwrap_or(i64::MAX),
                 News::Unsubscribed => self.channels.unsubscribed_all(),
             }
@@ -301,7 +327,7 @@ impl Shard {
         self.resume_paused(now);
     }
 
-    /// Time has come to `now`.
+    /// Time has come to `now`. Too early or too often does no harm.
     pub fn handle_timeout(&mut self, now: Instant) {
         let now = self.at(now);
         while let Some(index) = self.timers.pop_due(now) {
@@ -310,6 +336,7 @@ impl Shard {
             let id = SessionId { index, generation: session.generation };
             self.session_timeout(id, now);
         }
+        self.resume_paused(now);
     }
 
     // Commands.
@@ -329,41 +356,49 @@ impl Shard {
         now: Instant,
     ) -> Result<(), Misuse> {
         let now = self.at(now);
-        self.check_channel(&target.channel, target.frame)?;
         let session = get_mut(&mut self.sessions, id).ok_or(Misuse::NoSuchSession)?;
         let Stage::Deciding(deciding) = &mut session.stage else { return Err(Misuse::WrongState) };
-        if subprotocol.is_some_and(|one| deciding.subprotocols.iter().all(|other| other != one)) {
+        let switch = Some(deciding.upgrade.answer(subprotocol)?);
+        self.channels.check(&target.channel, target.frame, &self.settings.limits)?;
+        let leftover = std::mem::take(&mut deciding.leftover);
+        let deadline = now + self.settings.limits.confirm_time;
+        session.stage = Stage::Joining(Box::new(Joining { switch, target, leftover, deadline }));
+        self.join(id, now);
+        Ok(())
+    }
+
+    /// Answers [`Event::Request`] with a plain HTTP answer, for instance `Answer::text(401, "Who are you?")` or
+    /// [`Answer::for_error`]. The session's [`Closed`] will say [`Error::Forbidden`].
+    ///
+    /// # Errors
+    /// [`Misuse::WrongState`] if the session does not wait for an answer, [`Misuse::InvalidArgument`] for a status
+    /// that is not 200 to 599, [`Misuse::NoSuchSession`]; nothing changes.
+    pub fn refuse(&mut self, id: SessionId, answer: &Answer, now: Instant) -> Result<(), Misuse> {
+        let now = self.at(now);
+        let session = self.get(id).ok_or(Misuse::NoSuchSession)?;
+        let Stage::Deciding(_) = &session.stage else { return Err(Misuse::WrongState) };
+        if !(200..600).contains(&answer.status) {
             return Err(Misuse::InvalidArgument);
         }
-        let switch = Some(deciding.upgrade.answer(subprotocol)?);
-        let leftover = std::mem::take(&mut deciding.leftover);
-        self.join(id, switch, target, leftover, now);
+        self.answer(id, answer, Method::Get, Some(Error::Forbidden), now);
         Ok(())
     }
 
-    /// Answers [`Event::Request`] with an error's HTTP status.
+    /// Takes in a WebSocket whose 101 somebody else has sent; `leftover` is what was read behind the request. If its
+    /// channel is not confirmed in time it is closed with 1013.
     ///
     /// # Errors
-    /// [`Misuse::WrongState`] if the session does not wait for an answer, [`Misuse::NoSuchSession`].
-    pub fn refuse(&mut self, id: SessionId, error: Error, now: Instant) -> Result<(), Misuse> {
-        let now = self.at(now);
-        let session = get_mut(&mut self.sessions, id).ok_or(Misuse::NoSuchSession)?;
-        let Stage::Deciding(_) = &session.stage else { return Err(Misuse::WrongState) };
-        self.answer_error(id, error, now);
-        Ok(())
-    }
-
-    /// Takes in a WebSocket whose handshake somebody else made; `leftover` is what was read behind it.
-    ///
-    /// # Errors
-    /// [`Misuse::InvalidArgument`] if the channel's name is empty or too long, or the channel carries the other frame type.
+    /// [`Misuse::InvalidArgument`] if the channel's name is empty or too long, or the channel carries the other frame
+    /// type, [`Misuse::WrongState`] after [`Shard::shutdown`]; nothing changes.
     pub fn adopt(&mut self, target: Target, leftover: Vec<u8>, now: Instant) -> Result<SessionId, Misuse> {
         let now = self.at(now);
-        self.check_channel(&target.channel, target.frame)?;
+        if self.closing {
+            return Err(Misuse::WrongState);
+        }
+        self.channels.check(&target.channel, target.frame, &self.settings.limits)?;
         let deadline = now + self.settings.limits.confirm_time;
-        let joining = Joining { switch: None, target: target.clone(), leftover: Vec::new(), deadline };
-        let id = self.insert(Stage::Joining(Box::new(joining)));
-        self.join(id, None, target, leftover, now);
+        let id = self.insert(Stage::Joining(Box::new(Joining { switch: None, target, leftover, deadline })));
+        self.join(id, now);
         Ok(id)
     }
 
@@ -379,20 +414,6 @@ impl Shard {
         open.ws.close(code, reason, CloseWhen::AfterData, now)?;
         self.settle(id, now);
         Ok(())
-    }
-
-    /// Publishes a message in the embedder's own name.
-    ///
-    /// Nothing stops it at the end of the credit: an embedder that floods looks at [`Shard::has_credit`] first.
-    pub fn publish(&mut self, channel: &Bytes, payload: &[u8]) {
-        self.credit -= cost(channel, payload.len());
-        self.to_bus.publish(channel, payload);
-    }
-
-    /// Whether the bus takes publishes without exceeding its bound.
-    #[must_use]
-    pub const fn has_credit(&self) -> bool {
-        self.credit > 0
     }
 
     /// Ends all sessions: those that are open by a Close with 1001 behind what waits for them, others by 503. New
@@ -413,7 +434,7 @@ impl Shard {
                     self.remove(id, Closed { by: Side::Local, code: None, error: None });
                 }
                 Stage::Head(_) | Stage::Deciding(_) | Stage::Joining(_) => {
-                    self.turn_away(id, Error::Unavailable, 1001, now);
+                    self.answer_error(id, Error::Unavailable, now);
                 }
                 Stage::Answered { .. } => {}
             }
@@ -431,6 +452,7 @@ impl Shard {
                 return Some(id);
             }
         }
+        self.writable.shrink_to(KEPT);
         None
     }
 
@@ -441,17 +463,30 @@ impl Shard {
     }
 
     /// A session whose socket may be read again after [`Shard::handle_readable`] said no. Can change after
-    /// [`Shard::handle_bus`], [`Shard::accept`], [`Shard::refuse`], [`Shard::handle_timeout`].
+    /// every input and command. Ask [`Shard::handle_readable`] again for each one that is named: part of the credit is
+    /// kept for it until then.
     pub fn poll_readable(&mut self) -> Option<SessionId> {
-        self.readable.pop_front()
+        while let Some(id) = self.readable.pop_front() {
+            if self.get(id).is_some() {
+                return Some(id);
+            }
+        }
+        self.readable.shrink_to(KEPT);
+        None
     }
 
     /// What has happened. Can change after every input and command.
+    ///
+    /// Nothing bounds what is not polled.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        let event = self.events.pop_front();
+        if event.is_none() {
+            self.events.shrink_to(KEPT);
+        }
+        event
     }
 
-    /// What the bus should hear. Can change after every input and command.
+    /// What the bus should hear: everything since the last call. Can change after every input and command.
     pub fn poll_bus(&mut self) -> Option<ToBus> {
         if self.to_bus.is_empty() { None } else { Some(std::mem::take(&mut self.to_bus)) }
     }
@@ -463,7 +498,8 @@ impl Shard {
         let unpolled = !self.events.is_empty()
             || !self.readable.is_empty()
             || !self.writable.is_empty()
-            || !self.to_bus.is_empty();
+            || !self.to_bus.is_empty()
+            || self.can_resume();
         if unpolled { Some(self.latest) } else { self.timers.next() }
     }
 
@@ -475,7 +511,7 @@ impl Shard {
         self.sessions.is_empty()
     }
 
-    /// Counts since the start.
+    /// Counts since the start, and what is there now.
     #[must_use]
     pub fn stats(&self) -> Stats {
         Stats { sessions: self.sessions.len(), ..self.stats }
@@ -503,8 +539,4 @@ fn get_mut(sessions: &mut Slab<Session>, id: SessionId) -> Option<&mut Session> 
 fn id_of(index: usize, session: &Session) -> SessionId {
     // A shard has fewer than 2³² sessions: a process cannot have as many sockets.
     SessionId { index: index as u32, generation: session.generation }
-}
-
-fn cost(channel: &[u8], payload_len: usize) -> i64 {
-    i64::try_from(exchange::publish_cost(channel, payload_len)).unwrap_or(i64::MAX)
 }

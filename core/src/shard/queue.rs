@@ -1,5 +1,7 @@
 //! What waits for one session: ranges of shared runs, never copies.
 
+#[cfg(test)]
+use std::collections::HashMap;
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -12,7 +14,7 @@ use crate::run::Run;
 #[derive(Debug, Default)]
 pub(super) struct Runs {
     slots: Slab<Slot>,
-    bytes: usize,
+    memory: usize,
 }
 
 #[derive(Debug)]
@@ -24,7 +26,7 @@ struct Slot {
 impl Runs {
     /// Keeps `run` until [`Runs::release`] was called as often as `entries` says.
     pub(super) fn hold(&mut self, run: Arc<Run>, entries: u32) -> u32 {
-        self.bytes += run.bytes().len();
+        self.memory += run.memory();
         index(self.slots.insert(Slot { run, entries }))
     }
 
@@ -33,9 +35,17 @@ impl Runs {
         index(self.slots.vacant_key())
     }
 
-    /// Bytes of all runs held, each counted once.
-    pub(super) const fn bytes(&self) -> usize {
-        self.bytes
+    /// What all runs held take in memory, each counted once.
+    pub(super) const fn memory(&self) -> usize {
+        self.memory
+    }
+
+    /// Every run is held by as many entries as there are, by the run's place.
+    #[cfg(test)]
+    pub(super) fn check(&self, entries: &HashMap<u32, u32>) {
+        let held = self.slots.iter().map(|(place, slot)| (place as u32, slot.entries)).collect();
+        assert_eq!(entries, &held, "entries of runs");
+        assert_eq!(self.memory, self.slots.iter().map(|(_, slot)| slot.run.memory()).sum::<usize>());
     }
 
     fn get(&self, entry: &Entry) -> &Run {
@@ -46,7 +56,7 @@ impl Runs {
         let slot = &mut self.slots[entry.run as usize];
         slot.entries -= 1;
         if slot.entries == 0 {
-            self.bytes -= slot.run.bytes().len();
+            self.memory -= slot.run.memory();
             self.slots.remove(entry.run as usize);
         }
     }
@@ -80,6 +90,13 @@ impl Queue {
     /// Bytes that wait.
     pub(super) const fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// What it takes with one more run of `len` bytes: all bytes that wait, and the entries behind the first.
+    pub(super) fn memory_with(&self, len: usize) -> usize {
+        let entries = self.rest.as_ref().map_or(0, |rest| rest.len()) + 1;
+        // A list that grows doubles.
+        self.bytes + len + 2 * entries * size_of::<Entry>()
     }
 
     pub(super) const fn is_empty(&self) -> bool {
@@ -123,11 +140,10 @@ impl Queue {
         filled
     }
 
-    /// `n` bytes have left, or as many as there were; says how many.
-    pub(super) fn sent(&mut self, runs: &mut Runs, mut n: usize) -> usize {
+    /// `n` bytes have left, or as many as there were.
+    pub(super) fn sent(&mut self, runs: &mut Runs, mut n: usize) {
         n = n.min(self.bytes);
         self.bytes -= n;
-        let sent = n;
         while let Some(entry) = &mut self.first {
             let left = (entry.end - entry.at) as usize;
             if n < left {
@@ -137,7 +153,6 @@ impl Queue {
             n -= left;
             self.drop_first(runs);
         }
-        sent
     }
 
     /// Drops all frames of which nothing has left.
@@ -159,6 +174,16 @@ impl Queue {
             self.drop_first(runs);
         }
         self.bytes = 0;
+    }
+
+    #[cfg(test)]
+    pub(super) fn count_entries(&self, entries: &mut HashMap<u32, u32>) {
+        let mut bytes = 0;
+        for entry in self.first.iter().chain(self.rest.iter().flat_map(|rest| rest.iter())) {
+            *entries.entry(entry.run).or_default() += 1;
+            bytes += (entry.end - entry.at) as usize;
+        }
+        assert_eq!(self.bytes, bytes, "bytes that wait");
     }
 
     fn drop_first(&mut self, runs: &mut Runs) {

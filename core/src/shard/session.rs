@@ -42,6 +42,8 @@ pub(super) struct Flags {
     pub(super) peer_ended: bool,
     /// The embedder was told not to read, and hears when it may again.
     pub(super) unread: bool,
+    /// The embedder heard that it may be read again, and has not asked yet.
+    pub(super) promised: bool,
 }
 
 #[derive(Debug)]
@@ -68,7 +70,6 @@ pub(super) struct Head {
 #[derive(Debug)]
 pub(super) struct Deciding {
     pub(super) upgrade: Upgrade,
-    pub(super) subprotocols: Vec<String>,
     /// What came behind the head.
     pub(super) leftover: Vec<u8>,
     pub(super) deadline: Instant,
@@ -114,9 +115,21 @@ pub struct Asked {
     pub route: Option<Target>,
 }
 
+impl Open {
+    /// Whether what is read from it may have to be published. Once our Close is on its way it is read for the
+    /// client's Close.
+    fn needs_credit(&self) -> bool {
+        self.target.rights.publish && self.ws.can_send()
+    }
+}
+
 impl Leaving {
     pub(super) fn new(bytes: Bytes) -> Self {
         Self { bytes, sent: 0 }
+    }
+
+    fn unsent(&self) -> &[u8] {
+        &self.bytes[self.sent..]
     }
 }
 
@@ -139,16 +152,24 @@ impl Session {
         match &self.stage {
             Stage::Head(_) | Stage::Answered { .. } => true,
             Stage::Deciding(_) | Stage::Joining(_) => false,
-            Stage::Open(open) => credit > 0 || !open.target.rights.publish || !open.ws.can_send(),
+            Stage::Open(open) => credit > 0 || !open.needs_credit(),
         }
     }
 
-    /// It no longer waits for credit; says whether it did.
-    pub(super) fn unpause(&mut self, now: Instant) -> bool {
-        if let (Stage::Open(open), Some(_)) = (&mut self.stage, self.paused) {
+    /// Whether something must happen before it is of use to ask again whether it may be read.
+    pub(super) fn waits(&self) -> bool {
+        match &self.stage {
+            Stage::Head(_) | Stage::Answered { .. } => false,
+            Stage::Deciding(_) | Stage::Joining(_) => true,
+            Stage::Open(open) => self.paused.is_some() && open.needs_credit(),
+        }
+    }
+
+    /// It no longer waits for credit.
+    pub(super) fn unpause(&mut self, now: Instant) {
+        if let (Stage::Open(open), Some(_)) = (&mut self.stage, self.paused.take()) {
             open.ws.resume(now);
         }
-        self.paused.take().is_some()
     }
 
     /// A member of its channel that takes new messages.
@@ -180,7 +201,7 @@ impl Session {
             return self.queue.slices(runs, 0, out);
         }
         let begun = self.queue.begun(runs);
-        let answer = self.answer.as_ref().map_or(&[][..], |answer| &answer.bytes[answer.sent..]);
+        let answer = self.answer();
         let mut filled = 0;
         for bytes in [answer, begun, self.control()] {
             if !bytes.is_empty() && filled < out.len() {
@@ -198,41 +219,28 @@ impl Session {
 
     /// The first `n` bytes of what [`Session::slices`] lends have left.
     pub(super) fn sent(&mut self, runs: &mut Runs, mut n: usize, now: Instant) -> Result<(), Misuse> {
-        if n > self.lent_bytes() {
+        let (answer, control) = (self.answer().len(), self.control().len());
+        if n > answer + control + self.queue.bytes() {
             return Err(Misuse::TooMuchTransmitted);
         }
-        if self.lends_only_data() {
-            self.queue.sent(runs, n);
-            if let Stage::Open(open) = &mut self.stage {
+        if let Some(leaving) = &mut self.answer {
+            leaving.sent += n.min(answer);
+            n -= n.min(answer);
+            self.answer.take_if(|leaving| leaving.unsent().is_empty());
+        }
+        let begun = n.min(self.queue.begun(runs).len());
+        let control = control.min(n - begun);
+        let data = n - control;
+        self.queue.sent(runs, data);
+        if let Stage::Open(open) = &mut self.stage {
+            // No more than it lends.
+            let _ = open.ws.control_sent(control, now);
+            // Our own ping is no sign of life.
+            if data > 0 {
                 open.ws.handle_progress(now);
             }
-            return Ok(());
         }
-        if let Some(answer) = &mut self.answer {
-            let left = n.min(answer.bytes.len() - answer.sent);
-            answer.sent += left;
-            n -= left;
-            if answer.sent == answer.bytes.len() {
-                self.answer = None;
-            }
-        }
-        let begun = self.queue.begun(runs).len();
-        let control = self.control().len();
-        n -= self.queue.sent(runs, n.min(begun));
-        let left = n.min(control);
-        if let Stage::Open(open) = &mut self.stage {
-            open.ws.handle_progress(now);
-            if left > 0 {
-                open.ws.control_sent(left, now)?;
-            }
-        }
-        self.queue.sent(runs, n - left);
         Ok(())
-    }
-
-    fn lent_bytes(&self) -> usize {
-        let answer = self.answer.as_ref().map_or(0, |answer| answer.bytes.len() - answer.sent);
-        answer + self.control().len() + self.queue.bytes()
     }
 
     /// Nothing more will be written.
@@ -254,6 +262,10 @@ impl Session {
             }
             Stage::Answered { .. } | Stage::Head(_) | Stage::Deciding(_) | Stage::Joining(_) => None,
         }
+    }
+
+    fn answer(&self) -> &[u8] {
+        self.answer.as_ref().map_or(&[], |answer| answer.unsent())
     }
 
     fn control(&self) -> &[u8] {

@@ -14,6 +14,7 @@ use self::peer::Phase;
 use crate::config::Config;
 use crate::error::{Error, Misuse};
 use crate::exchange::{News, ToShard};
+use crate::http::Answer;
 use crate::limits::Limits;
 use crate::route::{FrameType, Target};
 use crate::run::RunBuilder;
@@ -32,32 +33,74 @@ pub struct ShardStory<'a> {
 /// Numbers stand for one of those that are there, modulo how many they are.
 #[derive(Arbitrary, Debug)]
 enum Step<'a> {
-    Connect { path: u8 },
-    Adopt { path: u8, flips_frame: bool },
-    Decide { session: u8, accepts: bool },
-    Subscribe { path: u8 },
-    Unsubscribe { subscriber: u8 },
-    Confirm { channel: u8 },
-    Deliver { channel: u8, lengths: [u8; 3] },
+    Connect {
+        path: u8,
+    },
+    Adopt {
+        path: u8,
+        flips_frame: bool,
+    },
+    Decide {
+        session: u8,
+        accepts: bool,
+    },
+    Subscribe {
+        path: u8,
+    },
+    Unsubscribe {
+        subscriber: u8,
+    },
+    Confirm {
+        channel: u8,
+    },
+    Deliver {
+        channel: u8,
+        lengths: [u8; 3],
+    },
     /// News about a channel that is no more.
     Outdated,
     Repay,
     BusLost,
-    Say { session: u8, said: Said<'a> },
-    Eof { session: u8 },
-    Reset { session: u8 },
-    Write { session: u8, bytes: u8 },
-    Acknowledge { session: u8, more_than_lent: u8 },
-    Block { session: u8 },
-    Free { session: u8 },
-    Close { session: u8, code: u16 },
-    Pass { hundredths: u16 },
+    Say {
+        session: u8,
+        said: Said<'a>,
+    },
+    Eof {
+        session: u8,
+    },
+    Reset {
+        session: u8,
+    },
+    Write {
+        session: u8,
+        bytes: u8,
+    },
+    Acknowledge {
+        session: u8,
+        more_than_lent: u8,
+    },
+    Block {
+        session: u8,
+    },
+    Free {
+        session: u8,
+    },
+    Close {
+        session: u8,
+        code: u16,
+    },
+    Pass {
+        hundredths: u16,
+    },
     Shutdown,
 }
 
 #[derive(Arbitrary, Debug)]
 enum Said<'a> {
-    Message { is_text: bool, bytes: &'a [u8] },
+    Message {
+        is_text: bool,
+        bytes: &'a [u8],
+    },
     /// The beginning of a message that never ends.
     Beginning,
     Ping(u8),
@@ -72,7 +115,7 @@ fn limits() -> Limits {
     Limits {
         message_bytes: 200,
         queue_bytes: 300,
-        all_queues_bytes: 700,
+        all_queues_bytes: 1_200,
         publish_bytes: 400,
         mailbox_bytes: 2_000,
         ..Limits::default()
@@ -180,7 +223,7 @@ impl Teller {
             target.frame = if target.frame == FrameType::Text { FrameType::Binary } else { FrameType::Text };
         }
         let adopted = self.shard.adopt(target.clone(), Vec::new(), self.model.now);
-        assert_eq!(adopted.is_ok(), self.model.fits(&target));
+        assert_eq!(adopted.is_ok(), self.model.fits(&target) && !self.model.is_closing);
         if let Ok(id) = adopted {
             self.model.adopt(id, target);
         }
@@ -190,8 +233,11 @@ impl Teller {
         let now = self.model.now;
         let target = self.model.peer(id).target.clone();
         let waits = matches!(self.model.peer(id).phase, Phase::Asked { .. });
-        let result =
-            if accepts { self.shard.accept(id, target.clone(), None, now) } else { self.shard.refuse(id, Error::Forbidden, now) };
+        let result = if accepts {
+            self.shard.accept(id, target.clone(), None, now)
+        } else {
+            self.shard.refuse(id, &Answer::for_error(Error::Forbidden), now)
+        };
         let fits = !accepts || self.model.fits(&target);
         assert_eq!(result.is_ok(), waits && fits);
         match result {
@@ -248,7 +294,7 @@ impl Teller {
         let mut builder = RunBuilder::new(FrameType::Text);
         builder.push(b"outdated").expect("text");
         let run = Arc::new(builder.finish());
-        self.model.taken += run.bytes().len();
+        self.model.taken += run.memory();
         self.tell(vec![News::Subscribed(channel), News::Run { channel, run }]);
     }
 
@@ -257,10 +303,7 @@ impl Teller {
     }
 
     fn say(&mut self, id: SessionId, said: &Said<'_>) {
-        let may = self.shard.handle_readable(id, self.model.now);
-        assert_eq!(may, self.model.may_be_read(id));
-        if !may {
-            self.model.pause(id);
+        if !self.ask(id) {
             return;
         }
         let mut bytes = match said {
@@ -272,6 +315,17 @@ impl Teller {
         };
         self.shard.handle_read(id, &mut bytes, self.model.now);
         self.model.hear(id, said);
+    }
+
+    /// Asks whether the session may be read.
+    fn ask(&mut self, id: SessionId) -> bool {
+        let may = self.model.may_be_read(id);
+        assert_eq!(self.shard.may_be_read(id), may);
+        assert_eq!(self.shard.handle_readable(id, self.model.now), may);
+        if !may {
+            self.model.pause(id);
+        }
+        may
     }
 
     fn write(&mut self, id: SessionId, most: usize) {
@@ -311,7 +365,8 @@ impl Teller {
         let mut rounds = 0;
         while let Some(at) = self.shard.poll_timeout().filter(|&at| at <= end) {
             rounds = if at > self.model.now { 0 } else { rounds + 1 };
-            assert!(rounds < 3, "the shard spins");
+            // Each round lets one more session be read that waits for credit.
+            assert!(rounds < 3 + self.model.sessions().len(), "the shard spins");
             self.advance(at);
         }
         self.advance(end);
@@ -328,11 +383,12 @@ impl Teller {
         while let Some(wishes) = self.shard.poll_bus() {
             self.model.take_wishes(wishes);
         }
-        while let Some(id) = self.shard.poll_readable() {
-            self.model.resume(id);
-        }
         while let Some(event) = self.shard.poll_event() {
             self.model.take_event(event);
+        }
+        while let Some(id) = self.shard.poll_readable() {
+            self.model.resume(id);
+            self.ask(id);
         }
         while let Some(id) = self.shard.poll_transmit() {
             self.model.peer(id).is_named = true;

@@ -1,6 +1,6 @@
 //! One client as the model sees it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use crate::fuzzing::client::Client;
 use crate::route::Target;
@@ -28,11 +28,18 @@ pub(super) struct Peer {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Phase {
-    Asked { until: Instant },
-    Joining { until: Instant, is_adopted: bool },
+    Asked {
+        until: Instant,
+    },
+    Joining {
+        until: Instant,
+        is_adopted: bool,
+    },
     Open,
     /// A Close of ours is on its way or out. Whether what the client says still counts.
-    Closing { reads: bool },
+    Closing {
+        reads: bool,
+    },
     /// A plain answer is on its way or out.
     Answered,
 }
@@ -66,8 +73,10 @@ impl Peer {
         self.target.rights.subscribe && matches!(self.phase, Phase::Joining { .. } | Phase::Open)
     }
 
-    pub(super) fn queued_bytes(&self) -> usize {
-        self.queue.iter().map(|frame| frame.len).sum::<usize>() - self.begun
+    /// Bytes that it has yet to hear, and 24 for each run among them.
+    pub(super) fn queue_memory(&self) -> usize {
+        let runs: BTreeSet<usize> = self.queue.iter().map(|frame| frame.run).collect();
+        self.queue.iter().map(|frame| frame.len).sum::<usize>() - self.begun + 24 * runs.len()
     }
 
     /// The client gets these bytes: the frames that are next, in their order.

@@ -1,9 +1,9 @@
 //! Each bound at, below and above.
 
-use crate::redis::world::{World, ms, url};
 use crate::limits::Limits;
 use crate::redis::publishes::Publishes;
 use crate::redis::subscriptions::{BATCH_CHANNELS, Subscriptions};
+use crate::redis::world::{World, ms, url};
 use crate::redis::{Action, Lane, LinkEvent};
 use crate::time::{Duration, Instant};
 
@@ -55,7 +55,7 @@ fn a_lane_is_pinged_after_silence_alone() {
     world.server.log.clear();
     for _ in 0..10 {
         world.pass(ms(4_999));
-        world.server.deliver(b"chat", b"x");
+        world.server.publish(b"chat", b"x");
         world.publish("other", "x");
     }
     assert!(!world.server.log.iter().any(|(_, name)| name == "PING"));

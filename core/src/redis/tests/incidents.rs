@@ -19,7 +19,7 @@ fn the_first_dial_after_a_failover_is_refused_and_the_link_comes_back() {
     world.start();
     world.pass(ms(751));
     assert!(world.link.is_up());
-    world.server.deliver(b"chat", b"hello");
+    world.server.publish(b"chat", b"hello");
     world.run();
     assert_eq!(received(&world), ["hello"]);
 }
@@ -246,7 +246,7 @@ fn a_subscriber_that_is_killed_for_its_output_buffer_comes_back_with_a_known_gap
     world.take_events();
     world.stuck.insert(Lane::Subscriber);
     for i in 0..1_000 {
-        world.server.deliver(b"chat", format!("lost {i}").as_bytes());
+        world.server.publish(b"chat", format!("lost {i}").as_bytes());
     }
     world.cut(Lane::Subscriber);
     world.pass(ms(1_000));
@@ -254,7 +254,7 @@ fn a_subscriber_that_is_killed_for_its_output_buffer_comes_back_with_a_known_gap
     assert_eq!(events[0], LinkEvent::Unsubscribed);
     assert!(matches!(&events[1], LinkEvent::Down { lane: Lane::Subscriber, .. }), "{events:?}");
     assert!(matches!(&events[2..], [LinkEvent::Subscribed(_), LinkEvent::Up { gap: Some(_) }]), "{events:?}");
-    world.server.deliver(b"chat", b"after");
+    world.server.publish(b"chat", b"after");
     world.run();
     assert_eq!(received(&world), ["after"]);
 }
@@ -363,9 +363,9 @@ fn an_oversized_message_is_told_and_the_link_stays() {
     let mut world = World::up();
     world.subscribe("chat");
     world.take_events();
-    world.server.deliver(b"chat", &vec![b'x'; 65_536]);
-    world.server.deliver(b"chat", &vec![b'x'; 65_537]);
-    world.server.deliver(b"chat", b"after");
+    world.server.publish(b"chat", &vec![b'x'; 65_536]);
+    world.server.publish(b"chat", &vec![b'x'; 65_537]);
+    world.server.publish(b"chat", b"after");
     world.piece = 1_000;
     world.run();
     assert_eq!(world.received.len(), 2);

@@ -70,7 +70,13 @@ impl Server {
         }
     }
 
-    /// Another client's PUBLISH; returns the number of receivers.
+    /// A PUBLISH; returns the number of receivers.
+    pub(crate) fn publish(&mut self, channel: &[u8], payload: &[u8]) -> usize {
+        self.published.push((channel.to_vec(), payload.to_vec()));
+        self.deliver(channel, payload)
+    }
+
+    /// A PUBLISH of somebody whose messages are not of interest.
     pub(crate) fn deliver(&mut self, channel: &[u8], payload: &[u8]) -> usize {
         let mut receivers = 0;
         for client in self.clients.values_mut().filter(|client| client.channels.contains(channel)) {
@@ -132,9 +138,7 @@ impl Server {
             "PUBLISH" if self.denied.contains(&words[1]) => b"-NOPERM No permissions to access a channel\r\n".into(),
             "PUBLISH" => {
                 let (channel, payload) = (words[1].clone(), words[2].clone());
-                let receivers = self.deliver(&channel, &payload);
-                self.published.push((channel, payload));
-                format!(":{receivers}\r\n").into()
+                format!(":{}\r\n", self.publish(&channel, &payload)).into()
             }
             "SUBSCRIBE" if words[1..].iter().any(|channel| self.denied.contains(channel)) => {
                 b"-NOPERM No permissions to access a channel\r\n".into()

@@ -71,7 +71,7 @@ pub(crate) fn client_reads(bytes: &[u8]) -> Vec<ClientMessage> {
 }
 
 /// A masked frame, whatever its opcode and payload.
-fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     frame_with_key(first, payload, [0xA5, 0x5A, 0x0F, 0xC3])
 }
 

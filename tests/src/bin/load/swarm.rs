@@ -13,8 +13,8 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 /// Handshakes under way at a time.
 const GROUP: usize = 64;
 
-/// Connections from one source address: the kernel has some 28,000 ports for each.
-const PER_ADDRESS: usize = 20_000;
+/// Connections from one source address: it has some 28,000 ports, and the fuller it is the longer the kernel looks for one.
+const PER_ADDRESS: usize = 4_000;
 
 const CLOSE: u8 = 0x88;
 const PING: u8 = 0x89;

@@ -1,0 +1,85 @@
+//! A worker that does not keep up.
+
+use super::super::Bus;
+use super::channels::{id, news, publish, subscribe};
+use crate::exchange::{ToBus, Wish};
+use crate::limits::Limits;
+use crate::route::FrameType;
+use crate::run::RunBuilder;
+use crate::time::Instant;
+
+const NOW: Instant = Instant::ZERO;
+
+/// What a run of one message of ten bytes takes.
+fn run() -> usize {
+    let mut builder = RunBuilder::new(FrameType::Text);
+    builder.push(&[b'x'; 10]).unwrap();
+    builder.finish().memory()
+}
+
+/// A bus of two workers in one channel, each with room for so many bytes.
+fn bus(mailbox_bytes: usize) -> Bus {
+    let limits = Limits { mailbox_bytes, ..Limits::default() };
+    let mut bus = Bus::local(&limits, 2, 1, NOW);
+    bus.handle_shard(0, subscribe("chat", id(0)), NOW).unwrap();
+    bus.handle_shard(1, subscribe("chat", id(1)), NOW).unwrap();
+    news(&mut bus);
+    bus
+}
+
+/// One message comes; the first worker takes it out at once.
+fn message(bus: &mut Bus) -> Vec<(usize, String)> {
+    bus.handle_shard(0, publish("chat", &[b'x'; 10]), NOW).unwrap();
+    bus.handle_timeout(NOW);
+    let news = news(bus);
+    taken(bus, 0, run());
+    news
+}
+
+fn taken(bus: &mut Bus, worker: usize, bytes: usize) {
+    let wishes = ToBus { wishes: vec![Wish::Taken { bytes }], payloads: Vec::new() };
+    bus.handle_shard(worker, wishes, NOW).unwrap();
+}
+
+#[test]
+fn a_full_mailbox_drops_whole_runs_for_its_worker_alone_and_counts_them() {
+    for (bound, room) in [(3 * run() - 1, 2), (3 * run(), 3), (3 * run() + 1, 3)] {
+        let mut bus = bus(bound);
+        let mut got = [0, 0];
+        for _ in 0..5 {
+            for (worker, line) in message(&mut bus) {
+                assert!(line.starts_with("run "), "{line}");
+                got[worker] += 1;
+            }
+        }
+        assert_eq!((got, bus.stats().missed), ([5, room], 5 - room as u64), "{bound} bytes");
+    }
+}
+
+#[test]
+fn what_was_missed_is_told_when_there_is_room_and_before_what_comes_next() {
+    let mut bus = bus(2 * run());
+    for _ in 0..5 {
+        message(&mut bus);
+    }
+    assert!(news(&mut bus).is_empty());
+    taken(&mut bus, 1, run());
+    assert_eq!(news(&mut bus), [(1, "missed 3".to_owned())]);
+    message(&mut bus);
+    message(&mut bus);
+    taken(&mut bus, 1, run() / 2);
+    assert!(news(&mut bus).is_empty(), "still more than half full");
+    taken(&mut bus, 1, 2 * run());
+    let lines = message(&mut bus);
+    let own: Vec<_> = lines.iter().filter(|(worker, _)| *worker == 1).map(|(_, line)| line.as_str()).collect();
+    assert_eq!(own, ["missed 1", "run 1 xxxxxxxxxx"]);
+}
+
+#[test]
+fn an_empty_mailbox_takes_a_run_of_any_size() {
+    let mut bus = bus(1);
+    assert_eq!(message(&mut bus).len(), 2);
+    assert_eq!(message(&mut bus).len(), 1);
+    taken(&mut bus, 1, run());
+    assert_eq!(message(&mut bus).len(), 3, "a run for each, and what was missed");
+}

@@ -1,0 +1,231 @@
+//! What one session and all of them together may hold: below, at and above each bound.
+
+use super::world::{CLOSE, World, limits, text};
+use crate::error::Error;
+use crate::limits::Limits;
+use crate::route::FrameType;
+use crate::run::RunBuilder;
+use crate::ws::tests::frame;
+
+fn small(change: impl FnOnce(&mut Limits)) -> World {
+    let mut limits = limits();
+    change(&mut limits);
+    World::with(limits, 1)
+}
+
+#[test]
+fn a_message_above_its_bound_is_1009() {
+    for (len, code) in [(99, None), (100, None), (101, Some(1009))] {
+        let mut world = small(|limits| limits.message_bytes = 100);
+        let client = world.join("/chat");
+        world.send(client, &text(&"m".repeat(len)));
+        assert_eq!(world.close_code(client), code, "{len} bytes");
+        assert_eq!(world.texts(client).len(), usize::from(code.is_none()));
+    }
+}
+
+#[test]
+fn a_message_of_too_many_fragments_is_1009() {
+    for (fragments, code) in [(2, None), (3, None), (4, Some(1009))] {
+        let mut world = small(|limits| limits.message_fragments = 3);
+        let client = world.join("/chat");
+        world.send(client, &frame(0x01, b"a"));
+        for _ in 2..fragments {
+            world.send(client, &frame(0x00, b"b"));
+        }
+        world.send(client, &frame(0x80, b"c"));
+        assert_eq!(world.close_code(client), code, "{fragments} fragments");
+    }
+}
+
+/// The beginning of a message, and what a session holds for it.
+fn partial(world: &mut World, client: usize) -> usize {
+    let before = world.shards[0].partial;
+    world.send(client, &frame(0x01, &[b'x'; 1000]));
+    world.shards[0].partial - before
+}
+
+#[test]
+fn unfinished_messages_are_bounded_together_and_whoever_asks_for_more_is_1013() {
+    let one = {
+        let mut world = World::new();
+        let client = world.join("/chat");
+        partial(&mut world, client)
+    };
+    assert!(one >= 1000);
+    for (bound, workers, code) in [
+        (2 * one + 1, 1, None),
+        (2 * one, 1, None),
+        (2 * one - 1, 1, Some(1013)),
+        (4 * one, 2, None),
+        (4 * one - 1, 2, Some(1013)),
+    ] {
+        let mut limits = limits();
+        limits.partial_bytes = bound;
+        let mut world = World::with(limits, workers);
+        let clients: Vec<usize> = (0..2 * workers).map(|_| world.join("/chat")).collect();
+        for &client in &clients {
+            world.send(client, &frame(0x01, &[b'x'; 1000]));
+        }
+        let last = clients[2 * workers - 1];
+        assert_eq!(world.close_code(last), code, "{bound} bytes, {workers} workers");
+        assert_eq!(world.close_code(clients[0]), None, "whoever came before stays");
+        if workers == 1 {
+            world.send(clients[0], &frame(0x80, b""));
+            assert_eq!(world.shards[0].partial, if code.is_none() { one } else { 0 }, "what is whole counts no more");
+        }
+    }
+}
+
+/// So many bytes beyond two frames of 102 bytes with one entry that does not stand inline.
+fn slow_reader(bound: usize) -> (World, usize) {
+    let mut world = small(|limits| limits.queue_bytes = bound);
+    let client = world.join("/chat");
+    world.make_room(client, 0);
+    world.clients[client].got.clear();
+    for _ in 0..2 {
+        world.shard().publish(&"chat".into(), &[b'm'; 100]).unwrap();
+        world.run();
+    }
+    (world, client)
+}
+
+const TWO: usize = 2 * 102 + 24;
+
+#[test]
+fn a_slow_reader_at_the_bound_loses_nothing() {
+    for bound in [TWO, TWO + 1] {
+        let (mut world, client) = slow_reader(bound);
+        world.make_room(client, usize::MAX);
+        assert_eq!((world.texts(client).len(), world.close_code(client)), (2, None));
+    }
+}
+
+#[test]
+fn a_slow_reader_above_the_bound_gets_the_close_and_nothing_else() {
+    let (mut world, client) = slow_reader(TWO - 1);
+    assert_eq!(world.shards[0].stats().slow_readers, 1);
+    world.shard().publish(&"chat".into(), b"more").unwrap();
+    world.make_room(client, usize::MAX);
+    assert_eq!((world.texts(client).len(), world.close_code(client)), (0, Some(1013)));
+    world.send(client, &text("sent in good faith, read in vain"));
+    assert_eq!(world.shards[0].stats().messages_in, 0);
+    world.end(client);
+    assert_eq!(world.error(client), Some(Error::SlowReader));
+}
+
+#[test]
+fn a_frame_that_has_begun_to_leave_a_slow_reader_is_finished() {
+    let mut world = small(|limits| limits.queue_bytes = 300);
+    let client = world.join("/chat");
+    world.make_room(client, 0);
+    world.clients[client].got.clear();
+    // Two frames in one run.
+    let messages = [text("the first message"), text("the second message")].concat();
+    world.send(client, &messages);
+    world.make_room(client, 5);
+    for _ in 0..3 {
+        world.shard().publish(&"chat".into(), &[b'm'; 100]).unwrap();
+        world.run();
+    }
+    assert_eq!(world.shards[0].stats().slow_readers, 1);
+    world.make_room(client, usize::MAX);
+    assert_eq!((world.texts(client), world.close_code(client)), (vec!["the first message".to_owned()], Some(1013)));
+}
+
+#[test]
+fn whoever_keeps_up_takes_a_run_of_any_size() {
+    let mut world = small(|limits| limits.queue_bytes = 1);
+    let client = world.join("/chat");
+    for _ in 0..3 {
+        world.send(client, &text(&"m".repeat(60_000)));
+    }
+    assert_eq!((world.texts(client).len(), world.close_code(client)), (3, None));
+}
+
+/// Tiny messages take more memory than their bytes, and are bounded by what they take.
+#[test]
+fn a_slow_reader_of_empty_messages_is_bounded_by_memory_and_not_by_bytes() {
+    let mut world = small(|limits| limits.queue_bytes = 10_000);
+    let client = world.join("/chat");
+    world.make_room(client, 0);
+    let mut messages = 0;
+    while world.shards[0].stats().slow_readers == 0 {
+        world.shard().publish(&"chat".into(), b"").unwrap();
+        world.run();
+        messages += 1;
+        assert!(messages < 10_000 / 24);
+    }
+    assert!(messages > 10_000 / 30);
+}
+
+#[test]
+fn all_queues_together_are_bounded_and_whoever_is_behind_pays() {
+    let run = {
+        let mut builder = RunBuilder::new(FrameType::Text);
+        builder.push(&[b'm'; 100]).unwrap();
+        builder.finish().memory()
+    };
+    for (bound, code) in [(2 * run + 1, None), (2 * run, None), (2 * run - 1, Some(1013))] {
+        let mut world = small(|limits| limits.all_queues_bytes = bound);
+        let [slow, same, other] = [world.join("/chat"), world.join("/chat"), world.join("/chat")];
+        world.make_room(slow, 0);
+        world.make_room(same, 0);
+        for _ in 0..2 {
+            world.shard().publish(&"chat".into(), &[b'm'; 100]).unwrap();
+            world.run();
+        }
+        world.make_room(slow, usize::MAX);
+        world.make_room(same, usize::MAX);
+        assert_eq!([slow, same, other].map(|one| world.close_code(one)), [code, code, None], "{bound} bytes");
+        assert_eq!(world.texts(other).len(), 2);
+        assert_eq!(world.shards[0].runs.memory(), 0, "everything left");
+    }
+}
+
+#[test]
+fn pongs_to_a_client_that_never_reads_are_bounded() {
+    let mut world = World::new();
+    let client = world.join("/chat");
+    world.make_room(client, 0);
+    for _ in 0..200 {
+        world.send(client, &frame(0x89, &[b'p'; 125]).repeat(100));
+    }
+    world.make_room(client, usize::MAX);
+    assert!(world.clients[client].got.len() < 4096);
+    world.send(client, &frame(CLOSE, b""));
+    assert!(world.clients[client].ended);
+}
+
+#[test]
+fn what_a_crowd_needed_is_given_back_when_it_has_left() {
+    let mut world = World::new();
+    let clients: Vec<usize> = (0..3_000).map(|_| world.connect()).collect();
+    for &client in &clients {
+        world.clients[client].room = 0;
+        world.clients[client].input = format!("{}\r\n", "x".repeat(client % 50)).into_bytes();
+        let id = world.id(client);
+        let now = world.now;
+        let mut input = std::mem::take(&mut world.clients[client].input);
+        world.shard().handle_read(id, &mut input, now);
+        world.shard().handle_reset(id);
+    }
+    world.run();
+    let shard = &world.shards[0];
+    let kept = shard.events.capacity().max(shard.writable.capacity()).max(shard.readable.capacity());
+    assert!(kept < 3_000, "{kept}");
+    assert!(shard.is_empty());
+}
+
+#[test]
+fn channels_that_came_and_went_leave_no_table_behind() {
+    let mut world = World::new();
+    let clients: Vec<usize> = (0..500).map(|room| world.join(&format!("/chat/{room}"))).collect();
+    let before = world.shards[0].channels.capacity();
+    for &client in &clients {
+        let id = world.id(client);
+        world.shard().handle_reset(id);
+    }
+    world.run();
+    assert!(world.shards[0].channels.capacity() < before / 4);
+}

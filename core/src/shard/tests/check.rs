@@ -1,0 +1,72 @@
+//! What must hold between any two calls.
+
+use std::collections::HashMap;
+
+use crate::exchange::{Wish, publish_cost};
+use crate::shard::session::Stage;
+use crate::shard::{SessionId, Shard};
+
+impl Shard {
+    /// Everything that one place of a shard says about another.
+    pub(crate) fn check(&self) {
+        let listed = self.sessions.iter().filter(|(_, session)| session.flags.listed).count();
+        let waiting: Vec<SessionId> = self.writable.iter().copied().filter(|&id| self.get(id).is_some()).collect();
+        assert_eq!(waiting.len(), listed, "listed flags");
+        assert!(waiting.iter().all(|&id| self.get(id).is_some_and(|session| session.flags.listed)));
+        let promised = self.sessions.iter().filter(|(_, session)| session.flags.promised).count();
+        assert_eq!(self.promised, promised as i64, "promises");
+        let mut partial = 0;
+        let mut entries: HashMap<u32, u32> = HashMap::new();
+        for (index, session) in &self.sessions {
+            let index = index as u32;
+            let id = SessionId { index, generation: session.generation };
+            if let Stage::Open(open) = &session.stage {
+                partial += open.partial;
+                assert_eq!(open.partial, open.ws.partial_bytes(), "unfinished messages");
+            }
+            session.queue.count_entries(&mut entries);
+            let stays = matches!(&session.stage, Stage::Joining(_)) || session.takes_messages();
+            assert!(stays || session.member.is_none(), "who is on the way out has left its channel");
+            if let Some(member) = session.member {
+                assert_eq!(self.channels.members(member.channel)[member.place as usize], index, "members");
+            }
+            if session.has_output() && !session.flags.blocked {
+                assert!(session.flags.listed || !self.is_drained(), "output that nobody hears of");
+            }
+            if session.paused.is_some() && session.waits() {
+                assert_eq!(self.paused.iter().filter(|&&one| one == id).count(), 1, "in line once");
+            }
+            if session.flags.unread && !session.waits() {
+                panic!("may be read and was not named");
+            }
+            let next = session.next_deadline(&self.settings.limits);
+            assert!(next.is_none() || session.deadline.is_some_and(|at| Some(at) <= next), "no timer");
+        }
+        assert_eq!(self.partial, partial, "bytes of unfinished messages");
+        self.runs.check(&entries);
+        let members: usize = self.sessions.iter().filter(|(_, session)| session.member.is_some()).count();
+        assert_eq!(self.channels.all_members(), members, "no channel has a member that is gone");
+    }
+
+    /// Nothing was named that was not acknowledged: only then is everything with output listed.
+    fn is_drained(&self) -> bool {
+        self.writable.is_empty()
+    }
+
+    /// The name of the channel that a session is open on.
+    pub(crate) fn channel_of(&self, id: SessionId) -> &[u8] {
+        match &self.get(id).unwrap().stage {
+            Stage::Open(open) => &open.target.channel,
+            stage => panic!("not open: {stage:?}"),
+        }
+    }
+
+    /// The credit here and on its way to the bus.
+    pub(crate) fn credit_here(&self) -> i64 {
+        let leaving = self.to_bus.wishes.iter().map(|wish| match wish {
+            Wish::Publish { name, len } => publish_cost(name, *len) as i64,
+            _ => 0,
+        });
+        self.credit + leaving.sum::<i64>()
+    }
+}

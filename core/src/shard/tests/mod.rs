@@ -1,0 +1,11 @@
+//! Shards and a bus in a small world of clients: what each session sees, whatever happens in whatever order.
+
+mod asking;
+mod bounds;
+mod check;
+mod credit;
+mod delivery;
+mod drain;
+mod handshake;
+mod table;
+pub(crate) mod world;
