@@ -1,6 +1,6 @@
 //! What went wrong in the field, each as a story.
 
-use super::world::{World, ms};
+use crate::redis::world::{World, ms};
 use crate::redis::{Action, Lane, LinkEvent};
 use crate::resp::encode;
 
