@@ -233,8 +233,10 @@ impl Session {
         let data = n - control;
         self.queue.sent(runs, data);
         if let Stage::Open(open) = &mut self.stage {
-            // No more than it lends.
-            let _ = open.ws.control_sent(control, now);
+            if control > 0 {
+                // No more than it lends.
+                let _ = open.ws.control_sent(control, now);
+            }
             // Our own ping is no sign of life.
             if data > 0 {
                 open.ws.handle_progress(now);
