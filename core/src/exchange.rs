@@ -83,6 +83,16 @@ impl ToBus {
     }
 }
 
+impl ToShard {
+    /// Bytes of the messages in it, framed. A worker that has taken in about as much as one read from Redis lets its
+    /// sessions write before it takes in more; otherwise a burst would look as if none of them kept up.
+    #[must_use]
+    pub fn run_bytes(&self) -> usize {
+        let len = |news: &News| if let News::Run { run, .. } = news { run.bytes().len() } else { 0 };
+        self.news.iter().map(len).sum()
+    }
+}
+
 /// What a publish takes of its worker's credit, and what the bus gives back when the publish has left: its size as a
 /// command, whatever carries it.
 pub(crate) fn publish_cost(name: &[u8], payload_len: usize) -> usize {

@@ -87,6 +87,28 @@ impl<K: Ord + Copy> Timers<K> {
     }
 }
 
+/// How often a line is logged that others can cause as often as they like: once in [`Seldom::TIME`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Seldom {
+    said: Option<Instant>,
+    unsaid: u64,
+}
+
+impl Seldom {
+    /// From one line to the next.
+    pub const TIME: Duration = Duration::from_secs(10);
+
+    /// Whether it is to be said at `now`, and if so how often it was left unsaid since it was said last.
+    pub fn say(&mut self, now: Instant) -> Option<u64> {
+        if self.said.is_some_and(|said| now.since(said) < Self::TIME) {
+            self.unsaid += 1;
+            return None;
+        }
+        self.said = Some(now);
+        Some(core::mem::take(&mut self.unsaid))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,5 +133,16 @@ mod tests {
         assert_eq!(timers.pop_due(Instant::from_micros(5)), Some('a'));
         timers.set('b', &mut b, None);
         assert_eq!(timers.next(), None);
+    }
+
+    #[test]
+    fn what_is_said_seldom_counts_what_it_leaves_unsaid() {
+        let mut seldom = Seldom::default();
+        let at = |micros| Instant::from_micros(micros);
+        assert_eq!(seldom.say(at(5)), Some(0));
+        assert_eq!(seldom.say(at(5)), None);
+        assert_eq!(seldom.say(at(10_000_004)), None);
+        assert_eq!(seldom.say(at(10_000_005)), Some(2));
+        assert_eq!(seldom.say(at(20_000_005)), Some(0));
     }
 }

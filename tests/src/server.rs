@@ -206,6 +206,24 @@ impl Server {
         self.process.signal(Signal::INT)
     }
 
+    /// Freezes it: connections stay open and nothing moves.
+    ///
+    /// # Errors
+    ///
+    /// When it is gone.
+    pub fn freeze(&self) -> io::Result<()> {
+        self.process.signal(Signal::STOP)
+    }
+
+    /// Ends a [`Server::freeze`].
+    ///
+    /// # Errors
+    ///
+    /// When it is gone.
+    pub fn thaw(&self) -> io::Result<()> {
+        self.process.signal(Signal::CONT)
+    }
+
     /// Waits for its end.
     ///
     /// # Errors

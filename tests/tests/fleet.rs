@@ -17,6 +17,7 @@ fanfare_tests::for_each_program! {
     a_room_hears_itself_and_no_other
     an_instance_subscribes_once_and_only_while_somebody_listens
     without_redis_the_clients_of_one_instance_hear_each_other
+    a_burst_above_the_bound_of_a_queue_reaches_whoever_keeps_up
 }
 
 const WORKERS: [&str; 2] = ["1", "2"];
@@ -203,6 +204,32 @@ fn without_redis_the_clients_of_one_instance_hear_each_other(program: Program) {
             }
         }
     }
+}
+
+fn a_burst_above_the_bound_of_a_queue_reaches_whoever_keeps_up(program: Program) {
+    on_each_fleet(program, |redis, servers| {
+        let clients = five_clients(servers, "/chat");
+        let mut publisher = redis.connect().unwrap();
+        for server in servers {
+            server.freeze().unwrap();
+        }
+        let payload = |number: usize| format!("{number}:{}", "x".repeat(60_000));
+        for number in 0..40 {
+            publisher.publish("chat", payload(number).as_bytes()).unwrap();
+        }
+        for server in servers {
+            server.thaw().unwrap();
+        }
+        std::thread::scope(|scope| {
+            for mut client in clients {
+                scope.spawn(move || {
+                    for number in 0..40 {
+                        assert_eq!(client.text().unwrap(), payload(number));
+                    }
+                });
+            }
+        });
+    });
 }
 
 #[test]

@@ -2,12 +2,15 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
+use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use fanfare_tests::client::Client;
+use fanfare_tests::raw::Raw;
 use fanfare_tests::redis::Redis;
 use fanfare_tests::server::{Program, Server};
+use fanfare_tests::wait_until;
 
 fanfare_tests::for_each_program! {
     redis_dies_for_five_seconds_and_a_hundred_clients_miss_nothing
@@ -16,6 +19,7 @@ fanfare_tests::for_each_program! {
     a_redis_that_freezes_briefly_loses_nothing
     a_redis_that_freezes_beyond_the_reply_time_comes_back_without_doubles
     clients_may_come_and_go_while_redis_is_away
+    redis_is_found_again_although_clients_have_taken_all_descriptors
 }
 
 /// From the moment that Redis answers again until messages arrive again.
@@ -202,4 +206,30 @@ fn clients_may_come_and_go_while_redis_is_away(program: Program) {
     assert_eq!(late.text().unwrap(), "hello");
     scene.assert_nothing_twice();
     scene.leave();
+}
+
+fn redis_is_found_again_although_clients_have_taken_all_descriptors(program: Program) {
+    let mut redis = Redis::start().unwrap();
+    let command =
+        program.command(&["--host", "127.0.0.1", "--port", "0", "--workers", "2", "--redis-url", &redis.url()]);
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "ulimit -n 64 && exec \"$0\" \"$@\""]).arg(command.get_program()).args(command.get_args());
+    limited.env_remove("PORT").env_remove("HOST").env_remove("REDIS_URL");
+    let server = Server::start_command(&mut limited).unwrap();
+    let connect = || Client::connect(server.port(), "/chat").unwrap();
+    let (mut one, mut other) = (connect(), connect());
+    let crowd: Vec<_> = (0..100).map(|_| Raw::connect(server.port()).unwrap()).collect();
+    let complaints = || server.text().matches("accepting rests").count();
+    wait_until("the descriptors to be used up", Duration::from_secs(5), || complaints() > 0).unwrap();
+
+    redis.kill().unwrap();
+    one.send("into the outage").unwrap();
+    redis.restart().unwrap();
+    assert_eq!(other.text().unwrap(), "into the outage");
+    assert_eq!(complaints(), 1, "said once: {}", server.text());
+
+    drop(crowd);
+    let mut late = connect();
+    late.send("there is room again").unwrap();
+    assert_eq!(other.text().unwrap(), "there is room again");
 }

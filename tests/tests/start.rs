@@ -10,6 +10,7 @@ use fanfare_tests::process::Ended;
 use fanfare_tests::raw::{Answer, Raw};
 use fanfare_tests::redis::Redis;
 use fanfare_tests::server::{Program, Server};
+use fanfare_tests::wait_until;
 
 fanfare_tests::for_each_program! {
     a_wrong_password_is_named
@@ -22,6 +23,7 @@ fanfare_tests::for_each_program! {
     the_page_is_served
     asked_to_end_it_says_goodbye_and_exits_with_zero
     what_was_accepted_leaves_before_the_end
+    once_asked_to_end_it_refuses_new_clients_at_once
     a_second_signal_ends_it_at_once
     a_redis_that_vanishes_later_ends_nothing
 }
@@ -217,6 +219,16 @@ fn what_was_accepted_leaves_before_the_end(program: Program) {
         assert_eq!(foreign.message().unwrap(), number.to_string().as_bytes());
     }
     assert_eq!(server.wait(Duration::from_secs(15)).unwrap().code, Some(0));
+}
+
+fn once_asked_to_end_it_refuses_new_clients_at_once(program: Program) {
+    let mut server = program.start(&["--workers", "2"]).unwrap();
+    // A client that never answers the Close keeps the drain going.
+    let mut silent = Raw::upgrade(server.port(), "/chat").unwrap();
+    server.terminate().unwrap();
+    assert_eq!(silent.frame().unwrap().close_code(), Some(1001));
+    wait_until("the port to be closed", Duration::from_secs(2), || Raw::connect(server.port()).is_err()).unwrap();
+    assert!(server.wait(Duration::ZERO).is_err(), "it still waits for the client");
 }
 
 fn a_second_signal_ends_it_at_once(program: Program) {

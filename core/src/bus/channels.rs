@@ -11,7 +11,7 @@ use super::Stats;
 use crate::exchange::{ChannelId, WorkerId};
 use crate::route::FrameType;
 use crate::run::{Run, RunBuilder};
-use crate::time::{Instant, Timers};
+use crate::time::{Instant, Seldom, Timers};
 
 #[derive(Debug)]
 pub(super) struct Channels {
@@ -20,6 +20,7 @@ pub(super) struct Channels {
     lingering: Timers<usize>,
     /// Channels with a message that is not in a sealed run yet, in order of their first.
     touched: Vec<usize>,
+    said_not_utf8: Seldom,
 }
 
 #[derive(Debug)]
@@ -48,6 +49,7 @@ impl Channels {
             by_name: HashMap::with_hasher(hasher),
             lingering: Timers::new(),
             touched: Vec::new(),
+            said_not_utf8: Seldom::default(),
         }
     }
 
@@ -129,7 +131,7 @@ impl Channels {
     }
 
     /// A message came in. It waits for [`Channels::seal_runs`].
-    pub(super) fn add_message(&mut self, name: &[u8], payload: &[u8], stats: &mut Stats) {
+    pub(super) fn add_message(&mut self, name: &[u8], payload: &[u8], stats: &mut Stats, now: Instant) {
         stats.messages += 1;
         // A channel that nobody wants any more may still carry what was on its way.
         let Some(&index) = self.by_name.get(name) else { return };
@@ -144,10 +146,10 @@ impl Channels {
         // The other reason to refuse, a run of 4 GiB, is beyond what one read can hold.
         if builder.push(payload).is_err() {
             stats.not_utf8 += 1;
-            tracing::warn!(
-                channel = %String::from_utf8_lossy(name),
-                "a message that is not UTF-8 came on a text channel and was dropped"
-            );
+            if let Some(unsaid) = self.said_not_utf8.say(now) {
+                let channel = String::from_utf8_lossy(name);
+                tracing::warn!(%channel, unsaid, "a message that is not UTF-8 came on a text channel and was dropped");
+            }
         }
     }
 

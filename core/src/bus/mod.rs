@@ -37,7 +37,7 @@ use crate::error::Misuse;
 use crate::exchange::{News, ToBus, ToShard, Wish, WorkerId, publish_cost};
 use crate::limits::Limits;
 use crate::redis::{Action, Lane, Link, LinkError, LinkEvent, RedisUrl};
-use crate::time::{Duration, Instant};
+use crate::time::{Duration, Instant, Seldom};
 
 /// What the embedder hears of the bus.
 #[derive(Debug)]
@@ -113,6 +113,8 @@ pub struct Bus {
     latest: Instant,
     events: VecDeque<Event>,
     stats: Stats,
+    said_missed: Seldom,
+    said_oversized: Seldom,
 }
 
 #[derive(Debug)]
@@ -144,6 +146,8 @@ impl Bus {
             latest: now,
             events: VecDeque::new(),
             stats: Stats::default(),
+            said_missed: Seldom::default(),
+            said_oversized: Seldom::default(),
         }
     }
 
@@ -194,7 +198,7 @@ impl Bus {
         match &mut self.carrier {
             Carrier::Local(local) => {
                 let released = local.deliver(|name, payload| {
-                    self.channels.add_message(name, payload, &mut self.stats);
+                    self.channels.add_message(name, payload, &mut self.stats, now);
                 });
                 self.workers.release(released);
                 self.seal_runs();
@@ -219,7 +223,7 @@ impl Bus {
         let now = self.at(now);
         let Carrier::Redis(link) = &mut self.carrier else { return };
         let (channels, stats) = (&mut self.channels, &mut self.stats);
-        link.handle_read(lane, input, now, |name, payload| channels.add_message(name, payload, stats));
+        link.handle_read(lane, input, now, |name, payload| channels.add_message(name, payload, stats, now));
         self.seal_runs();
         self.follow_link();
     }
@@ -362,10 +366,13 @@ impl Bus {
 
     /// The messages of one read, or of one delivery inside the process, go out as one run a channel.
     fn seal_runs(&mut self) {
-        let (workers, stats) = (&mut self.workers, &mut self.stats);
+        let (workers, stats, said, now) = (&mut self.workers, &mut self.stats, &mut self.said_missed, self.latest);
         self.channels.seal_runs(|worker, channel, run| {
             if !workers.hand_over(worker, channel, run) {
                 stats.missed += run.len() as u64;
+                if let Some(unsaid) = said.say(now) {
+                    tracing::warn!(worker, unsaid, "a worker does not keep up and misses messages");
+                }
             }
         });
     }
@@ -397,7 +404,13 @@ impl Bus {
                 LinkEvent::Expired { messages } => self.lost(messages, Loss::Expired),
                 LinkEvent::Unconfirmed { messages } => self.lost(messages, Loss::Unconfirmed),
                 LinkEvent::Refused { messages, .. } => self.lost(messages, Loss::Refused),
-                LinkEvent::Oversized { .. } => self.stats.oversized += 1,
+                LinkEvent::Oversized { channel, bytes } => {
+                    self.stats.oversized += 1;
+                    if let Some(unsaid) = self.said_oversized.say(self.latest) {
+                        let channel = String::from_utf8_lossy(&channel);
+                        tracing::warn!(%channel, bytes, unsaid, "a message from Redis is above the limit and was skipped");
+                    }
+                }
                 LinkEvent::SubscribeRefused { .. } => {}
             }
         }

@@ -67,6 +67,11 @@ impl<P> Mailbox<P> {
         std::mem::take(&mut inner.mail)
     }
 
+    /// The sessions of all workers.
+    pub(super) fn sessions(mailboxes: &[Self]) -> usize {
+        mailboxes.iter().map(|mailbox| mailbox.sessions.load(Ordering::Relaxed)).sum()
+    }
+
     /// The worker with the fewest sessions, which gets one more.
     pub(super) fn add_session(mailboxes: &[Self]) -> WorkerId {
         let load = |mailbox: &Self| mailbox.sessions.load(Ordering::Relaxed);

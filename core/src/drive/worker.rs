@@ -1,5 +1,6 @@
 //! One worker: a thread's turn over its connections, its shard and, on the first worker, the bus and the listener.
 
+use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
@@ -56,7 +57,8 @@ impl<R: Runtime> Seat<R> {
     }
 
     async fn head(&self, config: &Config, seed: u64) -> Result<Head<R>, ServeError> {
-        let acceptor = Acceptor::<R>::bind(config.host.as_deref(), config.port).await.map_err(|error| {
+        let workers = self.mailboxes.len();
+        let acceptor = Acceptor::<R>::bind(config.host.as_deref(), config.port, workers).await.map_err(|error| {
             let address = match &config.host {
                 Some(host) => format!("port {} of {host}", config.port),
                 None => format!("port {}", config.port),
@@ -64,7 +66,7 @@ impl<R: Runtime> Seat<R> {
             ServeError::Bind { address, error }
         })?;
         let addresses = acceptor.addresses().map_err(ServeError::System)?;
-        let (workers, now) = (self.mailboxes.len(), self.runtime.now());
+        let now = self.runtime.now();
         let mut head = Head {
             bus: match config.redis.clone() {
                 Some(url) => Bus::redis(url, &config.limits, workers, seed, now),
@@ -92,6 +94,7 @@ impl<R: Runtime> Seat<R> {
             mailboxes: self.mailboxes.clone(),
             runtime: self.runtime.clone(),
             sockets: Sockets::new(),
+            mail: VecDeque::new(),
             scratch: vec![0; SCRATCH_BYTES],
             alarm: None,
             closing: false,
@@ -150,6 +153,8 @@ struct Worker<R: Runtime> {
     mailboxes: Arc<[Mailbox<R::Parcel>]>,
     runtime: R,
     sockets: Sockets<R::Stream>,
+    /// Taken out of the mailbox and left for the next turns.
+    mail: VecDeque<Mail<R::Parcel>>,
     scratch: Vec<u8>,
     alarm: Option<Alarm>,
     closing: bool,
@@ -178,8 +183,8 @@ impl<R: Runtime> Worker<R> {
             head.lanes.read(&mut head.bus, &mut self.scratch, now);
         }
         self.exchange(now);
-        self.take_mail(now, context);
-        let mut more = self.accept(now, context);
+        let mut more = self.take_mail(now, context);
+        more |= self.accept(now, context);
         for id in self.sockets.take_ready() {
             self.sockets.turn(id, &mut self.shard, &mut self.scratch, now);
         }
@@ -220,10 +225,19 @@ impl<R: Runtime> Worker<R> {
         }
     }
 
-    fn take_mail(&mut self, now: Instant, context: &Context<'_>) {
-        for mail in self.mailboxes[self.id].take(context.waker()) {
+    /// Takes in mail, and of messages no more than one read from Redis brings: sessions write between two turns, and
+    /// only who then does not keep up is a slow reader. Says whether mail is left.
+    fn take_mail(&mut self, now: Instant, context: &Context<'_>) -> bool {
+        self.mail.extend(self.mailboxes[self.id].take(context.waker()));
+        let mut bytes = 0;
+        while bytes < SCRATCH_BYTES
+            && let Some(mail) = self.mail.pop_front()
+        {
             match mail {
-                Mail::News(news) => self.shard.handle_bus(news, now),
+                Mail::News(news) => {
+                    bytes += news.run_bytes();
+                    self.shard.handle_bus(news, now);
+                }
                 Mail::Client(parcel, peer) => match R::attach(parcel) {
                     Ok(stream) => self.sockets.insert(self.shard.handle_connection(Some(peer), now), stream),
                     Err(error) => {
@@ -241,6 +255,7 @@ impl<R: Runtime> Worker<R> {
                     self.shard.shutdown(now);
                     if let Some(head) = &mut self.head {
                         head.accepting = false;
+                        head.acceptor.close();
                         head.starting = None;
                         head.waits_for = Some(self.mailboxes.len());
                         head.ends_at = Some(now + time);
@@ -255,6 +270,7 @@ impl<R: Runtime> Worker<R> {
             }
         }
         self.exchange(now);
+        !self.mail.is_empty()
     }
 
     /// Says whether more clients may wait.
@@ -262,7 +278,7 @@ impl<R: Runtime> Worker<R> {
         let Some(head) = self.head.as_mut().filter(|head| head.accepting) else { return false };
         let (id, mailboxes) = (self.id, &self.mailboxes);
         let (shard, sockets) = (&mut self.shard, &mut self.sockets);
-        head.acceptor.accept(now, context, |stream, peer| {
+        head.acceptor.accept(Mailbox::sessions(mailboxes), now, context, |stream, peer| {
             let worker = Mailbox::add_session(mailboxes);
             if worker == id {
                 sockets.insert(shard.handle_connection(Some(peer), now), stream);

@@ -85,7 +85,8 @@ pub(super) struct Reported {
     publisher: Option<LinkError>,
     pub(super) subscribe: Option<String>,
     pub(super) publish: Option<String>,
-    expiry: bool,
+    /// Publishes given up since the link was whole.
+    expired: usize,
 }
 
 impl Link {
@@ -456,12 +457,10 @@ impl Link {
         if messages == 0 {
             return;
         }
-        if self.reported.expiry {
-            debug!(messages, "publishes waited too long and are given up");
-        } else {
-            warn!(messages, "publishes waited too long and are given up; more may follow");
-            self.reported.expiry = true;
+        if self.reported.expired == 0 {
+            warn!("publishes have waited too long and are given up; their number follows when Redis is back");
         }
+        self.reported.expired += messages;
         self.released += bytes;
         self.events.push_back(LinkEvent::Expired { messages });
     }
@@ -510,6 +509,7 @@ impl Link {
         let settled = now + self.limits.reconnect_times.1 + RESUBSCRIBE_TIME;
         self.phase = if self.was_lost { Phase::Settling(settled) } else { Phase::Open };
         self.was_lost = false;
+        self.count_expired();
         self.reported = Reported::default();
         let gap = self.gap.take().map(|since| now.since(since));
         let channels = self.subscriptions.confirmed();
@@ -520,7 +520,15 @@ impl Link {
         self.events.push_back(LinkEvent::Up { gap });
     }
 
+    fn count_expired(&mut self) {
+        let messages = core::mem::take(&mut self.reported.expired);
+        if messages > 0 {
+            warn!(messages, "so many publishes were given up because Redis was away for too long");
+        }
+    }
+
     fn end(&mut self) {
+        self.count_expired();
         self.give_up_unconfirmed();
         self.subscriber.close();
         self.publisher.close();

@@ -18,7 +18,6 @@ impl Link {
         match frame {
             Frame::Push => Ok(()),
             Frame::Oversized { channel, bytes } if self.takes_messages(lane) => {
-                debug!(bytes, "a message is above the limit and was skipped");
                 self.events.push_back(LinkEvent::Oversized { channel: Bytes::copy_from_slice(channel), bytes });
                 Ok(())
             }

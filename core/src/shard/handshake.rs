@@ -50,7 +50,9 @@ impl Shard {
         let Stage::Head(head) = &session.stage else { return };
         let (peer, deadline) = (head.peer, head.deadline);
         if let Err(refused) = self.settings.origins.check(&request, peer) {
-            tracing::info!("{refused}");
+            if let Some(unsaid) = self.said_origin.say(now) {
+                tracing::info!(unsaid, "{refused}");
+            }
             let answer = Answer::text(403, refused.to_string());
             return self.answer(id, &answer, request.method(), Some(Error::Origin), now);
         }

@@ -81,7 +81,7 @@ use crate::exchange::{self, News, ToBus, ToShard, Wish};
 use crate::http::{Answer, Method, RequestReader};
 use crate::route::Target;
 use crate::run::Run;
-use crate::time::{Instant, Timers};
+use crate::time::{Instant, Seldom, Timers};
 use crate::ws::CloseWhen;
 
 /// Room that an emptied list of the shard's keeps.
@@ -177,6 +177,7 @@ pub struct Shard {
     subscribers: u64,
     closing: bool,
     stats: Stats,
+    said_origin: Seldom,
 }
 
 impl Shard {
@@ -205,6 +206,7 @@ impl Shard {
             subscribers: 0,
             closing: false,
             stats: Stats::default(),
+            said_origin: Seldom::default(),
             settings,
         }
     }

@@ -83,3 +83,16 @@ fn an_empty_mailbox_takes_a_run_of_any_size() {
     taken(&mut bus, 1, run());
     assert_eq!(message(&mut bus).len(), 3, "a run for each, and what was missed");
 }
+
+#[test]
+fn news_says_how_many_bytes_of_messages_are_in_it() {
+    let mut bus = bus(1 << 20);
+    bus.handle_shard(0, publish("chat", b""), NOW).unwrap();
+    bus.handle_shard(0, publish("chat", &[b'x'; 126]), NOW).unwrap();
+    bus.handle_timeout(NOW);
+    let mut bytes = [0; 2];
+    while let Some((worker, news)) = bus.poll_shard() {
+        bytes[worker] += news.run_bytes();
+    }
+    assert_eq!(bytes, [2 + 4 + 126; 2], "both messages with their headers, and nothing for the credit");
+}
