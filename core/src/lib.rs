@@ -115,6 +115,8 @@ pub mod config;
 pub mod drive;
 pub mod error;
 pub mod exchange;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod http;
 pub mod limits;
 pub mod node;

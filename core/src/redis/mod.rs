@@ -16,8 +16,11 @@ mod publishes;
 mod replies;
 mod subscriptions;
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 pub mod url;
+#[cfg(any(test, feature = "fuzzing"))]
+#[cfg_attr(not(test), expect(dead_code, reason = "the fuzz targets need less of it than the tests"))]
+pub(crate) mod world;
 
 use core::time::Duration;
 

@@ -1,9 +1,9 @@
 //! Each bound at, below and above.
 
-use super::world::{World, ms, url};
 use crate::limits::Limits;
 use crate::redis::publishes::Publishes;
 use crate::redis::subscriptions::{BATCH_CHANNELS, Subscriptions};
+use crate::redis::world::{World, ms, url};
 use crate::redis::{Action, Lane, LinkEvent};
 use crate::time::{Duration, Instant};
 

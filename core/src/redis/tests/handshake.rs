@@ -1,5 +1,5 @@
-use super::world::{World, at, ms, url};
 use crate::limits::Limits;
+use crate::redis::world::{World, at, ms, url};
 use crate::redis::{Lane, LinkErrorKind, LinkEvent, RedisUrl};
 
 fn with_login() -> RedisUrl {

@@ -5,6 +5,4 @@ mod handshake;
 mod incidents;
 mod model;
 mod property;
-pub(crate) mod server;
 mod table;
-mod world;

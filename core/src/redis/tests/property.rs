@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fastrand::Rng;
 
-use super::world::{World, ms, url};
 use crate::limits::Limits;
+use crate::redis::world::{World, ms, url};
 use crate::redis::{Lane, LinkEvent};
 use crate::resp::encode;
 

@@ -1,7 +1,7 @@
 //! Every state of a lane and every input.
 
-use super::world::{World, ms};
 use crate::redis::connection::State;
+use crate::redis::world::{World, ms};
 use crate::redis::{Action, Lane};
 
 const LANE: Lane = Lane::Subscriber;

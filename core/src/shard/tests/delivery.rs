@@ -6,7 +6,7 @@ use super::world::{BINARY, PING, TEXT, World, limits, request, settings, text};
 use crate::bus::Bus;
 use crate::error::Error;
 use crate::redis::Lane;
-use crate::redis::tests::server::Server;
+use crate::redis::world::Server;
 use crate::route::FrameType;
 use crate::time::{Duration, Instant};
 use crate::ws::tests::frame;

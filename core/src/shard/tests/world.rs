@@ -11,7 +11,7 @@ use crate::error::{Closed, Error};
 use crate::exchange::{self, WorkerId};
 use crate::http::OriginPolicy;
 use crate::limits::Limits;
-use crate::redis::tests::server::Server;
+use crate::redis::world::Server;
 use crate::redis::{Action, Lane};
 use crate::route::{Route, Routes};
 use crate::shard::{Event, SessionId, Shard, SubscriberId};

@@ -70,9 +70,14 @@ impl Server {
         }
     }
 
-    /// Another client's PUBLISH.
+    /// A PUBLISH; returns the number of receivers.
     pub(crate) fn publish(&mut self, channel: &[u8], payload: &[u8]) -> usize {
         self.published.push((channel.to_vec(), payload.to_vec()));
+        self.deliver(channel, payload)
+    }
+
+    /// A PUBLISH of somebody whose messages are not of interest.
+    pub(crate) fn deliver(&mut self, channel: &[u8], payload: &[u8]) -> usize {
         let mut receivers = 0;
         for client in self.clients.values_mut().filter(|client| client.channels.contains(channel)) {
             receivers += 1;

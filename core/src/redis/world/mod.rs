@@ -1,51 +1,53 @@
 //! A link, a server and the network between them, on a clock that jumps.
 
+mod server;
+
 use std::collections::BTreeSet;
 use std::io::IoSlice;
 
 use bytes::Bytes;
 
-use super::server::Server;
+pub(crate) use self::server::Server;
 use crate::limits::Limits;
 use crate::redis::{Action, Lane, Link, LinkEvent, RedisUrl};
 use crate::time::{Duration, Instant};
 
-pub(super) struct World {
-    pub(super) link: Link,
-    pub(super) server: Server,
-    pub(super) now: Instant,
-    pub(super) is_reachable: bool,
+pub(crate) struct World {
+    pub(crate) link: Link,
+    pub(crate) server: Server,
+    pub(crate) now: Instant,
+    pub(crate) is_reachable: bool,
     /// Dials hang instead of failing while the server cannot be reached.
-    pub(super) dials_hang: bool,
+    pub(crate) dials_hang: bool,
     /// Bytes that go through in one read or write.
-    pub(super) piece: usize,
+    pub(crate) piece: usize,
     /// Nothing goes out on these lanes: their sockets are full.
-    pub(super) full: BTreeSet<Lane>,
+    pub(crate) full: BTreeSet<Lane>,
     /// Nothing comes in on these lanes.
-    pub(super) stuck: BTreeSet<Lane>,
-    pub(super) actions: Vec<(Instant, Action)>,
-    pub(super) events: Vec<LinkEvent>,
-    pub(super) received: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(crate) stuck: BTreeSet<Lane>,
+    pub(crate) actions: Vec<(Instant, Action)>,
+    pub(crate) events: Vec<LinkEvent>,
+    pub(crate) received: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
-pub(super) fn url() -> RedisUrl {
+pub(crate) fn url() -> RedisUrl {
     at("redis://redis.test")
 }
 
-pub(super) fn at(url: &str) -> RedisUrl {
-    url.parse().unwrap()
+pub(crate) fn at(url: &str) -> RedisUrl {
+    url.parse().expect("a URL")
 }
 
-pub(super) const fn ms(millis: u64) -> Duration {
+pub(crate) const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
 impl World {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(url(), &Limits::default(), 7)
     }
 
-    pub(super) fn with(url: RedisUrl, limits: &Limits, seed: u64) -> Self {
+    pub(crate) fn with(url: RedisUrl, limits: &Limits, seed: u64) -> Self {
         Self {
             link: Link::new(url, limits, seed, Instant::ZERO),
             server: Server::default(),
@@ -62,7 +64,7 @@ impl World {
     }
 
     /// A world in which the link is whole.
-    pub(super) fn up() -> Self {
+    pub(crate) fn up() -> Self {
         let mut world = Self::new();
         world.run();
         assert!(world.link.is_up());
@@ -70,23 +72,23 @@ impl World {
         world
     }
 
-    pub(super) fn subscribe(&mut self, channel: &str) {
+    pub(crate) fn subscribe(&mut self, channel: &str) {
         self.link.subscribe(Bytes::copy_from_slice(channel.as_bytes()), self.now);
         self.run();
     }
 
-    pub(super) fn unsubscribe(&mut self, channel: &str) {
+    pub(crate) fn unsubscribe(&mut self, channel: &str) {
         self.link.unsubscribe(channel.as_bytes(), self.now);
         self.run();
     }
 
-    pub(super) fn publish(&mut self, channel: &str, payload: &str) {
+    pub(crate) fn publish(&mut self, channel: &str, payload: &str) {
         self.link.publish(channel.as_bytes(), payload.as_bytes(), self.now);
         self.run();
     }
 
     /// The connection breaks.
-    pub(super) fn cut(&mut self, lane: Lane) {
+    pub(crate) fn cut(&mut self, lane: Lane) {
         if self.server.clients.remove(&lane).is_some() {
             self.link.handle_closed(lane, "connection reset", self.now);
         }
@@ -96,17 +98,17 @@ impl World {
     }
 
     /// Redis stops.
-    pub(super) fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         self.is_reachable = false;
         Lane::ALL.into_iter().for_each(|lane| self.cut(lane));
     }
 
-    pub(super) fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         self.is_reachable = true;
     }
 
     /// Lets time pass, from deadline to deadline.
-    pub(super) fn pass(&mut self, time: Duration) {
+    pub(crate) fn pass(&mut self, time: Duration) {
         let end = self.now + time;
         let mut last = (self.now, 0);
         while let Some(at) = self.link.poll_timeout().filter(|&at| at <= end) {
@@ -122,23 +124,23 @@ impl World {
     }
 
     /// Moves everything that can move now.
-    pub(super) fn run(&mut self) {
+    pub(crate) fn run(&mut self) {
         while self.act() | self.write() | self.read() | self.take() {}
     }
 
-    pub(super) fn take_events(&mut self) -> Vec<LinkEvent> {
+    pub(crate) fn take_events(&mut self) -> Vec<LinkEvent> {
         core::mem::take(&mut self.events)
     }
 
     /// Events but for those of credits.
-    pub(super) fn take_news(&mut self) -> Vec<LinkEvent> {
+    pub(crate) fn take_news(&mut self) -> Vec<LinkEvent> {
         let mut events = self.take_events();
         events.retain(|event| !matches!(event, LinkEvent::Released { .. }));
         events
     }
 
-    pub(super) fn published(&self) -> Vec<&str> {
-        self.server.published.iter().map(|(_, payload)| core::str::from_utf8(payload).unwrap()).collect()
+    pub(crate) fn published(&self) -> Vec<&str> {
+        self.server.published.iter().map(|(_, payload)| core::str::from_utf8(payload).expect("text")).collect()
     }
 
     fn act(&mut self) -> bool {
@@ -171,7 +173,7 @@ impl World {
         assert!(used > 0, "a lane that is named has output");
         let mut bytes = slices[..used].iter().flat_map(|slice| slice.to_vec()).collect::<Vec<_>>();
         bytes.truncate(self.piece);
-        self.link.transmitted(lane, bytes.len(), self.now).unwrap();
+        self.link.transmitted(lane, bytes.len(), self.now).expect("so much was lent");
         self.server.read(lane, &bytes);
         true
     }

@@ -1,0 +1,430 @@
+//! One shard, its clients, its bus and its embedder, beside a naive model of who must hear what.
+
+mod model;
+mod peer;
+
+use std::collections::BTreeMap;
+use std::io::IoSlice;
+use std::sync::Arc;
+
+use arbitrary::Arbitrary;
+
+use self::model::Model;
+use self::peer::Phase;
+use crate::config::Config;
+use crate::error::{Error, Misuse};
+use crate::exchange::{News, ToShard};
+use crate::http::Answer;
+use crate::limits::Limits;
+use crate::route::{FrameType, Target};
+use crate::run::RunBuilder;
+use crate::shard::{SessionId, Shard};
+use crate::time::{Duration, Instant};
+
+/// What happens to a shard.
+#[derive(Arbitrary, Debug)]
+pub struct ShardStory<'a> {
+    seed: u8,
+    /// Whether the embedder decides about each request.
+    asks: bool,
+    steps: Vec<Step<'a>>,
+}
+
+/// Numbers stand for one of those that are there, modulo how many they are.
+#[derive(Arbitrary, Debug)]
+enum Step<'a> {
+    Connect {
+        path: u8,
+    },
+    Adopt {
+        path: u8,
+        flips_frame: bool,
+    },
+    Decide {
+        session: u8,
+        accepts: bool,
+    },
+    Subscribe {
+        path: u8,
+    },
+    Unsubscribe {
+        subscriber: u8,
+    },
+    Confirm {
+        channel: u8,
+    },
+    Deliver {
+        channel: u8,
+        lengths: [u8; 3],
+    },
+    /// News about a channel that is no more.
+    Outdated,
+    Repay,
+    BusLost,
+    Say {
+        session: u8,
+        said: Said<'a>,
+    },
+    Eof {
+        session: u8,
+    },
+    Reset {
+        session: u8,
+    },
+    Write {
+        session: u8,
+        bytes: u8,
+    },
+    Acknowledge {
+        session: u8,
+        more_than_lent: u8,
+    },
+    Block {
+        session: u8,
+    },
+    Free {
+        session: u8,
+    },
+    Close {
+        session: u8,
+        code: u16,
+    },
+    Pass {
+        hundredths: u16,
+    },
+    Shutdown,
+}
+
+#[derive(Arbitrary, Debug)]
+enum Said<'a> {
+    Message {
+        is_text: bool,
+        bytes: &'a [u8],
+    },
+    /// The beginning of a message that never ends.
+    Beginning,
+    Ping(u8),
+    Close,
+    NotMasked,
+}
+
+/// A path that is on a route, two of which differ in rights and one in frame type.
+const PATHS: [&str; 5] = ["/chat", "/chat/a", "/wall", "/drop", "/bits"];
+
+fn limits() -> Limits {
+    Limits {
+        message_bytes: 200,
+        queue_bytes: 300,
+        all_queues_bytes: 1_200,
+        publish_bytes: 400,
+        mailbox_bytes: 2_000,
+        ..Limits::default()
+    }
+}
+
+/// Tells the story to a shard and to the model; they must agree after each step.
+pub fn shard(story: ShardStory<'_>) {
+    let mut teller = Teller::new(&story);
+    for step in story.steps.iter().take(200) {
+        teller.step(step);
+        teller.settle();
+        teller.model.check(&teller.shard);
+    }
+    teller.end();
+}
+
+struct Teller {
+    shard: Shard,
+    model: Model,
+    targets: BTreeMap<&'static str, Target>,
+}
+
+impl Teller {
+    fn new(story: &ShardStory<'_>) -> Self {
+        let routes = ["/wall=wall,publish=no", "/drop=drop,subscribe=no", "/bits=bits,binary"];
+        let mut config = Config { limits: limits(), ..Config::default() };
+        config.routes = routes.iter().map(|route| route.parse().expect("a route")).collect();
+        let mut settings = config.settings(core::num::NonZero::<usize>::MIN).expect("sound settings");
+        settings.ask = story.asks;
+        let target = |path| settings.routes.find(path).expect("a route").expect("a name");
+        let targets = PATHS.into_iter().map(|path| (path, target(path))).collect();
+        let shard = Shard::new(Arc::new(settings), story.seed.into(), Instant::ZERO);
+        Self { shard, model: Model::new(limits(), story.asks), targets }
+    }
+
+    fn step(&mut self, step: &Step<'_>) {
+        match *step {
+            Step::Connect { path } => self.connect(path),
+            Step::Adopt { path, flips_frame } => self.adopt(path, flips_frame),
+            Step::Decide { session, accepts } => self.with(session, |this, id| this.decide(id, accepts)),
+            Step::Subscribe { path } => self.subscribe(path),
+            Step::Unsubscribe { subscriber } => self.unsubscribe(subscriber),
+            Step::Confirm { channel } => self.confirm(channel),
+            Step::Deliver { channel, lengths } => self.deliver(channel, lengths),
+            Step::Outdated => self.tell_outdated(),
+            Step::Repay => {
+                let bytes = self.model.repay();
+                self.tell(vec![News::Credit(bytes)]);
+            }
+            Step::BusLost => {
+                self.model.lose_bus();
+                self.tell(vec![News::Unsubscribed]);
+            }
+            Step::Say { session, ref said } => self.with(session, |this, id| this.say(id, said)),
+            Step::Eof { session } => self.with(session, |this, id| {
+                this.shard.handle_eof(id, this.model.now);
+                this.model.peer(id).end_input();
+            }),
+            Step::Reset { session } => self.with(session, |this, id| this.shard.handle_reset(id)),
+            Step::Write { session, bytes } => self.with(session, |this, id| this.write(id, bytes.into())),
+            Step::Acknowledge { session, more_than_lent } => {
+                self.with(session, |this, id| this.acknowledge(id, more_than_lent.into()));
+            }
+            Step::Block { session } => self.with(session, |this, id| {
+                this.shard.blocked(id);
+                this.model.peer(id).block();
+            }),
+            Step::Free { session } => self.with(session, |this, id| {
+                this.shard.handle_writable(id);
+                this.model.peer(id).is_blocked = false;
+            }),
+            Step::Close { session, code } => self.with(session, |this, id| this.close(id, code)),
+            Step::Pass { hundredths } => self.pass(Duration::from_millis(u64::from(hundredths) * 10)),
+            Step::Shutdown => {
+                self.shard.shutdown(self.model.now);
+                self.model.shut_down();
+            }
+        }
+    }
+
+    /// Calls `act` on the session that `number` stands for, if any is there.
+    fn with(&mut self, number: u8, act: impl FnOnce(&mut Self, SessionId)) {
+        if let Some(id) = self.model.session(number) {
+            act(self, id);
+        }
+    }
+
+    fn connect(&mut self, path: u8) {
+        let path = PATHS[usize::from(path) % PATHS.len()];
+        let id = self.shard.handle_connection(None, self.model.now);
+        let mut head = format!(
+            "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+        );
+        assert!(self.shard.handle_readable(id, self.model.now));
+        // The bytes are ASCII, and unmasking is of no concern to a head.
+        self.shard.handle_read(id, &mut std::mem::take(&mut head).into_bytes(), self.model.now);
+        self.model.connect(id, self.targets[path].clone());
+    }
+
+    fn adopt(&mut self, path: u8, flips_frame: bool) {
+        let mut target = self.targets[PATHS[usize::from(path) % PATHS.len()]].clone();
+        if flips_frame {
+            target.frame = if target.frame == FrameType::Text { FrameType::Binary } else { FrameType::Text };
+        }
+        let adopted = self.shard.adopt(target.clone(), Vec::new(), self.model.now);
+        assert_eq!(adopted.is_ok(), self.model.fits(&target) && !self.model.is_closing);
+        if let Ok(id) = adopted {
+            self.model.adopt(id, target);
+        }
+    }
+
+    fn decide(&mut self, id: SessionId, accepts: bool) {
+        let now = self.model.now;
+        let target = self.model.peer(id).target.clone();
+        let waits = matches!(self.model.peer(id).phase, Phase::Asked { .. });
+        let result = if accepts {
+            self.shard.accept(id, target.clone(), None, now)
+        } else {
+            self.shard.refuse(id, &Answer::for_error(Error::Forbidden), now)
+        };
+        let fits = !accepts || self.model.fits(&target);
+        assert_eq!(result.is_ok(), waits && fits);
+        match result {
+            Ok(()) if accepts => self.model.join(id),
+            Ok(()) => self.model.peer(id).phase = Phase::Answered,
+            Err(_) => {}
+        }
+    }
+
+    fn subscribe(&mut self, path: u8) {
+        let target = &self.targets[PATHS[usize::from(path) % PATHS.len()]];
+        let subscribed = self.shard.subscribe(&target.channel, target.frame);
+        assert_eq!(subscribed.is_ok(), self.model.fits(target));
+        if let Ok(subscriber) = subscribed {
+            self.model.subscribe(subscriber, target);
+        }
+    }
+
+    fn unsubscribe(&mut self, subscriber: u8) {
+        if let Some((id, channel)) = self.model.unsubscribe(subscriber) {
+            self.shard.unsubscribe(&channel, id).expect("it was there");
+            assert_eq!(self.shard.unsubscribe(&channel, id), Err(Misuse::NoSuchSession));
+        }
+    }
+
+    fn confirm(&mut self, channel: u8) {
+        if let Some(name) = self.model.channel(channel) {
+            let id = self.model.confirm(&name);
+            self.tell(vec![News::Subscribed(id)]);
+        }
+    }
+
+    fn deliver(&mut self, channel: u8, lengths: [u8; 3]) {
+        let Some(name) = self.model.channel(channel) else { return };
+        let frame = self.model.channels[&name].frame;
+        let mut builder = RunBuilder::new(frame);
+        let payloads: Vec<Vec<u8>> = lengths
+            .into_iter()
+            .filter(|&length| length > 0)
+            .map(|length| format!("{:0>1$}", self.model.next_number(), usize::from(length)).into_bytes())
+            .collect();
+        if payloads.is_empty() {
+            return;
+        }
+        payloads.iter().for_each(|payload| builder.push(payload).expect("text"));
+        let run = Arc::new(builder.finish());
+        let id = self.model.deliver(&name, &run, &payloads);
+        self.tell(vec![News::Run { channel: id, run }]);
+    }
+
+    /// Whatever is said about a channel that is no more concerns nobody, also if another one has its place.
+    fn tell_outdated(&mut self) {
+        let Some(channel) = self.model.outdated else { return };
+        let mut builder = RunBuilder::new(FrameType::Text);
+        builder.push(b"outdated").expect("text");
+        let run = Arc::new(builder.finish());
+        self.model.taken += run.memory();
+        self.tell(vec![News::Subscribed(channel), News::Run { channel, run }]);
+    }
+
+    fn tell(&mut self, news: Vec<News>) {
+        self.shard.handle_bus(ToShard { news }, self.model.now);
+    }
+
+    fn say(&mut self, id: SessionId, said: &Said<'_>) {
+        if !self.ask(id) {
+            return;
+        }
+        let mut bytes = match said {
+            Said::Message { is_text, bytes } => masked(if *is_text { 0x81 } else { 0x82 }, bytes),
+            Said::Beginning => masked(0x01, b"a"),
+            Said::Ping(length) => masked(0x89, &[b'p'; 125][..usize::from(*length % 126)]),
+            Said::Close => masked(0x88, b""),
+            Said::NotMasked => vec![0x81, 0],
+        };
+        self.shard.handle_read(id, &mut bytes, self.model.now);
+        self.model.hear(id, said);
+    }
+
+    /// Asks whether the session may be read.
+    fn ask(&mut self, id: SessionId) -> bool {
+        let may = self.model.may_be_read(id);
+        assert_eq!(self.shard.may_be_read(id), may);
+        assert_eq!(self.shard.handle_readable(id, self.model.now), may);
+        if !may {
+            self.model.pause(id);
+        }
+        may
+    }
+
+    fn write(&mut self, id: SessionId, most: usize) {
+        let bytes: Vec<u8> = self.lent(id).into_iter().take(most).collect();
+        self.model.peer(id).is_named = false;
+        self.shard.transmitted(id, bytes.len(), self.model.now).expect("it was lent");
+        self.model.peer(id).hear(&bytes);
+    }
+
+    /// More than was lent cannot have left, and saying so changes nothing.
+    fn acknowledge(&mut self, id: SessionId, more: usize) {
+        let lent = self.lent(id);
+        let result = self.shard.transmitted(id, lent.len() + 1 + more, self.model.now);
+        assert_eq!(result, Err(Misuse::TooMuchTransmitted));
+        assert_eq!(self.lent(id), lent);
+    }
+
+    fn lent(&self, id: SessionId) -> Vec<u8> {
+        let mut slices = [IoSlice::new(&[]); 64];
+        let filled = self.shard.transmit(id, &mut slices);
+        assert!(filled < slices.len(), "a queue has fewer runs");
+        slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect()
+    }
+
+    fn close(&mut self, id: SessionId, code: u16) {
+        let result = self.shard.close(id, code, "", self.model.now);
+        let is_open = matches!(self.model.peer(id).phase, Phase::Open);
+        assert_eq!(result.is_ok(), is_open && crate::ws::may_be_sent(code));
+        if result.is_ok() {
+            self.model.peer(id).close(true);
+        }
+    }
+
+    fn pass(&mut self, time: Duration) {
+        let end = self.model.now + time;
+        self.settle();
+        let mut rounds = 0;
+        while let Some(at) = self.shard.poll_timeout().filter(|&at| at <= end) {
+            rounds = if at > self.model.now { 0 } else { rounds + 1 };
+            // Each round lets one more session be read that waits for credit.
+            assert!(rounds < 3 + self.model.sessions().len(), "the shard spins");
+            self.advance(at);
+        }
+        self.advance(end);
+    }
+
+    fn advance(&mut self, now: Instant) {
+        self.model.advance(now);
+        self.shard.handle_timeout(self.model.now);
+        self.settle();
+    }
+
+    /// Takes in every output.
+    fn settle(&mut self) {
+        while let Some(wishes) = self.shard.poll_bus() {
+            self.model.take_wishes(wishes);
+        }
+        while let Some(event) = self.shard.poll_event() {
+            self.model.take_event(event);
+        }
+        while let Some(id) = self.shard.poll_readable() {
+            self.model.resume(id);
+            self.ask(id);
+        }
+        while let Some(id) = self.shard.poll_transmit() {
+            self.model.peer(id).is_named = true;
+        }
+        for id in self.model.sessions() {
+            let has_output = !self.lent(id).is_empty();
+            self.model.peer(id).check_named(has_output);
+        }
+    }
+
+    /// All connections are lost: nothing may be left.
+    fn end(mut self) {
+        for id in self.model.sessions() {
+            self.shard.handle_reset(id);
+        }
+        while let Some((id, channel)) = self.model.unsubscribe(0) {
+            self.shard.unsubscribe(&channel, id).expect("it was there");
+        }
+        self.settle();
+        self.model.check(&self.shard);
+        assert!(self.shard.is_empty() && self.model.channels.is_empty());
+        assert_eq!(self.shard.poll_timeout(), None);
+    }
+}
+
+/// A client's frame.
+fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![first];
+    match u8::try_from(payload.len()) {
+        Ok(length @ 0..=125) => frame.push(0x80 | length),
+        _ => {
+            frame.push(0x80 | 126);
+            frame.extend((payload.len().min(0xFFFF) as u16).to_be_bytes());
+        }
+    }
+    frame.extend([0; 4]);
+    frame.extend(&payload[..payload.len().min(0xFFFF)]);
+    frame
+}

@@ -1,0 +1,365 @@
+//! Who is where and must hear what, as simply as it can be said.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::Said;
+use super::peer::{Frame, Peer, Phase};
+use crate::exchange::{ChannelId, ToBus, Wish, first_credit, publish_cost};
+use crate::fuzzing::client::Client;
+use crate::limits::Limits;
+use crate::route::{FrameType, Target};
+use crate::run::Run;
+use crate::shard::{Event, SessionId, Shard, SubscriberId};
+use crate::time::Instant;
+
+#[derive(Debug)]
+pub(super) struct Model {
+    limits: Limits,
+    asks: bool,
+    pub(super) now: Instant,
+    pub(super) is_closing: bool,
+    peers: BTreeMap<SessionId, Peer>,
+    /// The embedder's own subscribers, and the runs that they must get.
+    subscribers: Vec<(SubscriberId, Bytes, VecDeque<Arc<Run>>)>,
+    /// The channels that the shard wants, as the bus heard of them.
+    pub(super) channels: BTreeMap<Bytes, Channel>,
+    /// A channel that the shard wanted once.
+    pub(super) outdated: Option<ChannelId>,
+    credit: i64,
+    /// Credit that the bus has not given back.
+    debt: usize,
+    /// Publishes that the bus must hear of.
+    publishes: VecDeque<(Bytes, Vec<u8>)>,
+    /// Sessions of which the embedder must hear that they are open.
+    opened: BTreeSet<SessionId>,
+    /// What each run takes in memory.
+    runs: Vec<usize>,
+    /// Bytes of runs that the shard got and has not told the bus of.
+    pub(super) taken: usize,
+    deliveries: u64,
+    slow_readers: u64,
+    number: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Channel {
+    id: ChannelId,
+    pub(super) frame: FrameType,
+    is_subscribed: bool,
+}
+
+impl Model {
+    pub(super) fn new(limits: Limits, asks: bool) -> Self {
+        let credit = first_credit(limits.publish_bytes, 1) as i64;
+        Self {
+            limits,
+            asks,
+            now: Instant::ZERO,
+            is_closing: false,
+            peers: BTreeMap::new(),
+            subscribers: Vec::new(),
+            channels: BTreeMap::new(),
+            outdated: None,
+            credit,
+            debt: 0,
+            publishes: VecDeque::new(),
+            opened: BTreeSet::new(),
+            runs: Vec::new(),
+            taken: 0,
+            deliveries: 0,
+            slow_readers: 0,
+            number: 0,
+        }
+    }
+
+    pub(super) fn check(&self, shard: &Shard) {
+        let members = self.peers.values().filter(|peer| peer.is_member()).map(|peer| &peer.target.channel);
+        let wanted: BTreeSet<&Bytes> = members.chain(self.subscribers.iter().map(|(_, channel, _)| channel)).collect();
+        assert!(self.channels.keys().eq(wanted.iter().copied()), "{:?} for {wanted:?}", self.channels);
+        assert!(self.publishes.is_empty(), "a publish was lost: {:?}", self.publishes);
+        assert!(self.opened.is_empty(), "not opened: {:?}", self.opened);
+        assert!(self.subscribers.iter().all(|(_, _, runs)| runs.is_empty()), "a subscriber missed something");
+        assert!(self.taken <= self.limits.mailbox_bytes / 4);
+        let stats = shard.stats();
+        assert_eq!(stats.sessions, self.peers.len());
+        assert_eq!((stats.deliveries, stats.slow_readers), (self.deliveries, self.slow_readers));
+        assert_eq!(shard.has_credit(), self.credit > 0);
+        // Those that wait for credit are named one by one, each time that the shard is called.
+        let is_called = shard.poll_timeout().is_some_and(|at| at <= self.now);
+        let is_forgotten =
+            |id, peer: &Peer| peer.is_unread && self.may_be_read(id) && !(is_called && peer.phase == Phase::Open);
+        assert!(!self.peers.iter().any(|(&id, peer)| is_forgotten(id, peer)), "may be read, and nobody said so");
+    }
+
+    // What is there.
+
+    pub(super) fn sessions(&self) -> Vec<SessionId> {
+        self.peers.keys().copied().collect()
+    }
+
+    pub(super) fn session(&self, number: u8) -> Option<SessionId> {
+        self.peers.keys().nth(usize::from(number) % self.peers.len().max(1)).copied()
+    }
+
+    pub(super) fn channel(&self, number: u8) -> Option<Bytes> {
+        self.channels.keys().nth(usize::from(number) % self.channels.len().max(1)).cloned()
+    }
+
+    pub(super) fn peer(&mut self, id: SessionId) -> &mut Peer {
+        self.peers.get_mut(&id).expect("only what is there is named")
+    }
+
+    pub(super) fn next_number(&mut self) -> u64 {
+        self.number += 1;
+        self.number
+    }
+
+    /// Whether the target's channel has its frame type, if it is there.
+    pub(super) fn fits(&self, target: &Target) -> bool {
+        self.channels.get(&target.channel).is_none_or(|channel| channel.frame == target.frame)
+    }
+
+    pub(super) fn may_be_read(&self, id: SessionId) -> bool {
+        let peer = &self.peers[&id];
+        match peer.phase {
+            Phase::Asked { .. } | Phase::Joining { .. } => false,
+            Phase::Open => self.credit > 0 || !peer.target.rights.publish,
+            Phase::Closing { .. } | Phase::Answered => true,
+        }
+    }
+
+    // What clients and the embedder do.
+
+    pub(super) fn connect(&mut self, id: SessionId, target: Target) {
+        let fits = self.fits(&target);
+        let phase = if self.asks && !self.is_closing {
+            Phase::Asked { until: self.now + self.limits.head_time }
+        } else {
+            Phase::Answered
+        };
+        self.peers.insert(id, Peer::new(Client::default(), target, phase));
+        if !self.is_closing && !self.asks && fits {
+            self.join(id);
+        }
+    }
+
+    pub(super) fn adopt(&mut self, id: SessionId, target: Target) {
+        self.peers.insert(id, Peer::new(Client::open(), target, Phase::Open));
+        self.enter(id, true);
+    }
+
+    pub(super) fn join(&mut self, id: SessionId) {
+        self.enter(id, false);
+    }
+
+    fn enter(&mut self, id: SessionId, is_adopted: bool) {
+        let target = &self.peers[&id].target;
+        let is_subscribed = self.channels.get(&target.channel).is_some_and(|channel| channel.is_subscribed);
+        if is_subscribed || !target.rights.subscribe {
+            self.open(id);
+        } else {
+            let until = self.now + self.limits.confirm_time;
+            self.peer(id).phase = Phase::Joining { until, is_adopted };
+        }
+    }
+
+    fn open(&mut self, id: SessionId) {
+        self.peer(id).phase = Phase::Open;
+        self.opened.insert(id);
+    }
+
+    pub(super) fn hear(&mut self, id: SessionId, said: &Said<'_>) {
+        let message_bytes = self.limits.message_bytes;
+        let has_credit = self.credit > 0;
+        let peer = self.peer(id);
+        if !matches!(peer.phase, Phase::Open | Phase::Closing { reads: true }) {
+            return;
+        }
+        match said {
+            Said::Message { is_text, bytes } => {
+                let frame = if *is_text { FrameType::Text } else { FrameType::Binary };
+                let is_valid = !peer.is_amid
+                    && bytes.len() <= message_bytes
+                    && (!is_text || core::str::from_utf8(bytes).is_ok())
+                    && frame == peer.target.frame
+                    && peer.target.rights.publish;
+                if !is_valid {
+                    return peer.close(false);
+                }
+                if peer.phase != Phase::Open && !has_credit {
+                    return;
+                }
+                let channel = peer.target.channel.clone();
+                let cost = publish_cost(&channel, bytes.len());
+                self.credit -= cost as i64;
+                self.debt += cost;
+                self.publishes.push_back((channel, bytes.to_vec()));
+            }
+            Said::Beginning if !peer.is_amid => peer.is_amid = true,
+            Said::Ping(_) => {}
+            Said::Beginning | Said::Close | Said::NotMasked => peer.close(false),
+        }
+    }
+
+    pub(super) fn pause(&mut self, id: SessionId) {
+        let now = self.now;
+        let peer = self.peer(id);
+        peer.is_unread = true;
+        if peer.phase == Phase::Open {
+            peer.paused.get_or_insert(now);
+        }
+    }
+
+    pub(super) fn resume(&mut self, id: SessionId) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.is_unread = false;
+            peer.paused = None;
+        }
+    }
+
+    pub(super) fn subscribe(&mut self, id: SubscriberId, target: &Target) {
+        self.subscribers.push((id, target.channel.clone(), VecDeque::new()));
+    }
+
+    pub(super) fn unsubscribe(&mut self, number: u8) -> Option<(SubscriberId, Bytes)> {
+        if self.subscribers.is_empty() {
+            return None;
+        }
+        let (id, channel, _) = self.subscribers.remove(usize::from(number) % self.subscribers.len());
+        Some((id, channel))
+    }
+
+    pub(super) fn shut_down(&mut self) {
+        self.is_closing = true;
+        for peer in self.peers.values_mut() {
+            match peer.phase {
+                Phase::Open | Phase::Joining { is_adopted: true, .. } => peer.close(true),
+                Phase::Asked { .. } | Phase::Joining { .. } => peer.phase = Phase::Answered,
+                Phase::Closing { .. } | Phase::Answered => {}
+            }
+        }
+    }
+
+    pub(super) fn advance(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+        let (now, pause_time) = (self.now, self.limits.pause_time);
+        for peer in self.peers.values_mut() {
+            match peer.phase {
+                Phase::Joining { until, is_adopted: true } if until <= now => peer.close(true),
+                Phase::Asked { until } | Phase::Joining { until, .. } if until <= now => peer.phase = Phase::Answered,
+                Phase::Open if peer.paused.is_some_and(|since| since + pause_time <= now) => {
+                    assert!(self.credit <= 0, "closed for want of credit that is there");
+                    peer.close(false);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    // What the bus does.
+
+    pub(super) fn take_wishes(&mut self, wishes: ToBus) {
+        let mut payloads = &wishes.payloads[..];
+        for wish in wishes.wishes {
+            match wish {
+                Wish::Subscribe { channel: id, name, frame } => {
+                    let old = self.channels.insert(name, Channel { id, frame, is_subscribed: false });
+                    assert!(old.is_none(), "wanted twice: {old:?}");
+                }
+                Wish::Unsubscribe { channel, name } => {
+                    let old = self.channels.remove(&name);
+                    assert_eq!(old.map(|old| old.id), Some(channel));
+                    self.outdated = Some(channel);
+                }
+                Wish::Publish { name, len } => {
+                    let (payload, rest) = payloads.split_at(len);
+                    payloads = rest;
+                    assert_eq!(self.publishes.pop_front(), Some((name, payload.to_vec())));
+                }
+                Wish::Taken { bytes } => self.taken = self.taken.checked_sub(bytes).expect("so much was handed over"),
+            }
+        }
+        assert!(payloads.is_empty());
+    }
+
+    pub(super) fn take_event(&mut self, event: Event) {
+        match event {
+            Event::Request(id, _) => assert!(matches!(self.peer(id).phase, Phase::Asked { .. })),
+            Event::Opened(id) => assert!(self.opened.remove(&id), "opened without a reason"),
+            Event::EndWrites(id) => {
+                assert!(matches!(self.peer(id).phase, Phase::Closing { .. } | Phase::Answered));
+            }
+            Event::Closed(id, _) => drop(self.peers.remove(&id).expect("closed once")),
+            Event::Subscribed(_) | Event::Missed(_) => {}
+            Event::Run(id, run) => {
+                let subscriber = self.subscribers.iter_mut().find(|(other, _, _)| *other == id);
+                let expected = subscriber.expect("a subscriber").2.pop_front().expect("a run");
+                assert!(Arc::ptr_eq(&run, &expected));
+            }
+        }
+    }
+
+    pub(super) fn confirm(&mut self, name: &Bytes) -> ChannelId {
+        let channel = self.channels.get_mut(name).expect("it is wanted");
+        channel.is_subscribed = true;
+        let id = channel.id;
+        let is_joining = |peer: &Peer| matches!(peer.phase, Phase::Joining { .. }) && peer.target.channel == name;
+        let joining: Vec<_> = self.peers.iter().filter(|(_, peer)| is_joining(peer)).map(|(&id, _)| id).collect();
+        joining.into_iter().for_each(|id| self.open(id));
+        id
+    }
+
+    /// Every open session of the channel gets the run, unless it is behind and would be too far behind.
+    pub(super) fn deliver(&mut self, name: &Bytes, run: &Arc<Run>, payloads: &[Vec<u8>]) -> ChannelId {
+        let (len, memory) = (run.bytes().len(), run.memory());
+        let is_full = self.held_memory() + memory > self.limits.all_queues_bytes;
+        self.runs.push(memory);
+        self.taken += memory;
+        for peer in self.peers.values_mut() {
+            if peer.phase != Phase::Open || !peer.is_member() || peer.target.channel != name {
+                continue;
+            }
+            let is_behind = !peer.queue.is_empty();
+            if is_behind && (is_full || peer.queue_memory() + len > self.limits.queue_bytes) {
+                self.slow_readers += 1;
+                peer.drop_queue();
+                continue;
+            }
+            self.deliveries += payloads.len() as u64;
+            let number = self.runs.len() - 1;
+            peer.queue.extend(payloads.iter().enumerate().map(|(i, payload)| Frame {
+                run: number,
+                len: run.end(i) - run.start(i),
+                payload: payload.clone(),
+            }));
+        }
+        for (_, channel, runs) in &mut self.subscribers {
+            if channel == name {
+                runs.push_back(run.clone());
+            }
+        }
+        self.channels[name].id
+    }
+
+    /// Each run that somebody has not heard wholly counts once.
+    fn held_memory(&self) -> usize {
+        let held: BTreeSet<usize> =
+            self.peers.values().flat_map(|peer| peer.queue.iter().map(|frame| frame.run)).collect();
+        held.into_iter().map(|run| self.runs[run]).sum()
+    }
+
+    pub(super) fn repay(&mut self) -> usize {
+        let bytes = std::mem::take(&mut self.debt);
+        self.credit += bytes as i64;
+        bytes
+    }
+
+    pub(super) fn lose_bus(&mut self) {
+        for channel in self.channels.values_mut() {
+            channel.is_subscribed = false;
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! One client as the model sees it.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use crate::fuzzing::client::Client;
+use crate::route::Target;
+use crate::time::Instant;
+
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) target: Target,
+    pub(super) phase: Phase,
+    /// Frames that the client has not heard wholly.
+    pub(super) queue: VecDeque<Frame>,
+    /// Bytes of the first of them that it has heard.
+    begun: usize,
+    /// Since when it waits for credit.
+    pub(super) paused: Option<Instant>,
+    /// The shard said not to read it, and has not named it since.
+    pub(super) is_unread: bool,
+    /// A message of the client's has begun and never ends.
+    pub(super) is_amid: bool,
+    /// The shard has named it since it was written to last.
+    pub(super) is_named: bool,
+    pub(super) is_blocked: bool,
+    client: Client,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Phase {
+    Asked {
+        until: Instant,
+    },
+    Joining {
+        until: Instant,
+        is_adopted: bool,
+    },
+    Open,
+    /// A Close of ours is on its way or out. Whether what the client says still counts.
+    Closing {
+        reads: bool,
+    },
+    /// A plain answer is on its way or out.
+    Answered,
+}
+
+#[derive(Debug)]
+pub(super) struct Frame {
+    /// The number of its run.
+    pub(super) run: usize,
+    pub(super) len: usize,
+    pub(super) payload: Vec<u8>,
+}
+
+impl Peer {
+    pub(super) fn new(client: Client, target: Target, phase: Phase) -> Self {
+        Self {
+            target,
+            phase,
+            queue: VecDeque::new(),
+            begun: 0,
+            paused: None,
+            is_unread: false,
+            is_amid: false,
+            is_named: false,
+            is_blocked: false,
+            client,
+        }
+    }
+
+    /// Whether it is in its channel.
+    pub(super) fn is_member(&self) -> bool {
+        self.target.rights.subscribe && matches!(self.phase, Phase::Joining { .. } | Phase::Open)
+    }
+
+    /// Bytes that it has yet to hear, and 24 for each run among them.
+    pub(super) fn queue_memory(&self) -> usize {
+        let runs: BTreeSet<usize> = self.queue.iter().map(|frame| frame.run).collect();
+        self.queue.iter().map(|frame| frame.len).sum::<usize>() - self.begun + 24 * runs.len()
+    }
+
+    /// The client gets these bytes: the frames that are next, in their order.
+    pub(super) fn hear(&mut self, bytes: &[u8]) {
+        let before = self.client.data_bytes;
+        self.client.hear(bytes);
+        self.begun += self.client.data_bytes - before;
+        let mut heard = self.client.messages.drain(..);
+        while let Some(frame) = self.queue.front()
+            && self.begun >= frame.len
+        {
+            assert_eq!(heard.next(), Some((self.target.frame, frame.payload.clone())));
+            self.begun -= frame.len;
+            self.queue.pop_front();
+        }
+        assert_eq!(heard.next(), None, "nothing else is heard");
+        assert!(self.begun == 0 || !self.queue.is_empty());
+    }
+
+    pub(super) fn close(&mut self, reads: bool) {
+        self.phase = Phase::Closing { reads };
+        self.paused = None;
+    }
+
+    /// It reads too slowly: only the rest of a frame that has begun to leave still does.
+    pub(super) fn drop_queue(&mut self) {
+        self.queue.truncate(usize::from(self.begun > 0));
+        self.close(false);
+    }
+
+    pub(super) fn end_input(&mut self) {
+        if let Phase::Closing { reads } = &mut self.phase {
+            *reads = false;
+        }
+    }
+
+    pub(super) fn block(&mut self) {
+        self.is_blocked = true;
+        self.is_named = false;
+    }
+
+    /// Whoever has something to write and can write is named.
+    pub(super) fn check_named(&self, has_output: bool) {
+        assert!(self.is_named || self.is_blocked || !has_output, "forgotten: {self:?}");
+    }
+}
