@@ -13,10 +13,7 @@ use crate::shard::tests::world::{request, text};
 use crate::time::Duration;
 
 fn config(workers: usize) -> Config {
-    let mut config = Config::default();
-    config.host = Some("localhost".to_owned());
-    config.workers = NonZero::new(workers);
-    config
+    Config { host: Some("localhost".to_owned()), workers: NonZero::new(workers), ..Config::default() }
 }
 
 fn started(workers: usize) -> (Memory, Server<Memory>) {
