@@ -3,8 +3,10 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
+use super::bells::{Bell, Bells};
 use super::runtime::Runtime;
 use crate::time::{Duration, Instant, Seldom};
 
@@ -22,7 +24,8 @@ const REST: Duration = Duration::from_millis(500);
 
 /// Sockets that listen, one for each address of the host's name.
 pub(super) struct Acceptor<R: Runtime> {
-    listeners: Vec<R::Listener>,
+    listeners: Vec<Listening<R>>,
+    bells: Arc<Bells<usize>>,
     /// The most connections that there are descriptors for.
     most: usize,
     /// Out of descriptors until then, or until a connection is closed.
@@ -30,11 +33,24 @@ pub(super) struct Acceptor<R: Runtime> {
     said_resting: Seldom,
 }
 
+struct Listening<R: Runtime> {
+    listener: R::Listener,
+    bell: Arc<Bell<usize>>,
+    /// Rings the bell.
+    waker: Waker,
+}
+
 impl<R: Runtime> Acceptor<R> {
     /// Listens at `host` (every address of both families if there is none) and `port` (a free one if 0), for so many
     /// workers.
     pub(super) async fn bind(host: Option<&str>, port: u16, workers: usize) -> io::Result<Self> {
-        let mut acceptor = Self { listeners: Vec::new(), most: 0, rests_until: None, said_resting: Seldom::default() };
+        let mut acceptor = Self {
+            listeners: Vec::new(),
+            bells: Arc::default(),
+            most: 0,
+            rests_until: None,
+            said_resting: Seldom::default(),
+        };
         match host {
             None => acceptor.bind_everywhere(port)?,
             Some(host) => {
@@ -44,7 +60,7 @@ impl<R: Runtime> Acceptor<R> {
             }
         }
         let last = acceptor.listeners.last().ok_or(io::ErrorKind::AddrNotAvailable)?;
-        acceptor.most = most_connections(last, workers as u64)?;
+        acceptor.most = most_connections(&last.listener, workers as u64)?;
         Ok(acceptor)
     }
 
@@ -68,50 +84,60 @@ impl<R: Runtime> Acceptor<R> {
     fn listen(&mut self, ip: IpAddr, port: u16) -> io::Result<()> {
         // A free port found for the first address is taken for the others too.
         let port = match self.listeners.first() {
-            Some(first) => R::local_address(first)?.port(),
+            Some(first) => R::local_address(&first.listener)?.port(),
             None => port,
         };
-        self.listeners.push(R::listen(SocketAddr::new(ip, port), BACKLOG)?);
+        let listener = R::listen(SocketAddr::new(ip, port), BACKLOG)?;
+        let bell = self.bells.bell(self.listeners.len());
+        bell.ring();
+        let waker = Waker::from(bell.clone());
+        self.listeners.push(Listening { listener, bell, waker });
         Ok(())
     }
 
     pub(super) fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
-        self.listeners.iter().map(|listener| R::local_address(listener)).collect()
+        self.listeners.iter().map(|listening| R::local_address(&listening.listener)).collect()
     }
 
-    /// Hands over the connections that wait, up to a bound, beside the `held` ones. Says whether more may wait.
-    pub(super) fn accept(
-        &mut self,
-        mut held: usize,
-        now: Instant,
-        context: &mut Context<'_>,
-        mut sink: impl FnMut(R::Stream, IpAddr),
-    ) -> bool {
+    /// Hands over the connections that wait, up to a bound, beside the `held` ones.
+    pub(super) fn accept(&mut self, mut held: usize, now: Instant, mut sink: impl FnMut(R::Stream, IpAddr)) {
         if self.rests_until.is_some_and(|until| now < until) {
-            return false;
+            return;
         }
         self.rests_until = None;
-        for listener in &mut self.listeners {
+        for place in self.bells.take() {
+            let Some(Listening { listener, bell, waker }) = self.listeners.get_mut(place) else { continue };
+            bell.hush();
+            let mut context = Context::from_waker(waker);
             for turn in 0.. {
                 if turn == ACCEPTS {
-                    return true;
+                    bell.ring();
+                    break;
                 }
                 if held >= self.most {
-                    return self.rest("too many connections for the limit of open files", now);
+                    self.rest("too many connections for the limit of open files", now);
+                    return;
                 }
-                match R::poll_accept(listener, context) {
+                match R::poll_accept(listener, &mut context) {
                     Poll::Pending => break,
                     Poll::Ready(Ok((stream, peer))) => {
                         held += 1;
                         sink(stream, peer.ip().to_canonical());
                     }
-                    Poll::Ready(Err(error)) if is_exhausted(&error) => return self.rest(&error.to_string(), now),
+                    Poll::Ready(Err(error)) if is_exhausted(&error) => {
+                        self.rest(&error.to_string(), now);
+                        return;
+                    }
                     // The connection that was to be accepted is gone again.
                     Poll::Ready(Err(error)) => tracing::debug!("a connection ended before it was accepted: {error}"),
                 }
             }
         }
-        false
+    }
+
+    /// Has `worker` woken by the next listener that has something to do; says no if one already has.
+    pub(super) fn sleep(&self, worker: &Waker) -> bool {
+        self.rests_until.is_some() || self.bells.sleep(worker)
     }
 
     /// A connection was closed: there is room again.
@@ -123,13 +149,17 @@ impl<R: Runtime> Acceptor<R> {
         self.rests_until
     }
 
-    /// Accepts nothing for a while.
-    fn rest(&mut self, reason: &str, now: Instant) -> bool {
+    /// Accepts nothing for a while, and then looks at all listeners.
+    fn rest(&mut self, reason: &str, now: Instant) {
         if let Some(unsaid) = self.said_resting.say(now) {
             tracing::warn!(unsaid, "accepting rests until a connection is closed: {reason}");
         }
         self.rests_until = Some(now + REST);
-        false
+        for listening in &self.listeners {
+            // Some may have been taken off the list and not looked at.
+            listening.bell.hush();
+            listening.bell.ring();
+        }
     }
 }
 

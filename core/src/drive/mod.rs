@@ -18,6 +18,8 @@ mod report;
 mod runtime;
 mod server;
 mod sockets;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 pub use self::runtime::{Runtime, Signal, Stream};

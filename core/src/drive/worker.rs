@@ -6,7 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use super::acceptor::Acceptor;
 use super::lanes::Lanes;
@@ -137,6 +137,11 @@ struct Head<R: Runtime> {
 }
 
 impl<R: Runtime> Head<R> {
+    /// Has `worker` woken by its next socket; says no if one has something to do already.
+    fn sleep(&self, worker: &Waker) -> bool {
+        self.lanes.sleep(worker) && (!self.accepting || self.acceptor.sleep(worker))
+    }
+
     /// Clients are accepted from here on.
     fn start(&mut self) {
         if let Some(addresses) = self.starting.take() {
@@ -183,8 +188,8 @@ impl<R: Runtime> Worker<R> {
             head.lanes.read(&mut head.bus, &mut self.scratch, now);
         }
         self.exchange(now);
-        let mut more = self.take_mail(now, context);
-        more |= self.accept(now, context);
+        let more = self.take_mail(now, context);
+        self.accept(now);
         for id in self.sockets.take_ready() {
             self.sockets.turn(id, &mut self.shard, &mut self.scratch, now);
         }
@@ -195,7 +200,7 @@ impl<R: Runtime> Worker<R> {
         if let Some(head) = &mut self.head {
             head.lanes.write(&mut head.bus, now);
         }
-        more |= self.follow_bus();
+        self.follow_bus();
         self.follow_shutdown(now);
         self.exchange(now);
         if more || self.ended || !self.sleep(now, context) { Poll::Ready(()) } else { Poll::Pending }
@@ -273,12 +278,11 @@ impl<R: Runtime> Worker<R> {
         !self.mail.is_empty()
     }
 
-    /// Says whether more clients may wait.
-    fn accept(&mut self, now: Instant, context: &mut Context<'_>) -> bool {
-        let Some(head) = self.head.as_mut().filter(|head| head.accepting) else { return false };
+    fn accept(&mut self, now: Instant) {
+        let Some(head) = self.head.as_mut().filter(|head| head.accepting) else { return };
         let (id, mailboxes) = (self.id, &self.mailboxes);
         let (shard, sockets) = (&mut self.shard, &mut self.sockets);
-        head.acceptor.accept(Mailbox::sessions(mailboxes), now, context, |stream, peer| {
+        head.acceptor.accept(Mailbox::sessions(mailboxes), now, |stream, peer| {
             let worker = Mailbox::add_session(mailboxes);
             if worker == id {
                 sockets.insert(shard.handle_connection(Some(peer), now), stream);
@@ -291,7 +295,7 @@ impl<R: Runtime> Worker<R> {
                     mailboxes[worker].remove_session();
                 }
             }
-        })
+        });
     }
 
     fn handle_timeouts(&mut self, now: Instant) {
@@ -332,10 +336,9 @@ impl<R: Runtime> Worker<R> {
         }
     }
 
-    /// Hears of the bus whether the instance has started. Says whether clients are accepted from the next turn on.
-    fn follow_bus(&mut self) -> bool {
-        let Some(head) = &mut self.head else { return false };
-        let accepted = head.accepting;
+    /// Hears of the bus whether the instance has started.
+    fn follow_bus(&mut self) {
+        let Some(head) = &mut self.head else { return };
         while let Some(event) = head.bus.poll_event() {
             match event {
                 bus::Event::Up { .. } => head.start(),
@@ -346,7 +349,6 @@ impl<R: Runtime> Worker<R> {
                 _ => {}
             }
         }
-        head.accepting && !accepted
     }
 
     /// Sessions first, then what they published, then the end.
@@ -388,6 +390,6 @@ impl<R: Runtime> Worker<R> {
             self.alarm = None;
             return false;
         }
-        head.is_none_or(|head| head.lanes.sleep(context.waker())) && self.sockets.sleep(context.waker())
+        head.is_none_or(|head| head.sleep(context.waker())) && self.sockets.sleep(context.waker())
     }
 }

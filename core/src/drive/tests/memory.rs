@@ -1,0 +1,334 @@
+//! A runtime whose sockets, clock, threads and signals are memory: one for each test's thread.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::io::{self, IoSlice};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZero;
+use std::os::fd::{AsRawFd, RawFd};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, Wake, Waker};
+
+use crate::drive::{Runtime, Signal, Stream};
+use crate::time::{Duration, Instant};
+
+pub(super) const ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 3000);
+
+thread_local! {
+    static WORLD: RefCell<Arc<Mutex<World>>> = RefCell::default();
+}
+
+/// The runtime. Its default is the one of this thread.
+#[derive(Clone)]
+pub(super) struct Memory(Arc<Mutex<World>>);
+
+/// What the runtime is made of, and what is around it.
+#[derive(Default)]
+pub(super) struct World {
+    pub(super) now: Instant,
+    /// What the next accepts find.
+    pub(super) accepts: VecDeque<io::Result<End>>,
+    /// How often somebody tried to accept.
+    pub(super) accept_tries: usize,
+    pub(super) signals: VecDeque<Signal>,
+    pub(super) refuses_to_listen: bool,
+    tasks: Vec<Task>,
+    wakers: Vec<Waker>,
+    sleepers: Vec<(Instant, Waker)>,
+}
+
+struct Task {
+    future: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    woken: Arc<Woken>,
+}
+
+struct Woken(AtomicBool);
+
+/// Either end of a connection.
+#[derive(Clone, Default)]
+pub(super) struct End(Arc<Mutex<Pipe>>);
+
+#[derive(Default)]
+pub(super) struct Pipe {
+    /// Sent by the client.
+    pub(super) input: Vec<u8>,
+    pub(super) input_ends: bool,
+    /// What has arrived at the client.
+    pub(super) output: Vec<u8>,
+    pub(super) output_ended: bool,
+    /// How many more bytes can be written.
+    pub(super) room: usize,
+    wakers: Vec<Waker>,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self(WORLD.with_borrow(Arc::clone))
+    }
+}
+
+impl Memory {
+    /// Has the world changed, and everybody look at it until nobody is woken any more.
+    pub(super) fn change(&self, change: impl FnOnce(&mut World)) {
+        change(&mut self.lock());
+        let wakers = std::mem::take(&mut self.lock().wakers);
+        wakers.into_iter().for_each(Waker::wake);
+        self.run();
+    }
+
+    /// Runs all tasks until none is woken.
+    pub(super) fn run(&self) {
+        for _ in 0..1_000 {
+            let mut ran = false;
+            let count = self.lock().tasks.len();
+            for place in 0..count {
+                let (woken, future) = {
+                    let task = &mut self.lock().tasks[place];
+                    (task.woken.clone(), task.future.take())
+                };
+                let Some(mut future) = future else { continue };
+                if woken.0.swap(false, Ordering::Relaxed) {
+                    ran = true;
+                    let waker = Waker::from(woken);
+                    if future.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
+                        continue;
+                    }
+                }
+                self.lock().tasks[place].future = Some(future);
+            }
+            if !ran {
+                return;
+            }
+        }
+        panic!("the tasks wake themselves without end");
+    }
+
+    pub(super) fn pass(&self, time: Duration) {
+        let due = {
+            let mut world = self.lock();
+            world.now = world.now + time;
+            let (now, sleepers) = (world.now, std::mem::take(&mut world.sleepers));
+            let (due, left) = sleepers.into_iter().partition(|&(at, _)| at <= now);
+            world.sleepers = left;
+            Vec::from_iter::<Vec<(Instant, Waker)>>(due)
+        };
+        due.into_iter().for_each(|(_, waker)| waker.wake());
+        self.run();
+    }
+
+    /// A client connects.
+    pub(super) fn connect(&self) -> Client {
+        let end = End::default();
+        end.lock().room = usize::MAX;
+        self.change(|world| world.accepts.push_back(Ok(end.clone())));
+        Client { memory: self.clone(), end }
+    }
+
+    /// Runs `future` beside the workers.
+    pub(super) fn start<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> Arc<Mutex<Option<T>>> {
+        let result = Arc::new(Mutex::new(None));
+        let to = result.clone();
+        self.add(async move {
+            let output = future.await;
+            *to.lock().unwrap() = Some(output);
+        });
+        self.run();
+        result
+    }
+
+    /// Threads that still run.
+    pub(super) fn running(&self) -> usize {
+        self.lock().tasks.iter().filter(|task| task.future.is_some()).count()
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, World> {
+        self.0.lock().unwrap()
+    }
+
+    fn add(&self, future: impl Future<Output = ()> + Send + 'static) {
+        let woken = Arc::new(Woken(AtomicBool::new(true)));
+        self.lock().tasks.push(Task { future: Some(Box::pin(future)), woken });
+    }
+}
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A client of the server, with its end of the connection.
+pub(super) struct Client {
+    memory: Memory,
+    end: End,
+}
+
+impl Client {
+    pub(super) fn change(&self, change: impl FnOnce(&mut Pipe)) {
+        change(&mut self.end.lock());
+        let wakers = std::mem::take(&mut self.end.lock().wakers);
+        wakers.into_iter().for_each(Waker::wake);
+        self.memory.run();
+    }
+
+    pub(super) fn send(&self, bytes: &[u8]) {
+        self.change(|pipe| pipe.input.extend_from_slice(bytes));
+    }
+
+    /// What has arrived since it was last asked.
+    pub(super) fn take(&self) -> Vec<u8> {
+        std::mem::take(&mut self.end.lock().output)
+    }
+
+    pub(super) fn output_ended(&self) -> bool {
+        self.end.lock().output_ended
+    }
+
+    /// The server has let go of the connection.
+    pub(super) fn is_closed(&self) -> bool {
+        Arc::strong_count(&self.end.0) == 1
+    }
+}
+
+impl End {
+    fn lock(&self) -> MutexGuard<'_, Pipe> {
+        self.0.lock().unwrap()
+    }
+}
+
+impl Stream for End {
+    fn poll_read(&mut self, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        if self.poll_readable(context).is_pending() {
+            return Poll::Pending;
+        }
+        let mut pipe = self.lock();
+        let count = pipe.input.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&pipe.input[..count]);
+        pipe.input.drain(..count);
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let mut pipe = self.lock();
+        if pipe.input.is_empty() && !pipe.input_ends {
+            pipe.wakers.push(context.waker().clone());
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    }
+
+    fn poll_write(&mut self, context: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let mut pipe = self.lock();
+        if pipe.room == 0 {
+            pipe.wakers.push(context.waker().clone());
+            return Poll::Pending;
+        }
+        let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).take(pipe.room).collect();
+        pipe.room -= bytes.len();
+        pipe.output.extend_from_slice(&bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn end_writes(&mut self) {
+        self.lock().output_ended = true;
+    }
+}
+
+pub(super) struct Listening;
+
+impl AsRawFd for Listening {
+    fn as_raw_fd(&self) -> RawFd {
+        3
+    }
+}
+
+impl Runtime for Memory {
+    type Stream = End;
+    type Listener = Listening;
+    type Parcel = End;
+
+    fn now(&self) -> Instant {
+        self.lock().now
+    }
+
+    fn sleep_until(&self, at: Instant) -> impl Future<Output = ()> + Send + 'static {
+        let memory = self.clone();
+        poll_fn(move |context| {
+            let mut world = memory.lock();
+            if world.now >= at {
+                return Poll::Ready(());
+            }
+            world.sleepers.push((at, context.waker().clone()));
+            Poll::Pending
+        })
+    }
+
+    fn yield_now() -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
+
+    fn spawn(_name: String, worker: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
+        Self::default().add(worker);
+        Ok(())
+    }
+
+    fn cores() -> io::Result<NonZero<usize>> {
+        Ok(NonZero::<usize>::MIN)
+    }
+
+    fn seed() -> io::Result<u64> {
+        Ok(1)
+    }
+
+    fn signals() -> io::Result<impl FnMut(&mut Context<'_>) -> Poll<Signal> + Send> {
+        let memory = Self::default();
+        Ok(move |context: &mut Context<'_>| {
+            let mut world = memory.lock();
+            world.wakers.push(context.waker().clone());
+            world.signals.pop_front().map_or(Poll::Pending, Poll::Ready)
+        })
+    }
+
+    async fn resolve(_host: &str, _port: u16) -> io::Result<Vec<SocketAddr>> {
+        Ok(vec![ADDRESS])
+    }
+
+    fn listen(_address: SocketAddr, _backlog: u32) -> io::Result<Listening> {
+        if Self::default().lock().refuses_to_listen { Err(io::ErrorKind::AddrInUse.into()) } else { Ok(Listening) }
+    }
+
+    fn local_address(_listener: &Listening) -> io::Result<SocketAddr> {
+        Ok(ADDRESS)
+    }
+
+    fn poll_accept(_listener: &mut Listening, context: &mut Context<'_>) -> Poll<io::Result<(End, SocketAddr)>> {
+        let memory = Self::default();
+        let mut world = memory.lock();
+        world.accept_tries += 1;
+        match world.accepts.pop_front() {
+            Some(result) => Poll::Ready(result.map(|end| (end, ADDRESS))),
+            None => {
+                world.wakers.push(context.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    async fn connect(_host: String, _port: u16) -> io::Result<End> {
+        Err(io::ErrorKind::ConnectionRefused.into())
+    }
+
+    fn detach(stream: End) -> io::Result<End> {
+        Ok(stream)
+    }
+
+    fn attach(parcel: End) -> io::Result<End> {
+        Ok(parcel)
+    }
+}

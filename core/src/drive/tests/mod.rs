@@ -1,0 +1,186 @@
+//! A server on a runtime of memory: what reaches its clients, when it accepts, how it starts and ends.
+
+mod memory;
+
+use std::io;
+use std::num::NonZero;
+use std::sync::{Arc, Mutex};
+
+use self::memory::{ADDRESS, Client, Memory};
+use super::{ServeError, Server, Signal, serve};
+use crate::config::Config;
+use crate::shard::tests::world::{request, text};
+use crate::time::Duration;
+
+fn config(workers: usize) -> Config {
+    Config { host: Some("localhost".to_owned()), workers: NonZero::new(workers), ..Config::default() }
+}
+
+fn started(workers: usize) -> (Memory, Server<Memory>) {
+    let memory = Memory::default();
+    let server = memory.start(Server::<Memory>::start(config(workers)));
+    let server = server.lock().unwrap().take().unwrap().unwrap();
+    assert_eq!(server.addresses(), [ADDRESS]);
+    (memory, server)
+}
+
+fn opened(memory: &Memory) -> Client {
+    let client = memory.connect();
+    client.send(&request("/chat"));
+    assert!(client.take().starts_with(b"HTTP/1.1 101 "));
+    client
+}
+
+/// A whole text message from the server.
+fn heard(message: &str) -> Vec<u8> {
+    [&[0x81, message.len() as u8], message.as_bytes()].concat()
+}
+
+#[test]
+fn clients_of_all_workers_hear_each_other() {
+    for workers in [1, 2, 3] {
+        let (memory, _server) = started(workers);
+        let clients: Vec<_> = (0..4).map(|_| opened(&memory)).collect();
+        clients[0].send(&text("hello"));
+        for client in &clients {
+            assert_eq!(client.take(), heard("hello"), "{workers} workers");
+        }
+    }
+}
+
+#[test]
+fn a_full_socket_gets_the_rest_when_it_takes_bytes_again_and_is_read_meanwhile() {
+    let (memory, _server) = started(1);
+    let (slow, other) = (opened(&memory), opened(&memory));
+    slow.change(|pipe| pipe.room = 3);
+    other.send(&text("hello"));
+    other.send(&text("again"));
+    assert_eq!(slow.take(), heard("hello")[..3]);
+    slow.send(&text("mine"));
+    assert_eq!(other.take(), [heard("hello"), heard("again"), heard("mine")].concat());
+    assert_eq!(slow.take(), b"");
+    slow.change(|pipe| pipe.room = usize::MAX);
+    assert_eq!(slow.take(), [&heard("hello")[3..], &heard("again"), &heard("mine")].concat());
+}
+
+#[test]
+fn a_connection_is_let_go_of_when_its_session_is_over() {
+    let (memory, _server) = started(2);
+    for _ in 0..3 {
+        let (gone, refused) = (opened(&memory), memory.connect());
+        gone.change(|pipe| pipe.input_ends = true);
+        assert!(gone.is_closed());
+        refused.send(b"nonsense\r\n\r\n");
+        assert!(refused.take().starts_with(b"HTTP/1.1 400 "));
+        assert!(refused.output_ended() && !refused.is_closed());
+        refused.change(|pipe| pipe.input_ends = true);
+        assert!(refused.is_closed());
+    }
+}
+
+#[test]
+fn out_of_descriptors_it_rests_until_time_has_passed_or_a_connection_is_closed() {
+    let (memory, _server) = started(1);
+    let exhausted = || Err(io::Error::from_raw_os_error(24));
+    let first = opened(&memory);
+    for ends_by_close in [false, true] {
+        memory.change(|world| {
+            world.accepts.push_back(exhausted());
+            world.accept_tries = 0;
+        });
+        let waiting = memory.connect();
+        waiting.send(&request("/chat"));
+        let other = opened_already(&first);
+        assert_eq!((waiting.take(), memory.lock().accept_tries), (vec![], 1), "others are served, nobody is accepted");
+        if ends_by_close {
+            other.change(|pipe| pipe.input_ends = true);
+        } else {
+            memory.pass(Duration::from_millis(499));
+            assert_eq!(memory.lock().accept_tries, 1);
+            memory.pass(Duration::from_millis(1));
+        }
+        assert!(waiting.take().starts_with(b"HTTP/1.1 101 "));
+    }
+}
+
+/// A client that still gets answers.
+fn opened_already(client: &Client) -> &Client {
+    client.send(&text("still here"));
+    assert_eq!(client.take(), heard("still here"));
+    client
+}
+
+#[test]
+fn an_accept_that_fails_for_its_connection_alone_holds_up_nobody() {
+    let (memory, _server) = started(1);
+    memory.change(|world| world.accepts.push_back(Err(io::ErrorKind::ConnectionAborted.into())));
+    opened(&memory);
+}
+
+#[test]
+fn an_address_that_is_taken_is_named_and_all_workers_end() {
+    let memory = Memory::default();
+    memory.lock().refuses_to_listen = true;
+    let server = memory.start(Server::<Memory>::start(config(3)));
+    let error = server.lock().unwrap().take().unwrap().unwrap_err();
+    assert!(error.to_string().starts_with("port 3000 of localhost is taken"), "{error}");
+    assert_eq!(memory.running(), 0);
+}
+
+#[test]
+fn dropping_a_server_ends_it() {
+    let (memory, server) = started(3);
+    let clients: Vec<_> = (0..3).map(|_| opened(&memory)).collect();
+    drop(server);
+    memory.run();
+    for client in &clients {
+        assert_eq!(client.take()[..4], [0x88, 26, 0x03, 0xe9], "a Close with 1001");
+        client.change(|pipe| pipe.input_ends = true);
+        assert!(client.is_closed());
+    }
+    assert_eq!(memory.running(), 0);
+}
+
+type Served = Arc<Mutex<Option<Result<(), ServeError>>>>;
+
+fn serving(memory: &Memory) -> Served {
+    memory.start(serve::<Memory>(config(2), |_, addresses| assert_eq!(addresses, [ADDRESS])))
+}
+
+#[test]
+fn a_signal_ends_it_in_order() {
+    let memory = Memory::default();
+    let served = serving(&memory);
+    let client = opened(&memory);
+    memory.change(|world| world.signals.push_back(Signal::Terminate));
+    assert!(served.lock().unwrap().is_none(), "the client has yet to leave");
+    client.change(|pipe| pipe.input_ends = true);
+    assert!(matches!(served.lock().unwrap().take(), Some(Ok(()))));
+    assert_eq!(memory.running(), 0);
+}
+
+#[test]
+fn a_second_signal_cuts_it_short() {
+    let memory = Memory::default();
+    let served = serving(&memory);
+    let _client = opened(&memory);
+    for signal in [Signal::Terminate, Signal::Interrupt] {
+        memory.change(|world| world.signals.push_back(signal));
+    }
+    let error = served.lock().unwrap().take().unwrap().unwrap_err();
+    assert!(matches!(error, ServeError::CutShort(Signal::Interrupt)), "{error}");
+    assert_eq!(error.exit_code(), 130);
+}
+
+#[test]
+fn it_ends_with_the_drain_time_whatever_is_left() {
+    let memory = Memory::default();
+    let served = serving(&memory);
+    let _silent = opened(&memory);
+    memory.change(|world| world.signals.push_back(Signal::Interrupt));
+    for _ in 0..11 {
+        memory.pass(Duration::from_secs(1));
+    }
+    assert!(matches!(served.lock().unwrap().take(), Some(Ok(()))));
+    assert_eq!(memory.running(), 0);
+}
