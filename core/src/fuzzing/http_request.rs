@@ -86,7 +86,7 @@ fn check_request(request: &Request, head: &[u8], limits: &Limits) {
 }
 
 fn check_route(request: &Request, limits: &Limits) {
-    let routes: Vec<Route> = ["/chat=chat", "/chat/{room}=chat:{room}", "/{a}/b/{c}={c}/{a},binary"]
+    let routes: Vec<Route> = ["/chat=chat", "/chat/{room}=chat:{room}", "/{a}/b/{c}=x:{c}/{a},binary"]
         .into_iter()
         .map(|route| route.parse().expect("a route"))
         .collect();

@@ -173,14 +173,14 @@ fn check_allowed(ours: Error, event: Option<&Other>, error: Option<&OtherError>)
     let is_allowed = match (ours, event, error) {
         // RFC 6455 §5.2 asks for the shortest form of a length, and of fragments it has no bound.
         (Error::FrameLength | Error::ManyFragments, _, _) => true,
-        // Nor does it mind a control frame whose short length is in a longer form.
+        // So a control frame whose short length is in a longer form is one to it, with faults of its own or without.
         (Error::LongControl, Some(Other::Ping(_) | Other::Pong(_) | Other::Close(_)), _) => true,
         // A code that may not be sent is a Close to it, of another code.
         (Error::CloseCode, Some(Other::Close(Some(close))), _) => u16::from(close.code) == 1002,
         (_, Some(_), _) | (_, None, None) => false,
         (Error::NotMasked | Error::LongMessage, None, Some(_)) => is_first,
         (error, None, Some(OtherError::Protocol(other))) => is_first || is_same_fault(error, other),
-        (Error::Utf8 | Error::CloseCode, None, Some(OtherError::Utf8(_))) => true,
+        (Error::Utf8 | Error::CloseCode | Error::LongControl, None, Some(OtherError::Utf8(_))) => true,
         (_, None, Some(_)) => is_first,
     };
     assert!(is_allowed, "{ours:?} is {event:?}, {error:?} to the other implementation");
@@ -191,7 +191,7 @@ fn is_same_fault(ours: Error, theirs: &ProtocolError) -> bool {
     match ours {
         Error::ReservedBits => matches!(theirs, Theirs::NonZeroReservedBits),
         Error::Opcode => matches!(theirs, Theirs::UnknownControlFrameType(_) | Theirs::UnknownDataFrameType(_)),
-        Error::LongControl => matches!(theirs, Theirs::ControlFrameTooBig),
+        Error::LongControl => matches!(theirs, Theirs::ControlFrameTooBig | Theirs::InvalidCloseSequence),
         Error::FragmentedControl => matches!(theirs, Theirs::FragmentedControlFrame),
         Error::Fragmentation => matches!(theirs, Theirs::UnexpectedContinueFrame | Theirs::ExpectedFragment(_)),
         Error::CloseCode => matches!(theirs, Theirs::InvalidCloseSequence),
