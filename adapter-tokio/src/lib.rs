@@ -1,20 +1,32 @@
-//! Fanfare on tokio: the core's sockets, timers and signals.
+//! Fanfare on tokio: the core's sockets, timers, threads and signals.
 //!
-//! [`serve`] is the whole server. [`Server`] is the same in pieces: [`Server::bind`], [`Server::addresses`],
-//! [`Server::run`] until its [`Stop`] says so.
+//! [`serve`] is the whole server. [`Server`] is the same in pieces: [`Server::start`], [`Server::addresses`],
+//! [`Server::stop`], [`Server::ended`].
 //!
-//! Each worker is one thread with a runtime and a shard of its own. The first one also has the listener and the bus.
-//! Nothing here knows WebSocket, HTTP or RESP: bytes go in, bytes come out, and the core says when to wake.
+//! Each worker is one thread with a runtime of its own. What a worker does is in [`fanfare_core::drive`]; nothing here
+//! knows WebSocket, HTTP or RESP.
 #![forbid(unsafe_code)]
 
-mod lanes;
-mod listener;
-mod mailbox;
-mod server;
-mod signals;
-mod sockets;
-mod worker;
+mod runtime;
+
+use std::net::SocketAddr;
 
 pub use fanfare_core as core;
+use fanfare_core::config::Config;
+use fanfare_core::drive;
+pub use fanfare_core::drive::ServeError;
 
-pub use self::server::{ServeError, Server, serve};
+pub use self::runtime::{Connection, Tokio};
+
+/// Serves until SIGINT or SIGTERM, then shuts down; a second signal ends it at once.
+///
+/// `ready` hears the addresses as soon as clients are accepted.
+///
+/// # Errors
+/// See [`ServeError`].
+pub async fn serve(config: Config, ready: impl FnOnce(&Config, &[SocketAddr])) -> Result<(), ServeError> {
+    drive::serve::<Tokio>(config, ready).await
+}
+
+/// A server that runs on threads of its own. Dropping it stops it.
+pub type Server = drive::Server<Tokio>;

@@ -7,6 +7,13 @@
 //! cargo run --release -p fanfare-core --example echo 127.0.0.1:9001
 //! ```
 
+#![allow(
+    clippy::disallowed_macros,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "an embedder is the world that the core must not reach"
+)]
+
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};

@@ -116,6 +116,8 @@
 
 pub mod bus;
 pub mod config;
+#[cfg(feature = "drive")]
+pub mod drive;
 pub mod error;
 pub mod exchange;
 pub mod http;

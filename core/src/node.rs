@@ -1,27 +1,72 @@
-//! A whole instance on one thread: one [`Shard`] and one [`Bus`], wired together. The [crate's page](crate) has an
-//! example.
+//! A whole instance on one thread: one [`Shard`] and one [`Bus`], wired together.
+//!
+//! A [`Node`] has one kind of socket: clients and Redis are read and written alike. A turn of an event loop:
+//!
+//! 1. Sleep until a socket is ready, at most until [`Node::poll_timeout`].
+//! 2. Read each ready socket once and hand over what came: [`Node::handle_readable`], then [`Node::handle_read`].
+//! 3. Call [`Node::handle_timeout`], whether or not it is time: it also carries messages from one part to the other.
+//! 4. Do every [`Action`] of [`Node::poll_action`], and hear [`Node::poll_event`].
 
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::bus::Bus;
+use crate::bus::{self, Bus};
 use crate::config::Settings;
-use crate::redis::RedisUrl;
-use crate::shard::Shard;
+use crate::error::Misuse;
+use crate::redis::{self, Lane, RedisUrl};
+use crate::shard::{self, SessionId, Shard};
 use crate::time::Instant;
 
-/// One shard and one bus. Give inputs to either, then call [`Node::exchange`] or [`Node::handle_timeout`], then drain the
-/// outputs of both but for `poll_bus` and `poll_shard`, which are the node's own.
+/// One of an instance's sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SocketId {
+    /// One of the two connections to Redis.
+    Redis(Lane),
+    /// A client's.
+    Client(SessionId),
+}
+
+/// What the owner has to do with sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Connect to the host and port of the URL; then [`Node::handle_connected`] or [`Node::handle_dial_failed`].
+    Dial(Lane),
+    /// Write once what [`Node::transmit`] lends; then [`Node::transmitted`] or [`Node::blocked`].
+    Write(SocketId),
+    /// Look whether there is something to read: [`Node::handle_readable`] had said no and would now say yes.
+    Read(SocketId),
+    /// End the write side, and go on reading.
+    EndWrites(SocketId),
+    /// Close the socket, or give up its dial. No input that comes of it may reach the node any more.
+    Close(SocketId),
+}
+
+/// What has happened, beside what is an [`Action`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// With a client.
+    Shard(shard::Event),
+    /// With Redis.
+    Bus(bus::Event),
+}
+
+/// One shard and one bus.
 #[derive(Debug)]
 pub struct Node {
-    /// Sessions and fan-out.
+    /// Sessions and fan-out, for commands and getters: its outputs are the node's.
     pub shard: Shard,
-    /// What carries publishes to every instance.
+    /// What carries publishes to every instance, for commands and getters: its outputs are the node's.
     pub bus: Bus,
+    latest: Instant,
+    actions: VecDeque<Action>,
+    events: VecDeque<Event>,
 }
 
 impl Node {
-    /// An instance of one worker, whatever `settings.workers` says; with `redis` one of many that share it. All that is
-    /// random comes from `seed`.
+    /// An instance of one worker, whatever `settings.workers` says; with `redis` one of many that share it. All that is random comes from `seed`.
     #[must_use]
     pub fn new(mut settings: Settings, redis: Option<RedisUrl>, seed: u64, now: Instant) -> Self {
         settings.workers = 1;
@@ -30,10 +75,142 @@ impl Node {
             Some(url) => Bus::redis(url, &settings.limits, 1, rng.u64(..), now),
             None => Bus::local(&settings.limits, 1, rng.u64(..), now),
         };
-        Self { shard: Shard::new(Arc::new(settings), rng.u64(..), now), bus }
+        let shard = Shard::new(Arc::new(settings), rng.u64(..), now);
+        Self { shard, bus, latest: now, actions: VecDeque::new(), events: VecDeque::new() }
     }
 
-    /// Carries wishes and news between the two until neither has any. Due after any input or command.
+    // Inputs.
+
+    /// A client's connection was accepted; see [`Shard::handle_connection`].
+    pub fn handle_connection(&mut self, peer: Option<IpAddr>, now: Instant) -> SocketId {
+        SocketId::Client(self.shard.handle_connection(peer, now))
+    }
+
+    /// A connection to Redis stands.
+    pub fn handle_connected(&mut self, lane: Lane, now: Instant) {
+        self.bus.handle_connected(lane, now);
+    }
+
+    /// A connection to Redis could not be made; `reason` is for people.
+    pub fn handle_dial_failed(&mut self, lane: Lane, reason: &str, now: Instant) {
+        self.bus.handle_dial_failed(lane, reason, now);
+    }
+
+    /// A socket is readable: may it be read? If not, [`Action::Read`] names it when it may.
+    pub fn handle_readable(&mut self, id: SocketId, now: Instant) -> bool {
+        match id {
+            SocketId::Client(id) => self.shard.handle_readable(id, now),
+            SocketId::Redis(_) => true,
+        }
+    }
+
+    /// `input` was read from a socket. Nothing of it is kept but an unfinished tail; it may be changed in place.
+    pub fn handle_read(&mut self, id: SocketId, input: &mut [u8], now: Instant) {
+        match id {
+            SocketId::Client(id) => self.shard.handle_read(id, input, now),
+            SocketId::Redis(lane) => self.bus.handle_read(lane, input, now),
+        }
+    }
+
+    /// A socket's peer has ended its side of the stream.
+    pub fn handle_eof(&mut self, id: SocketId, now: Instant) {
+        match id {
+            SocketId::Client(id) => self.shard.handle_eof(id, now),
+            SocketId::Redis(_) => self.handle_reset(id, "the server closed the connection", now),
+        }
+    }
+
+    /// A socket is of no more use: reading or writing failed. `reason` is for people.
+    pub fn handle_reset(&mut self, id: SocketId, reason: &str, now: Instant) {
+        self.see(now);
+        match id {
+            SocketId::Client(id) => self.shard.handle_reset(id),
+            SocketId::Redis(lane) => {
+                self.actions.push_back(Action::Close(id));
+                self.bus.handle_closed(lane, reason, now);
+            }
+        }
+    }
+
+    /// The first `n` bytes that [`Node::transmit`] lent have left; [`Action::Write`] comes again if there is more.
+    ///
+    /// # Errors
+    /// [`Misuse::TooMuchTransmitted`] if so many were not lent, [`Misuse::NoSuchSession`].
+    pub fn transmitted(&mut self, id: SocketId, n: usize, now: Instant) -> Result<(), Misuse> {
+        match id {
+            SocketId::Client(id) => self.shard.transmitted(id, n, now),
+            SocketId::Redis(lane) => self.bus.transmitted(lane, n, now),
+        }
+    }
+
+    /// A socket takes no more. There is no [`Action::Write`] for it until [`Node::handle_writable`].
+    pub fn blocked(&mut self, id: SocketId) {
+        match id {
+            SocketId::Client(id) => self.shard.blocked(id),
+            SocketId::Redis(lane) => self.bus.blocked(lane),
+        }
+    }
+
+    /// A socket takes bytes again. To say so of one that was not blocked does no harm.
+    pub fn handle_writable(&mut self, id: SocketId) {
+        match id {
+            SocketId::Client(id) => self.shard.handle_writable(id),
+            SocketId::Redis(lane) => self.bus.handle_writable(lane),
+        }
+    }
+
+    /// Time has come to `now`; what the shard and the bus have to say to each other is exchanged.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.see(now);
+        self.exchange(now);
+        self.bus.handle_timeout(now);
+        self.shard.handle_timeout(now);
+        self.exchange(now);
+    }
+
+    // Outputs.
+
+    /// What is to be done with sockets. Can change after every input and command, those of [`Node::shard`] and
+    /// [`Node::bus`] among them.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.sort();
+        self.actions
+            .pop_front()
+            .or_else(|| match self.bus.poll_action()? {
+                redis::Action::Dial(lane) => Some(Action::Dial(lane)),
+                redis::Action::HangUp(lane) => Some(Action::Close(SocketId::Redis(lane))),
+            })
+            .or_else(|| self.shard.poll_readable().map(SocketId::Client).map(Action::Read))
+            // Redis before the clients, so that others hear of a message as early as our own.
+            .or_else(|| self.bus.poll_transmit().map(SocketId::Redis).map(Action::Write))
+            .or_else(|| self.shard.poll_transmit().map(SocketId::Client).map(Action::Write))
+    }
+
+    /// What has happened. Can change as [`Node::poll_action`].
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.sort();
+        self.events.pop_front()
+    }
+
+    /// Lends what a socket has to write, in order, into `out`; says how many slices it filled. It only looks.
+    #[must_use]
+    pub fn transmit<'a>(&'a self, id: SocketId, out: &mut [IoSlice<'a>]) -> usize {
+        match id {
+            SocketId::Client(id) => self.shard.transmit(id, out),
+            SocketId::Redis(lane) => self.bus.transmit(lane, out),
+        }
+    }
+
+    /// The next instant at which [`Node::handle_timeout`] has something to do; the latest one seen while another output
+    /// is still to be polled.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let unpolled = !self.actions.is_empty() || !self.events.is_empty();
+        let own = unpolled.then_some(self.latest);
+        [own, self.shard.poll_timeout(), self.bus.poll_timeout()].into_iter().flatten().min()
+    }
+
+    /// Carries wishes and news between the two until neither has any. [`Node::handle_timeout`] does it too.
     pub fn exchange(&mut self, now: Instant) {
         loop {
             if let Some(wishes) = self.shard.poll_bus() {
@@ -47,19 +224,23 @@ impl Node {
         }
     }
 
-    /// Time has come to `now`, for both; what they have to say to each other is exchanged. Too early or too often does no
-    /// harm. Without Redis, this is also the turn that delivers what was published, 64 KiB at a time.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        self.exchange(now);
-        self.bus.handle_timeout(now);
-        self.shard.handle_timeout(now);
-        self.exchange(now);
+    /// Tells what is to be done from what is only to be heard.
+    fn sort(&mut self) {
+        while let Some(event) = self.shard.poll_event() {
+            match event {
+                shard::Event::EndWrites(id) => self.actions.push_back(Action::EndWrites(SocketId::Client(id))),
+                shard::Event::Closed(id, _) => {
+                    self.actions.push_back(Action::Close(SocketId::Client(id)));
+                    self.events.push_back(Event::Shard(event));
+                }
+                _ => self.events.push_back(Event::Shard(event)),
+            }
+        }
+        self.events.extend(std::iter::from_fn(|| self.bus.poll_event()).map(Event::Bus));
     }
 
-    /// The earlier of both next instants.
-    #[must_use]
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.shard.poll_timeout(), self.bus.poll_timeout()].into_iter().flatten().min()
+    fn see(&mut self, now: Instant) {
+        self.latest = self.latest.max(now);
     }
 }
 

@@ -24,8 +24,6 @@ pub struct Program {
     pub name: &'static str,
     /// Its version, for example `0.1.0`.
     pub version: &'static str,
-    /// One sentence on what it is.
-    pub about: &'static str,
 }
 
 /// What a command line and an environment ask for.
@@ -94,6 +92,8 @@ pub fn options_table() -> String {
     table
 }
 
+const ABOUT: &str = "Spreads WebSocket messages over any number of server instances through Redis Pub/Sub.";
+
 const NOTES: &str = "\
 Each option is also the environment variable named beside it. A flag goes before a variable, and an empty variable \
 counts as unset. Variables of options that may be repeated separate their values by spaces.";
@@ -102,7 +102,7 @@ fn command(program: &Program) -> Command {
     let defaults = Config::default();
     let command = Command::new(program.name)
         .version(program.version)
-        .about(program.about)
+        .about(ABOUT)
         .no_binary_name(true)
         .max_term_width(100)
         .after_long_help(NOTES);

@@ -1,3 +1,5 @@
+mod actions;
+
 use super::Node;
 use crate::config::Config;
 use crate::limits::Limits;

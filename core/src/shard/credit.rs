@@ -45,6 +45,14 @@ impl Shard {
         false
     }
 
+    /// What [`Shard::handle_readable`] would say, without telling the shard that anything waits.
+    #[must_use]
+    pub fn may_be_read(&self, id: SessionId) -> bool {
+        self.get(id).is_some_and(|session| {
+            session.may_be_read(if session.flags.promised { self.credit } else { self.free_credit() })
+        })
+    }
+
     /// Publishes a message in the embedder's own name.
     ///
     /// Nothing stops it at the end of the credit: an embedder that floods looks at [`Shard::has_credit`] first.

@@ -232,10 +232,7 @@ impl Shard {
         let Some(session) = self.get_mut(id) else { return };
         match &mut session.stage {
             Stage::Head(_) => self.read_head(id, input, now),
-            Stage::Open(_) => {
-                self.read_frames(id, input, now);
-                self.resume_paused(now);
-            }
+            Stage::Open(_) => self.read_frames(id, input, now),
             Stage::Deciding(deciding) if deciding.leftover.len() + input.len() <= limit => {
                 deciding.leftover.extend_from_slice(input);
             }

@@ -19,8 +19,7 @@ fn run() -> usize {
 
 /// A bus of two workers in one channel, each with room for so many bytes.
 fn bus(mailbox_bytes: usize) -> Bus {
-    let mut limits = Limits::default();
-    limits.mailbox_bytes = mailbox_bytes;
+    let limits = Limits { mailbox_bytes, ..Limits::default() };
     let mut bus = Bus::local(&limits, 2, 1, NOW);
     bus.handle_shard(0, subscribe("chat", id(0)), NOW).unwrap();
     bus.handle_shard(1, subscribe("chat", id(1)), NOW).unwrap();

@@ -7,7 +7,7 @@ use tracing::level_filters::LevelFilter;
 use super::*;
 use crate::config::LogFormat;
 
-const PROGRAM: Program = Program { name: "fanfare-test", version: "1.2.3", about: "Tests the command line" };
+const PROGRAM: Program = Program { name: "fanfare-test", version: "1.2.3" };
 
 fn run(args: &[&str], env: &[(&str, &str)]) -> Result<Parsed, Exit> {
     let args = [PROGRAM.name].iter().chain(args).map(OsString::from);

@@ -25,6 +25,8 @@ impl Shard {
                 assert_eq!(open.partial, open.ws.partial_bytes(), "unfinished messages");
             }
             session.queue.count_entries(&mut entries);
+            let stays = matches!(&session.stage, Stage::Joining(_)) || session.takes_messages();
+            assert!(stays || session.member.is_none(), "who is on the way out has left its channel");
             if let Some(member) = session.member {
                 assert_eq!(self.channels.members(member.channel)[member.place as usize], index, "members");
             }

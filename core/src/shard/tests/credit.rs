@@ -108,6 +108,25 @@ fn whoever_comes_later_does_not_get_ahead_of_those_who_wait() {
     assert_eq!(world.texts(clients[0])[1..], ["first", "later"]);
 }
 
+#[test]
+fn who_was_named_and_finds_the_credit_gone_is_first_in_line_again() {
+    let (mut world, clients) = world(&["/chat"; 3], |limits| limits.publish_bytes = 100);
+    world.send(clients[0], &text(&"x".repeat(100)));
+    world.send(clients[1], &text("waits"));
+    world.send(clients[2], &text("second"));
+    world.clients[clients[1]].input.clear();
+    world.is_reachable = true;
+    world.pass(Duration::from_secs(3));
+    assert!(!world.clients[clients[1]].waits && world.clients[clients[2]].waits);
+    world.lose_redis();
+    world.shard().publish(&"elsewhere".into(), &[b'x'; 100]).unwrap();
+    world.send(clients[1], &text("first"));
+    assert!(world.clients[clients[1]].waits);
+    world.is_reachable = true;
+    world.pass(Duration::from_secs(3));
+    assert_eq!(world.texts(clients[0])[1..], ["first", "second"]);
+}
+
 /// Those who were named publish nothing, so that no credit comes back for which the others could be named.
 #[test]
 fn nobody_waits_while_there_is_credit_that_others_do_not_use() {

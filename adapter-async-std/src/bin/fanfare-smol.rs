@@ -1,0 +1,16 @@
+//! The server on smol.
+
+use std::env;
+use std::process::ExitCode;
+
+use fanfare_core::config::cli::Program;
+use fanfare_core::drive::program;
+
+const PROGRAM: Program = Program { name: env!("CARGO_BIN_NAME"), version: env!("CARGO_PKG_VERSION") };
+
+fn main() -> ExitCode {
+    program::main(&PROGRAM, env::args_os(), env::vars_os(), |config| {
+        let ready = |config: &_, addresses: &[_]| program::announce(&PROGRAM, config, addresses);
+        smol::block_on(fanfare_async_std::smol::serve(config, ready))
+    })
+}

@@ -1,0 +1,154 @@
+//! The listening sockets of a process, and when accepting rests.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::task::{Context, Poll};
+
+use super::runtime::Runtime;
+use crate::time::{Duration, Instant, Seldom};
+
+/// Connections taken in one turn at most.
+const ACCEPTS: usize = 64;
+/// How many connections the kernel holds until they are accepted; it caps this at `net.core.somaxconn`.
+const BACKLOG: u32 = 4_096;
+/// Descriptors that clients leave to others: the listeners, the look-up of names, and above all the connections to
+/// Redis, which may have to be made anew at any time.
+const RESERVED: usize = 32;
+/// And those that the runtime of each worker takes.
+const RESERVED_FOR_WORKER: usize = 8;
+/// How long accepting rests when there is no descriptor or memory for another connection.
+const REST: Duration = Duration::from_millis(500);
+
+/// Sockets that listen, one for each address of the host's name.
+pub(super) struct Acceptor<R: Runtime> {
+    listeners: Vec<R::Listener>,
+    /// The most connections that there are descriptors for.
+    most: usize,
+    /// Out of descriptors until then, or until a connection is closed.
+    rests_until: Option<Instant>,
+    said_resting: Seldom,
+}
+
+impl<R: Runtime> Acceptor<R> {
+    /// Listens at `host` (every address of both families if there is none) and `port` (a free one if 0), for a process
+    /// of so many workers.
+    pub(super) async fn bind(host: Option<&str>, port: u16, workers: usize) -> io::Result<Self> {
+        let mut acceptor = Self {
+            listeners: Vec::new(),
+            most: most_connections(workers)?,
+            rests_until: None,
+            said_resting: Seldom::default(),
+        };
+        let Some(host) = host else {
+            acceptor.bind_everywhere(port)?;
+            return Ok(acceptor);
+        };
+        for address in R::resolve(host, port).await? {
+            acceptor.listen(address.ip(), port)?;
+        }
+        if acceptor.listeners.is_empty() { Err(io::ErrorKind::AddrNotAvailable.into()) } else { Ok(acceptor) }
+    }
+
+    fn bind_everywhere(&mut self, port: u16) -> io::Result<()> {
+        let (v6, v4) = (Ipv6Addr::UNSPECIFIED.into(), Ipv4Addr::UNSPECIFIED.into());
+        match self.listen(v6, port) {
+            // A socket for IPv6 nearly always has IPv4 too, and then the same port is not free a second time.
+            Ok(()) => self.listen(v4, port).or_else(|error| if is_taken(&error) { Ok(()) } else { Err(error) }),
+            Err(error) if is_taken(&error) => Err(error),
+            // A kernel without IPv6.
+            Err(_) => self.listen(v4, port),
+        }
+    }
+
+    fn listen(&mut self, ip: IpAddr, port: u16) -> io::Result<()> {
+        // A free port found for the first address is taken for the others too.
+        let port = match self.listeners.first() {
+            Some(first) => R::local_address(first)?.port(),
+            None => port,
+        };
+        self.listeners.push(R::listen(SocketAddr::new(ip, port), BACKLOG)?);
+        Ok(())
+    }
+
+    pub(super) fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
+        self.listeners.iter().map(|listener| R::local_address(listener)).collect()
+    }
+
+    /// Listens no longer: who connects now is refused at once and goes elsewhere.
+    pub(super) fn close(&mut self) {
+        self.listeners.clear();
+        self.rests_until = None;
+    }
+
+    /// Hands over the connections that wait, up to a bound, beside the `held` ones. Says whether more may wait.
+    pub(super) fn accept(
+        &mut self,
+        mut held: usize,
+        now: Instant,
+        context: &mut Context<'_>,
+        mut sink: impl FnMut(R::Stream, IpAddr),
+    ) -> bool {
+        if self.rests_until.is_some_and(|until| now < until) {
+            return false;
+        }
+        self.rests_until = None;
+        for listener in &mut self.listeners {
+            for turn in 0.. {
+                if turn == ACCEPTS {
+                    return true;
+                }
+                if held >= self.most {
+                    self.rest("there are too many for the limit of open files", now);
+                    return false;
+                }
+                match R::poll_accept(listener, context) {
+                    Poll::Pending => break,
+                    Poll::Ready(Ok((stream, peer))) => {
+                        held += 1;
+                        sink(stream, peer.ip().to_canonical());
+                    }
+                    Poll::Ready(Err(error)) if is_exhausted(&error) => {
+                        self.rest(&error.to_string(), now);
+                        return false;
+                    }
+                    // The connection that was to be accepted is gone again.
+                    Poll::Ready(Err(error)) => tracing::debug!("a connection ended before it was accepted: {error}"),
+                }
+            }
+        }
+        false
+    }
+
+    /// A connection was closed: there is room again.
+    pub(super) fn connection_closed(&mut self, now: Instant) {
+        self.rests_until = self.rests_until.map(|until| until.min(now));
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.rests_until
+    }
+
+    /// Accepts nothing for a while.
+    fn rest(&mut self, reason: &str, now: Instant) {
+        if let Some(unsaid) = self.said_resting.say(now) {
+            tracing::warn!(unsaid, "accepting rests until a connection is closed: {reason}");
+        }
+        self.rests_until = Some(now + REST);
+    }
+}
+
+/// How many clients the limit of open files allows beside what is reserved.
+fn most_connections(workers: usize) -> io::Result<usize> {
+    let (limit, _) = rlimit::Resource::NOFILE.get()?;
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    Ok(limit.saturating_sub(RESERVED + RESERVED_FOR_WORKER * workers).max(1))
+}
+
+fn is_taken(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrInUse
+}
+
+/// No descriptor or memory is left for another connection (EMFILE, ENFILE, ENOBUFS, ENOMEM).
+fn is_exhausted(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(24 | 23 | 105 | 12))
+}

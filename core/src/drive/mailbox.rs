@@ -1,0 +1,92 @@
+//! What goes from one worker's thread to another's.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+use crate::exchange::{ToBus, ToShard, WorkerId};
+use crate::time::Duration;
+
+/// One piece of mail.
+#[derive(Debug)]
+pub(super) enum Mail<P> {
+    /// A client's connection, for this worker to hold.
+    Client(P, IpAddr),
+    /// From the bus.
+    News(ToShard),
+    /// For the bus.
+    Wishes(WorkerId, ToBus),
+    /// Close all sessions, and end within this time.
+    Shutdown(Duration),
+    /// A worker's sessions are all gone; its wishes came before this.
+    Empty,
+    /// The first worker has ended.
+    End,
+}
+
+/// A worker's mailbox. The shards and the bus bound what lies in it.
+#[derive(Debug)]
+pub(super) struct Mailbox<P> {
+    inner: Mutex<Inner<P>>,
+    /// Sessions that the worker holds, those on their way to it among them.
+    sessions: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Inner<P> {
+    mail: Vec<Mail<P>>,
+    waker: Option<Waker>,
+}
+
+impl<P> Default for Mailbox<P> {
+    fn default() -> Self {
+        Self { inner: Mutex::new(Inner { mail: Vec::new(), waker: None }), sessions: AtomicUsize::new(0) }
+    }
+}
+
+impl<P> Mailbox<P> {
+    /// Puts mail in and wakes the worker.
+    pub(super) fn post(&self, mail: Mail<P>) {
+        let waker = {
+            let mut inner = self.lock();
+            inner.mail.push(mail);
+            inner.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Takes all mail out, and has `waker` woken by the next.
+    pub(super) fn take(&self, waker: &Waker) -> Vec<Mail<P>> {
+        let mut inner = self.lock();
+        if !inner.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            inner.waker = Some(waker.clone());
+        }
+        std::mem::take(&mut inner.mail)
+    }
+
+    /// The worker with the fewest sessions, which gets one more.
+    pub(super) fn add_session(mailboxes: &[Self]) -> WorkerId {
+        let load = |mailbox: &Self| mailbox.sessions.load(Ordering::Relaxed);
+        let fewest = mailboxes.iter().enumerate().min_by_key(|(_, mailbox)| load(mailbox)).map_or(0, |(id, _)| id);
+        mailboxes[fewest].sessions.fetch_add(1, Ordering::Relaxed);
+        fewest
+    }
+
+    /// The sessions of all workers.
+    pub(super) fn all_sessions(mailboxes: &[Self]) -> usize {
+        mailboxes.iter().map(|mailbox| mailbox.sessions.load(Ordering::Relaxed)).sum()
+    }
+
+    /// The worker has one session less.
+    pub(super) fn remove_session(&self) {
+        self.sessions.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner<P>> {
+        // Nothing panics while it is held.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,24 @@
+//! A whole server, on whatever runtime: the turn of a worker, its sockets and wakes, how workers reach each other, start
+//! and end.
+//!
+//! An adapter implements [`Runtime`] (sockets, timers, threads, signals) and [`Stream`] (one connection), and has
+//! [`serve`] and [`Server`] for it. Nothing in here opens a socket, reads a clock or starts a thread by itself.
+//!
+//! Each worker is one thread with a shard of its own. The first one also has the listener and the bus. A turn is: Redis
+//! first, each ready client once, timers, then the writes. A connection has no task and no buffer: its waker puts it on
+//! its worker's list, and the worker reads it into the one buffer that it has.
+
+mod acceptor;
+mod bells;
+mod lanes;
+mod mailbox;
+#[cfg(feature = "cli")]
+pub mod program;
+mod report;
+mod runtime;
+mod server;
+mod sockets;
+mod worker;
+
+pub use self::runtime::{Runtime, Signal, Stream};
+pub use self::server::{ServeError, Server, serve};

@@ -1,0 +1,137 @@
+//! What an adapter implements.
+
+use std::fmt;
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::num::NonZero;
+use std::task::{Context, Poll};
+
+use crate::time::Instant;
+
+/// A runtime and the system under it. A server starts from the default value, and each of its workers gets a copy.
+///
+/// What is polled is polled on one worker's thread, inside what [`Runtime::spawn`] runs there. `Pending` always means
+/// that the context's waker is woken when another try is worth it; being woken for nothing does no harm.
+pub trait Runtime: Clone + Default + Send + Sync + 'static {
+    /// A connection to a client or to Redis, set to send what is written at once (`TCP_NODELAY`).
+    type Stream: Stream;
+    /// A listening socket.
+    type Listener: Send;
+    /// A client's connection between the thread that accepted it and the one that holds it.
+    type Parcel: Send;
+
+    /// The time since an epoch that all copies share.
+    fn now(&self) -> Instant;
+
+    /// Ends when it is `at` or later.
+    fn sleep_until(&self, at: Instant) -> impl Future<Output = ()> + Send + 'static;
+
+    /// Ends when the runtime has looked at its sockets.
+    fn yield_now() -> impl Future<Output = ()> + Send;
+
+    /// Runs `worker` to its end on a new thread.
+    ///
+    /// # Errors
+    /// The system refuses a thread, or what the runtime needs on it.
+    fn spawn(name: String, worker: impl Future<Output = ()> + Send + 'static) -> io::Result<()>;
+
+    /// How many workers an instance has unless it is told.
+    ///
+    /// # Errors
+    /// The system does not say.
+    fn cores() -> io::Result<NonZero<usize>>;
+
+    /// A random number that no peer can guess.
+    ///
+    /// # Errors
+    /// The system has no randomness.
+    fn seed() -> io::Result<u64>;
+
+    /// Catches the signals that end a server from here on. What is returned polls for the next one.
+    ///
+    /// # Errors
+    /// The system refuses.
+    fn signals() -> io::Result<impl FnMut(&mut Context<'_>) -> Poll<Signal> + Send>;
+
+    /// All addresses of `host`.
+    fn resolve(host: &str, port: u16) -> impl Future<Output = io::Result<Vec<SocketAddr>>> + Send;
+
+    /// Listens at `address`, with as many connections waiting in the kernel as `backlog` says. A port of which old
+    /// connections are about to end is free; one that somebody listens at is not.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn listen(address: SocketAddr, backlog: u32) -> io::Result<Self::Listener>;
+
+    /// Where `listener` listens.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn local_address(listener: &Self::Listener) -> io::Result<SocketAddr>;
+
+    /// The next connection and its peer.
+    fn poll_accept(
+        listener: &mut Self::Listener,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<(Self::Stream, SocketAddr)>>;
+
+    /// A connection to `host`.
+    fn connect(host: String, port: u16) -> impl Future<Output = io::Result<Self::Stream>> + Send + 'static;
+
+    /// Takes a connection off this thread.
+    ///
+    /// # Errors
+    /// The runtime does not let go of it.
+    fn detach(stream: Self::Stream) -> io::Result<Self::Parcel>;
+
+    /// Takes a connection on to this thread.
+    ///
+    /// # Errors
+    /// The runtime does not take it.
+    fn attach(parcel: Self::Parcel) -> io::Result<Self::Stream>;
+}
+
+/// A connection of a [`Runtime`].
+pub trait Stream: Send {
+    /// Reads once, into the front of `buffer`; 0 bytes are the peer's end.
+    fn poll_read(&mut self, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>>;
+
+    /// Whether a read would find something: bytes, the end or an error. It may be wrong in saying yes.
+    fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<()>;
+
+    /// Writes once, some of `slices`.
+    fn poll_write(&mut self, context: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>>;
+
+    /// Ends the write side: the peer reads to the end of what was written.
+    fn end_writes(&mut self);
+}
+
+/// A signal that ends a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// SIGINT, as by Ctrl-C.
+    Interrupt,
+    /// SIGTERM, as by a service manager.
+    Terminate,
+}
+
+impl Signal {
+    /// What a shell reports for a process that the signal ended.
+    #[must_use]
+    pub const fn exit_code(self) -> u8 {
+        match self {
+            Self::Interrupt => 130,
+            Self::Terminate => 143,
+        }
+    }
+}
+
+impl fmt::Display for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Interrupt => "SIGINT",
+            Self::Terminate => "SIGTERM",
+        })
+    }
+}

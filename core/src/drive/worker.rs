@@ -1,0 +1,393 @@
+//! One worker: a thread's turn over its connections, its shard and, on the first worker, the bus and the listener.
+
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use super::acceptor::Acceptor;
+use super::lanes::Lanes;
+use super::mailbox::{Mail, Mailbox};
+use super::report::Report;
+use super::runtime::Runtime;
+use super::server::ServeError;
+use super::sockets::Sockets;
+use crate::bus::{self, Bus};
+use crate::config::{Config, Settings};
+use crate::exchange::WorkerId;
+use crate::shard::{self, Shard};
+use crate::time::Instant;
+
+/// The scratch buffer of a worker: one read from Redis.
+const SCRATCH_BYTES: usize = 64 << 10;
+
+/// A worker's place in its instance, before it is on its thread. Dropping it early is the end of the server.
+pub(super) struct Seat<R: Runtime> {
+    id: WorkerId,
+    runtime: R,
+    mailboxes: Arc<[Mailbox<R::Parcel>]>,
+    report: Arc<Report>,
+    has_ended: bool,
+}
+
+impl<R: Runtime> Seat<R> {
+    pub(super) fn new(id: WorkerId, runtime: R, mailboxes: Arc<[Mailbox<R::Parcel>]>, report: Arc<Report>) -> Self {
+        Self { id, runtime, mailboxes, report, has_ended: false }
+    }
+
+    /// The first worker, from listening to the end of the server.
+    pub(super) async fn lead(mut self, settings: Arc<Settings>, config: Config, seeds: [u64; 2]) {
+        let result = match self.head(&config, seeds[0]).await {
+            Ok(head) => self.work(settings, seeds[1], Some(head)).await,
+            Err(error) => Err(error),
+        };
+        self.report.set_ended(result);
+        self.has_ended = true;
+    }
+
+    /// Any other worker, until the first has ended.
+    pub(super) async fn follow(mut self, settings: Arc<Settings>, seed: u64) {
+        if let Err(error) = self.work(settings, seed, None).await {
+            self.report.set_ended(Err(error));
+        }
+        self.has_ended = true;
+    }
+
+    async fn head(&self, config: &Config, seed: u64) -> Result<Head<R>, ServeError> {
+        let workers = self.mailboxes.len();
+        let acceptor = Acceptor::<R>::bind(config.host.as_deref(), config.port, workers).await.map_err(|error| {
+            let address = match &config.host {
+                Some(host) => format!("port {} of {host}", config.port),
+                None => format!("port {}", config.port),
+            };
+            ServeError::Bind { address, error }
+        })?;
+        let addresses = acceptor.addresses().map_err(ServeError::System)?;
+        let now = self.runtime.now();
+        let mut head = Head {
+            bus: match config.redis.clone() {
+                Some(url) => Bus::redis(url, &config.limits, workers, seed, now),
+                None => Bus::local(&config.limits, workers, seed, now),
+            },
+            lanes: Lanes::new(config.redis.as_ref()),
+            acceptor,
+            starting: Some(addresses),
+            report: self.report.clone(),
+            accepting: false,
+            waits_for: None,
+            ends_at: None,
+        };
+        if config.redis.is_none() || config.wait_for_redis {
+            head.start();
+        }
+        Ok(head)
+    }
+
+    async fn work(&self, settings: Arc<Settings>, seed: u64, head: Option<Head<R>>) -> Result<(), ServeError> {
+        let worker = Worker {
+            id: self.id,
+            shard: Shard::new(settings, seed, self.runtime.now()),
+            head,
+            mailboxes: self.mailboxes.clone(),
+            runtime: self.runtime.clone(),
+            sockets: Sockets::new(),
+            mail: VecDeque::new(),
+            scratch: vec![0; SCRATCH_BYTES],
+            alarm: None,
+            closing: false,
+            ended: false,
+        };
+        match worker.run().await.unsent {
+            0 => Ok(()),
+            messages => Err(ServeError::Unflushed { messages }),
+        }
+    }
+}
+
+impl<R: Runtime> Drop for Seat<R> {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            let error = io::Error::other(format!("worker {} ended too soon", self.id));
+            self.report.set_ended(Err(ServeError::System(error)));
+        }
+        if self.id == 0 {
+            for mailbox in &self.mailboxes[1..] {
+                mailbox.post(Mail::End);
+            }
+        }
+    }
+}
+
+/// What only the first worker has.
+struct Head<R: Runtime> {
+    bus: Bus,
+    lanes: Lanes<R>,
+    acceptor: Acceptor<R>,
+    /// What the report is to say once the bus is up.
+    starting: Option<Vec<SocketAddr>>,
+    report: Arc<Report>,
+    accepting: bool,
+    /// Workers whose sessions are not all gone, once the instance shuts down.
+    waits_for: Option<usize>,
+    /// When shutting down ends, whatever is left.
+    ends_at: Option<Instant>,
+}
+
+impl<R: Runtime> Head<R> {
+    /// Clients are accepted from here on.
+    fn start(&mut self) {
+        if let Some(addresses) = self.starting.take() {
+            self.accepting = true;
+            self.report.set_started(Ok(addresses));
+        }
+    }
+}
+
+struct Worker<R: Runtime> {
+    id: WorkerId,
+    shard: Shard,
+    head: Option<Head<R>>,
+    mailboxes: Arc<[Mailbox<R::Parcel>]>,
+    runtime: R,
+    sockets: Sockets<R::Stream>,
+    /// Taken out of the mailbox and left for the next turns.
+    mail: VecDeque<Mail<R::Parcel>>,
+    scratch: Vec<u8>,
+    alarm: Option<Alarm>,
+    closing: bool,
+    ended: bool,
+}
+
+struct Alarm {
+    at: Instant,
+    sleep: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl<R: Runtime> Worker<R> {
+    /// Turns until the instance has shut down; returns what the bus says at the end.
+    async fn run(mut self) -> bus::Stats {
+        while !self.ended {
+            poll_fn(|context| self.turn(context)).await;
+            R::yield_now().await;
+        }
+        self.head.map(|head| head.bus.stats()).unwrap_or_default()
+    }
+
+    /// Redis first, each ready client once, timers, then the writes. Ready when the next turn should follow at once.
+    fn turn(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let now = self.runtime.now();
+        if let Some(head) = &mut self.head {
+            head.lanes.read(&mut head.bus, &mut self.scratch, now);
+        }
+        self.exchange(now);
+        let mut more = self.take_mail(now, context);
+        more |= self.accept(now, context);
+        for id in self.sockets.take_ready() {
+            self.sockets.turn(id, &mut self.shard, &mut self.scratch, now);
+        }
+        self.exchange(now);
+        let now = self.runtime.now();
+        self.handle_timeouts(now);
+        self.write(now);
+        if let Some(head) = &mut self.head {
+            head.lanes.write(&mut head.bus, now);
+        }
+        more |= self.follow_bus();
+        self.follow_shutdown(now);
+        self.exchange(now);
+        if more || self.ended || !self.sleep(now, context) { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Carries wishes and news between this worker's shard, the bus and the other workers.
+    fn exchange(&mut self, now: Instant) {
+        let Some(head) = &mut self.head else {
+            while let Some(wishes) = self.shard.poll_bus() {
+                self.mailboxes[0].post(Mail::Wishes(self.id, wishes));
+            }
+            return;
+        };
+        loop {
+            if let Some(wishes) = self.shard.poll_bus() {
+                // Misuse is impossible: the bus is made for as many workers as there are.
+                let _ = head.bus.handle_shard(self.id, wishes, now);
+            } else if let Some((worker, news)) = head.bus.poll_shard() {
+                if worker == self.id {
+                    self.shard.handle_bus(news, now);
+                } else {
+                    self.mailboxes[worker].post(Mail::News(news));
+                }
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// Takes in mail, and of messages no more than one read from Redis brings: sessions write between two turns, and
+    /// only who then does not keep up is a slow reader. Says whether mail is left.
+    fn take_mail(&mut self, now: Instant, context: &Context<'_>) -> bool {
+        self.mail.extend(self.mailboxes[self.id].take(context.waker()));
+        let mut bytes = 0;
+        while bytes < SCRATCH_BYTES
+            && let Some(mail) = self.mail.pop_front()
+        {
+            match mail {
+                Mail::News(news) => {
+                    bytes += news.run_bytes();
+                    self.shard.handle_bus(news, now);
+                }
+                Mail::Client(parcel, peer) => match R::attach(parcel) {
+                    Ok(stream) => self.sockets.insert(self.shard.handle_connection(Some(peer), now), stream),
+                    Err(error) => {
+                        tracing::warn!("a connection could not be taken: {error}");
+                        self.mailboxes[self.id].remove_session();
+                    }
+                },
+                Mail::Wishes(worker, wishes) => {
+                    if let Some(head) = &mut self.head {
+                        let _ = head.bus.handle_shard(worker, wishes, now);
+                    }
+                }
+                Mail::Shutdown(time) => {
+                    self.closing = true;
+                    self.shard.shutdown(now);
+                    if let Some(head) = &mut self.head {
+                        head.accepting = false;
+                        head.acceptor.close();
+                        head.starting = None;
+                        head.waits_for = Some(self.mailboxes.len());
+                        head.ends_at = Some(now + time);
+                    }
+                }
+                Mail::Empty => {
+                    if let Some(head) = &mut self.head {
+                        head.waits_for = head.waits_for.map(|workers| workers.saturating_sub(1));
+                    }
+                }
+                Mail::End => self.ended = true,
+            }
+        }
+        self.exchange(now);
+        !self.mail.is_empty()
+    }
+
+    /// Says whether more clients may wait.
+    fn accept(&mut self, now: Instant, context: &mut Context<'_>) -> bool {
+        let Some(head) = self.head.as_mut().filter(|head| head.accepting) else { return false };
+        let (id, mailboxes) = (self.id, &self.mailboxes);
+        let (shard, sockets) = (&mut self.shard, &mut self.sockets);
+        head.acceptor.accept(Mailbox::all_sessions(mailboxes), now, context, |stream, peer| {
+            let worker = Mailbox::add_session(mailboxes);
+            if worker == id {
+                sockets.insert(shard.handle_connection(Some(peer), now), stream);
+                return;
+            }
+            match R::detach(stream) {
+                Ok(parcel) => mailboxes[worker].post(Mail::Client(parcel, peer)),
+                Err(error) => {
+                    tracing::warn!("a connection could not be handed over: {error}");
+                    mailboxes[worker].remove_session();
+                }
+            }
+        })
+    }
+
+    fn handle_timeouts(&mut self, now: Instant) {
+        if let Some(head) = &mut self.head
+            && head.bus.poll_timeout().is_some_and(|at| at <= now)
+        {
+            head.bus.handle_timeout(now);
+        }
+        if self.shard.poll_timeout().is_some_and(|at| at <= now) {
+            self.shard.handle_timeout(now);
+        }
+        self.exchange(now);
+    }
+
+    /// Writes and tells until the shard has nothing more to say.
+    fn write(&mut self, now: Instant) {
+        loop {
+            while let Some(id) = self.shard.poll_transmit() {
+                self.sockets.write(id, &mut self.shard, now);
+            }
+            let Some(event) = self.shard.poll_event() else { break };
+            match event {
+                shard::Event::EndWrites(id) => self.sockets.end_writes(id),
+                shard::Event::Closed(id, closed) => {
+                    tracing::debug!(session = id.index(), ?closed, "session closed");
+                    if self.sockets.remove(id) {
+                        self.mailboxes[self.id].remove_session();
+                    }
+                    if let Some(head) = &mut self.head {
+                        head.acceptor.connection_closed(now);
+                    }
+                }
+                _ => {}
+            }
+        }
+        while let Some(id) = self.shard.poll_readable() {
+            self.sockets.ring(id);
+        }
+    }
+
+    /// Hears of the bus whether the instance has started. Says whether clients are accepted from the next turn on.
+    fn follow_bus(&mut self) -> bool {
+        let Some(head) = &mut self.head else { return false };
+        let accepted = head.accepting;
+        while let Some(event) = head.bus.poll_event() {
+            match event {
+                bus::Event::Up { .. } => head.start(),
+                bus::Event::StartFailed(error) if head.starting.take().is_some() => {
+                    head.report.set_started(Err(ServeError::Redis(error)));
+                }
+                bus::Event::StartFailed(error) => tracing::warn!("{error}; trying on"),
+                _ => {}
+            }
+        }
+        head.accepting && !accepted
+    }
+
+    /// Sessions first, then what they published, then the end.
+    fn follow_shutdown(&mut self, now: Instant) {
+        if self.closing && self.shard.is_empty() {
+            self.closing = false;
+            self.exchange(now);
+            self.mailboxes[0].post(Mail::Empty);
+        }
+        let Some(head) = &mut self.head else { return };
+        if head.waits_for == Some(0) {
+            head.bus.close(now);
+        }
+        let closed = head.waits_for == Some(0) && head.bus.is_closed();
+        self.ended = closed || head.ends_at.is_some_and(|at| at <= now);
+    }
+
+    /// Has the worker woken by its next deadline or connection; says no if there is something to do already.
+    fn sleep(&mut self, now: Instant, context: &mut Context<'_>) -> bool {
+        let head = self.head.as_ref();
+        let next = [
+            self.shard.poll_timeout(),
+            head.and_then(|head| head.bus.poll_timeout()),
+            head.and_then(|head| head.acceptor.poll_timeout()),
+            head.and_then(|head| head.ends_at),
+        ];
+        if let Some(next) = next.into_iter().flatten().min() {
+            if next <= now {
+                return false;
+            }
+            // One that rings too early finds nothing to do and is set anew: cheaper than to move it with every message.
+            if self.alarm.as_ref().is_none_or(|alarm| next < alarm.at) {
+                self.alarm = Some(Alarm { at: next, sleep: Box::pin(self.runtime.sleep_until(next)) });
+            }
+        }
+        if let Some(alarm) = &mut self.alarm
+            && alarm.sleep.as_mut().poll(context).is_ready()
+        {
+            self.alarm = None;
+            return false;
+        }
+        head.is_none_or(|head| head.lanes.sleep(context.waker())) && self.sockets.sleep(context.waker())
+    }
+}
