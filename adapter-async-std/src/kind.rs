@@ -6,6 +6,7 @@ use std::io::{self, IoSlice};
 use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::num::NonZero;
+use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::{thread, time};
@@ -57,6 +58,7 @@ pub struct On<K> {
 /// A listening socket that always waits for its next connection.
 pub struct Listener<K: Kind> {
     address: SocketAddr,
+    descriptor: RawFd,
     next: Pin<Box<dyn Future<Output = Accepted<K>> + Send>>,
 }
 
@@ -121,7 +123,8 @@ impl<K: Kind> Runtime for On<K> {
         socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
         let socket = std::net::TcpListener::from(socket);
         let address = socket.local_addr()?;
-        Ok(Listener { address, next: next::<K>(K::listener(socket)?) })
+        let descriptor = socket.as_raw_fd();
+        Ok(Listener { address, descriptor, next: next::<K>(K::listener(socket)?) })
     }
 
     fn local_address(listener: &Listener<K>) -> io::Result<SocketAddr> {
@@ -163,6 +166,12 @@ pub(crate) fn poll_write(
     match slices {
         [one] => Pin::new(stream).poll_write(context, one),
         more => Pin::new(stream).poll_write_vectored(context, more),
+    }
+}
+
+impl<K: Kind> AsRawFd for Listener<K> {
+    fn as_raw_fd(&self) -> RawFd {
+        self.descriptor
     }
 }
 

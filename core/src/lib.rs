@@ -45,16 +45,16 @@
 //! ```text
 //! wait until a socket is readable or writable, or until node.poll_timeout()
 //!
-//! Redis connected, readable, writable, gone ─▶ bus.handle_connected, handle_read, handle_writable, handle_closed
-//! a connection accepted                     ─▶ shard.handle_connection
-//! a socket readable ─▶ if shard.handle_readable says yes: read once ─▶ shard.handle_read, handle_eof, handle_reset
-//! a socket writable                         ─▶ shard.handle_writable
-//! node.handle_timeout                          carries what shard and bus have to say to each other, too
+//! a connection accepted ─▶ handle_connection
+//! a socket readable     ─▶ if handle_readable says yes: read once ─▶ handle_read, handle_eof, handle_reset
+//! a socket writable     ─▶ handle_writable
+//! a dial done           ─▶ handle_connected, handle_dial_failed
+//! handle_timeout           in every turn: it also carries what shard and bus have to say to each other
 //!
-//! bus.poll_action    ─▶ dial, hang up
-//! shard.poll_transmit, bus.poll_transmit ─▶ transmit, write, transmitted or blocked
-//! shard.poll_event, bus.poll_event       ─▶ EndWrites: shutdown(SHUT_WR); Closed: close the socket; …
-//! shard.poll_readable                    ─▶ treat that socket as readable again
+//! poll_action ─▶ Write: transmit, write ─▶ transmitted, blocked, handle_reset
+//!                Read: treat that socket as readable again
+//!                EndWrites: shutdown(SHUT_WR)   Close: close the socket   Dial: connect to Redis
+//! poll_event  ─▶ as you like
 //! ```
 //!
 //! Read each socket once a turn, and not more than a few dozen KiB: that keeps a flood from delaying others.
@@ -68,17 +68,22 @@
 //! use std::num::NonZero;
 //!
 //! use fanfare_core::config::Config;
-//! use fanfare_core::node::Node;
-//! use fanfare_core::shard::{Event, SessionId};
+//! use fanfare_core::node::{Action, Node, SocketId};
 //! use fanfare_core::time::Instant;
 //!
-//! /// What a socket would have been given to write.
-//! fn written(node: &mut Node, id: SessionId, now: Instant) -> Vec<u8> {
-//!     let mut slices = [IoSlice::new(&[]); 16];
-//!     let filled = node.shard.transmit(id, &mut slices);
-//!     let bytes: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.iter().copied()).collect();
-//!     node.shard.transmitted(id, bytes.len(), now).expect("no more than was lent");
-//!     bytes
+//! /// Everything that is to be written, as sockets would take it.
+//! fn written(node: &mut Node, now: Instant) -> Vec<(SocketId, Vec<u8>)> {
+//!     let mut all = Vec::new();
+//!     node.handle_timeout(now);
+//!     while let Some(action) = node.poll_action() {
+//!         let Action::Write(id) = action else { continue };
+//!         let mut slices = [IoSlice::new(&[]); 16];
+//!         let filled = node.transmit(id, &mut slices);
+//!         let bytes: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.iter().copied()).collect();
+//!         node.transmitted(id, bytes.len(), now).expect("no more than was lent");
+//!         all.push((id, bytes));
+//!     }
+//!     all
 //! }
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -86,29 +91,19 @@
 //! let settings = Config::default().settings(NonZero::<usize>::MIN)?;
 //! let mut node = Node::new(settings, None, 42, now);
 //!
-//! let mut clients = Vec::new();
-//! for _ in 0..2 {
-//!     let id = node.shard.handle_connection(None, now);
+//! let clients = [(); 2].map(|()| {
+//!     let id = node.handle_connection(None, now);
 //!     let mut read = *b"GET /chat/tea HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\
 //!         Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-//!     assert!(node.shard.handle_readable(id, now));
-//!     node.shard.handle_read(id, &mut read, now);
-//!     node.exchange(now); // the bus confirms the channel
-//!     assert!(matches!(node.shard.poll_event(), Some(Event::Opened(opened)) if opened == id));
-//!     assert_eq!(node.shard.poll_transmit(), Some(id));
-//!     assert!(written(&mut node, id, now).starts_with(b"HTTP/1.1 101 Switching Protocols\r\n"));
-//!     clients.push(id);
-//! }
+//!     assert!(node.handle_readable(id, now));
+//!     node.handle_read(id, &mut read, now);
+//!     assert!(written(&mut node, now)[0].1.starts_with(b"HTTP/1.1 101 Switching Protocols\r\n"));
+//!     id
+//! });
 //!
 //! // A masked text frame comes from the first; its key is zero to keep it readable.
-//! node.shard.handle_read(clients[0], &mut *b"\x81\x85\0\0\0\0hello".to_vec(), now);
-//! node.handle_timeout(now); // inside one process, messages are delivered in the next turn
-//!
-//! while let Some(id) = node.shard.poll_transmit() {
-//!     assert_eq!(written(&mut node, id, now), b"\x81\x05hello");
-//!     clients.retain(|&client| client != id);
-//! }
-//! assert!(clients.is_empty(), "both got it");
+//! node.handle_read(clients[0], &mut *b"\x81\x85\0\0\0\0hello".to_vec(), now);
+//! assert_eq!(written(&mut node, now), clients.map(|id| (id, b"\x81\x05hello".to_vec())), "both get it");
 //! # Ok(())
 //! # }
 //! ```

@@ -1,4 +1,5 @@
-//! A whole instance on one thread: one [`Shard`] and one [`Bus`], wired together.
+//! A whole instance on one thread: one [`Shard`] and one [`Bus`], wired together. The [crate's page](crate) has an
+//! example.
 //!
 //! A [`Node`] has one kind of socket: clients and Redis are read and written alike. A turn of an event loop:
 //!
@@ -66,7 +67,8 @@ pub struct Node {
 }
 
 impl Node {
-    /// An instance of one worker, whatever `settings.workers` says; with `redis` one of many that share it. All that is random comes from `seed`.
+    /// An instance of one worker, whatever `settings.workers` says; with `redis` one of many that share it. All that is
+    /// random comes from `seed`.
     #[must_use]
     pub fn new(mut settings: Settings, redis: Option<RedisUrl>, seed: u64, now: Instant) -> Self {
         settings.workers = 1;
@@ -159,13 +161,28 @@ impl Node {
         }
     }
 
-    /// Time has come to `now`; what the shard and the bus have to say to each other is exchanged.
+    /// Time has come to `now`; what the shard and the bus have to say to each other is exchanged. Too early or too often
+    /// does no harm. Without Redis, this is also the turn that delivers what was published, 64 KiB at a time.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.see(now);
         self.exchange(now);
         self.bus.handle_timeout(now);
         self.shard.handle_timeout(now);
         self.exchange(now);
+    }
+
+    /// Carries wishes and news between the two until neither has any. [`Node::handle_timeout`] does so, too.
+    pub fn exchange(&mut self, now: Instant) {
+        loop {
+            if let Some(wishes) = self.shard.poll_bus() {
+                // Misuse is impossible: the bus is made for one worker.
+                let _ = self.bus.handle_shard(0, wishes, now);
+            } else if let Some((_, news)) = self.bus.poll_shard() {
+                self.shard.handle_bus(news, now);
+            } else {
+                return;
+            }
+        }
     }
 
     // Outputs.
@@ -208,20 +225,6 @@ impl Node {
         let unpolled = !self.actions.is_empty() || !self.events.is_empty();
         let own = unpolled.then_some(self.latest);
         [own, self.shard.poll_timeout(), self.bus.poll_timeout()].into_iter().flatten().min()
-    }
-
-    /// Carries wishes and news between the two until neither has any. [`Node::handle_timeout`] does it too.
-    pub fn exchange(&mut self, now: Instant) {
-        loop {
-            if let Some(wishes) = self.shard.poll_bus() {
-                // Misuse is impossible: the bus is made for one worker.
-                let _ = self.bus.handle_shard(0, wishes, now);
-            } else if let Some((_, news)) = self.bus.poll_shard() {
-                self.shard.handle_bus(news, now);
-            } else {
-                return;
-            }
-        }
     }
 
     /// Tells what is to be done from what is only to be heard.

@@ -1,8 +1,8 @@
-"""The Autobahn conformance cases of sections 1 to 10, on an echo server and on Fanfare's own servers.
+"""The Autobahn conformance cases of sections 1 to 10, on an echo server and on Fanfare's instances.
 
-Arguments: the echo server's binary, which takes its address as first argument, and the servers' binaries.
+Arguments: the echo server's binary, which takes its address as first argument, and the instances' binaries.
 
-A server of Fanfare's echoes as well: a client alone in its room hears what it says, by way of the bus. Each case gets
+An instance echoes as well: a client alone in its room hears what it says, by way of the bus. Each case gets
 a room of its own, so that nothing of one is heard in the next.
 """
 
@@ -31,10 +31,11 @@ ECHO_TOO_LATE = {"3.2", "3.3", "3.4", "4.1.3", "4.1.4", "4.1.5", "4.2.3", "4.2.4
 # Those that send binary messages, which need a route of that type.
 BINARY = re.compile(r"1\.2\.|9\.[2468]\.")
 
-# The largest message of the suite is 16 MiB, and so are its echo and the publish between them.
+# The largest message of the suite is 16 MiB, and so are its echo and the publish between them. The suite itself ends a
+# message of 65,536 fragments by an empty one.
 SERVER_FLAGS = """--host 127.0.0.1 --port 0 --workers 1 --log-level warn --no-chat
     --route /text/{id}=text:{id} --route /binary/{id}=binary:{id},binary
-    --max-message 16MiB --max-fragments 65536
+    --max-message 16MiB --max-fragments 65537
     --max-queue 32MiB --max-publish-queue 32MiB --max-mailbox 32MiB""".split()
 
 

@@ -10,6 +10,7 @@ pub mod raw;
 pub mod redis;
 pub mod resp;
 pub mod server;
+pub mod sim;
 
 use std::io;
 use std::time::{Duration, Instant};

@@ -8,6 +8,24 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::process::{Ended, Process, Signal};
+use crate::redis::Redis;
+
+/// One of the binaries under test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// `fanfare-tokio`.
+    Tokio,
+    /// `fanfare-async-std`.
+    AsyncStd,
+    /// `fanfare-smol`.
+    Smol,
+}
+
+/// How an instance is started: which binary, and what carries its messages.
+pub struct Setup {
+    program: Program,
+    redis: Option<Redis>,
+}
 
 /// A running instance on `127.0.0.1` and a port of its own. Dropping it kills it.
 pub struct Server {
@@ -15,67 +33,137 @@ pub struct Server {
     port: u16,
 }
 
-/// The binary under test: `FANFARE_BIN`, or else `target/release/fanfare-tokio`, built first.
-///
-/// # Panics
-///
-/// When it cannot be built: without it no test means anything.
-#[must_use]
-pub fn binary() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| match env::var_os("FANFARE_BIN") {
-        Some(path) => PathBuf::from(path),
-        None => built(),
-    })
+/// Makes tests of functions that take a [`Program`]: each for each binary.
+#[macro_export]
+macro_rules! for_each_program {
+    (@ $module:ident $program:ident $($test:ident)*) => {
+        mod $module {
+            $(
+                #[test]
+                fn $test() {
+                    super::$test($crate::server::Program::$program);
+                }
+            )*
+        }
+    };
+    ($($test:ident)*) => {
+        $crate::for_each_program!(@ tokio Tokio $($test)*);
+        $crate::for_each_program!(@ async_std AsyncStd $($test)*);
+        $crate::for_each_program!(@ smol Smol $($test)*);
+    };
 }
 
-/// A command that starts the binary under test with nothing of this process's own settings.
-#[must_use]
-pub fn command(args: &[&str]) -> Command {
-    let mut command = Command::new(binary());
-    let ours = |name: &str| name.starts_with("FANFARE_") || ["PORT", "HOST", "REDIS_URL"].contains(&name);
-    for (name, _) in env::vars_os() {
-        if name.to_str().is_some_and(ours) {
-            command.env_remove(name);
+/// Makes tests of functions that take a [`Setup`]: each for each binary, with the embedded bus and with Redis.
+#[macro_export]
+macro_rules! for_each_setup {
+    ($($test:ident)*) => {
+        mod embedded {
+            $(fn $test(program: $crate::server::Program) {
+                super::$test(&$crate::server::Setup::embedded(program));
+            })*
+            $crate::for_each_program!($($test)*);
+        }
+        mod redis {
+            $(fn $test(program: $crate::server::Program) {
+                super::$test(&$crate::server::Setup::with_redis(program));
+            })*
+            $crate::for_each_program!($($test)*);
+        }
+    };
+}
+
+impl Program {
+    /// Every binary.
+    pub const ALL: [Self; 3] = [Self::Tokio, Self::AsyncStd, Self::Smol];
+
+    /// What it is called.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tokio => "fanfare-tokio",
+            Self::AsyncStd => "fanfare-async-std",
+            Self::Smol => "fanfare-smol",
         }
     }
-    command.args(args);
-    command
-}
 
-/// Starts the binary, which is expected to end by itself, and waits up to 10 s for that.
-///
-/// # Errors
-///
-/// When it does not start or does not end.
-pub fn run(args: &[&str]) -> io::Result<Ended> {
-    Process::start(&mut command(args))?.wait(Duration::from_secs(10))
-}
+    /// A command that starts it with nothing of this process's own settings.
+    #[must_use]
+    pub fn command(self, args: &[&str]) -> Command {
+        let mut command = Command::new(binaries().join(self.name()));
+        let ours = |name: &str| name.starts_with("FANFARE_") || ["PORT", "HOST", "REDIS_URL"].contains(&name);
+        for (name, _) in env::vars_os() {
+            if name.to_str().is_some_and(ours) {
+                command.env_remove(name);
+            }
+        }
+        command.args(args);
+        command
+    }
 
-impl Server {
+    /// Starts it, which is expected to end by itself, and waits up to 10 s for that.
+    ///
+    /// # Errors
+    ///
+    /// When it does not start or does not end.
+    pub fn run(self, args: &[&str]) -> io::Result<Ended> {
+        Process::start(&mut self.command(args))?.wait(Duration::from_secs(10))
+    }
+
     /// Starts an instance with `args` and returns when it listens.
     ///
     /// # Errors
     ///
     /// When it does not say within 10 s that it listens.
-    pub fn start(args: &[&str]) -> io::Result<Self> {
-        Self::start_command(command(&["--host", "127.0.0.1", "--port", "0"]).args(args))
+    pub fn start(self, args: &[&str]) -> io::Result<Server> {
+        Server::start_command(self.command(&["--host", "127.0.0.1", "--port", "0"]).args(args))
     }
 
     /// Starts an instance that shares messages through `redis_url`.
     ///
     /// # Errors
     ///
-    /// As [`Server::start`].
-    pub fn start_on(redis_url: &str, args: &[&str]) -> io::Result<Self> {
-        Self::start(&[&["--redis-url", redis_url], args].concat())
+    /// As [`Program::start`].
+    pub fn start_on(self, redis_url: &str, args: &[&str]) -> io::Result<Server> {
+        self.start(&[&["--redis-url", redis_url], args].concat())
+    }
+}
+
+impl Setup {
+    /// Messages stay in the process.
+    #[must_use]
+    pub const fn embedded(program: Program) -> Self {
+        Self { program, redis: None }
     }
 
+    /// Messages go through a Redis of its own.
+    ///
+    /// # Panics
+    ///
+    /// When there is no Redis: without it the test means nothing.
+    #[must_use]
+    pub fn with_redis(program: Program) -> Self {
+        Self { program, redis: Some(Redis::start().expect("redis-server starts")) }
+    }
+
+    /// Starts an instance with `args`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Program::start`].
+    pub fn start(&self, args: &[&str]) -> io::Result<Server> {
+        match &self.redis {
+            Some(redis) => self.program.start_on(&redis.url(), args),
+            None => self.program.start(args),
+        }
+    }
+}
+
+impl Server {
     /// Starts `command`, which says on a line of its own where it listens.
     ///
     /// # Errors
     ///
-    /// As [`Server::start`].
+    /// As [`Program::start`].
     pub fn start_command(command: &mut Command) -> io::Result<Self> {
         let mut process = Process::start(command)?;
         let port = process.wait_for_line(Duration::from_secs(10), listening_port)?;
@@ -153,16 +241,23 @@ fn listening_port(line: &str) -> Option<u16> {
     authority.rsplit_once(':')?.1.parse().ok()
 }
 
+/// Where the binaries under test are: `FANFARE_BINARIES`, or else `target/release`, built first.
+fn binaries() -> &'static Path {
+    static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
+    DIRECTORY.get_or_init(|| env::var_os("FANFARE_BINARIES").map_or_else(built, PathBuf::from))
+}
+
 fn built() -> PathBuf {
     let top = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or_else(|| Path::new("/"));
     let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| top.join("target"), PathBuf::from);
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
-        .args(["build", "--quiet", "--release", "--package", "fanfare-tokio", "--bin", "fanfare-tokio"])
+        .args(["build", "--quiet", "--release", "--package", "fanfare-tokio", "--package", "fanfare-async-std"])
         .current_dir(top)
         .status();
+    // Without them no test means anything.
     assert!(status.as_ref().is_ok_and(std::process::ExitStatus::success), "cargo build failed: {status:?}");
-    target.join("release/fanfare-tokio")
+    target.join("release")
 }
 
 #[cfg(test)]

@@ -6,20 +6,31 @@ use std::time::Duration;
 
 use fanfare_tests::client::Client;
 use fanfare_tests::redis::{self, Redis};
-use fanfare_tests::server::Server;
+use fanfare_tests::server::{Program, Server};
 use fanfare_tests::wait_until;
+
+fanfare_tests::for_each_program! {
+    five_clients_get_each_of_two_hundred_messages_of_each_exactly_once_and_in_order
+    a_message_in_three_fragments_arrives_whole
+    a_foreign_program_publishes_and_subscribes_raw_text
+    what_is_not_text_is_dropped_and_what_follows_arrives
+    a_room_hears_itself_and_no_other
+    an_instance_subscribes_once_and_only_while_somebody_listens
+    without_redis_the_clients_of_one_instance_hear_each_other
+    a_burst_above_the_bound_of_a_queue_reaches_whoever_keeps_up
+}
 
 const WORKERS: [&str; 2] = ["1", "2"];
 
 /// Runs `test` with each Redis and Valkey of this machine, and with one worker per instance and two.
-fn on_each_fleet(test: impl Fn(&Redis, &[Server; 2])) {
+fn on_each_fleet(program: Program, test: impl Fn(&Redis, &[Server; 2])) {
     let programs = redis::programs();
     assert!(!programs.is_empty(), "no redis-server: apt-get install redis-server");
-    for program in programs {
+    for redis_program in programs {
         for workers in WORKERS {
-            eprintln!("{} with {workers} worker(s)", program.display());
-            let redis = Redis::start_program(&program, &[]).unwrap();
-            let start = || Server::start_on(&redis.url(), &["--workers", workers]).unwrap();
+            eprintln!("{} with {workers} worker(s)", redis_program.display());
+            let redis = Redis::start_program(&redis_program, &[]).unwrap();
+            let start = || program.start_on(&redis.url(), &["--workers", workers]).unwrap();
             test(&redis, &[start(), start()]);
         }
     }
@@ -65,9 +76,8 @@ fn counted(messages: impl IntoIterator<Item = String>) -> BTreeMap<String, usize
     counts
 }
 
-#[test]
-fn five_clients_get_each_of_two_hundred_messages_of_each_exactly_once_and_in_order() {
-    on_each_fleet(|_, servers| {
+fn five_clients_get_each_of_two_hundred_messages_of_each_exactly_once_and_in_order(program: Program) {
+    on_each_fleet(program, |_, servers| {
         let mut clients = five_clients(servers, "/chat");
         for burst in 0..4 {
             let numbers = burst * 50..(burst + 1) * 50;
@@ -91,9 +101,8 @@ fn five_clients_get_each_of_two_hundred_messages_of_each_exactly_once_and_in_ord
     });
 }
 
-#[test]
-fn a_message_in_three_fragments_arrives_whole() {
-    on_each_fleet(|_, servers| {
+fn a_message_in_three_fragments_arrives_whole(program: Program) {
+    on_each_fleet(program, |_, servers| {
         let mut clients = five_clients(servers, "/chat");
         let trumpet = "🎺".as_bytes();
         clients[0].send_fragments(&[&trumpet[..1], &trumpet[1..3], &trumpet[3..]]).unwrap();
@@ -106,9 +115,8 @@ fn a_message_in_three_fragments_arrives_whole() {
     });
 }
 
-#[test]
-fn a_foreign_program_publishes_and_subscribes_raw_text() {
-    on_each_fleet(|redis, servers| {
+fn a_foreign_program_publishes_and_subscribes_raw_text(program: Program) {
+    on_each_fleet(program, |redis, servers| {
         let mut clients = five_clients(servers, "/chat");
         let (mut publisher, mut subscriber) = (redis.connect().unwrap(), redis.connect().unwrap());
         subscriber.subscribe("chat").unwrap();
@@ -131,9 +139,8 @@ fn a_foreign_program_publishes_and_subscribes_raw_text() {
     });
 }
 
-#[test]
-fn what_is_not_text_is_dropped_and_what_follows_arrives() {
-    on_each_fleet(|redis, servers| {
+fn what_is_not_text_is_dropped_and_what_follows_arrives(program: Program) {
+    on_each_fleet(program, |redis, servers| {
         let mut clients = five_clients(servers, "/chat");
         let mut publisher = redis.connect().unwrap();
         let too_big = vec![b'x'; 65_537];
@@ -146,9 +153,8 @@ fn what_is_not_text_is_dropped_and_what_follows_arrives() {
     });
 }
 
-#[test]
-fn a_room_hears_itself_and_no_other() {
-    on_each_fleet(|redis, servers| {
+fn a_room_hears_itself_and_no_other(program: Program) {
+    on_each_fleet(program, |redis, servers| {
         let mut tea = five_clients(servers, "/chat/tea");
         let mut lobby = five_clients(servers, "/chat");
         let mut odd = five_clients(servers, "/chat/%F0%9F%8E%BA%20x%3A*");
@@ -164,9 +170,8 @@ fn a_room_hears_itself_and_no_other() {
     });
 }
 
-#[test]
-fn an_instance_subscribes_once_and_only_while_somebody_listens() {
-    on_each_fleet(|redis, servers| {
+fn an_instance_subscribes_once_and_only_while_somebody_listens(program: Program) {
+    on_each_fleet(program, |redis, servers| {
         let mut foreign = redis.connect().unwrap();
         assert_eq!(foreign.subscribers("chat:tea").unwrap(), 0);
 
@@ -188,10 +193,9 @@ fn an_instance_subscribes_once_and_only_while_somebody_listens() {
     });
 }
 
-#[test]
-fn without_redis_the_clients_of_one_instance_hear_each_other() {
+fn without_redis_the_clients_of_one_instance_hear_each_other(program: Program) {
     for workers in WORKERS {
-        let server = Server::start(&["--workers", workers]).unwrap();
+        let server = program.start(&["--workers", workers]).unwrap();
         let mut clients: Vec<_> = (0..5).map(|_| Client::connect(server.port(), "/chat").unwrap()).collect();
         for number in 0..12 {
             clients[number % 5].send(&message(0, number)).unwrap();
@@ -202,9 +206,8 @@ fn without_redis_the_clients_of_one_instance_hear_each_other() {
     }
 }
 
-#[test]
-fn a_burst_above_the_bound_of_a_queue_reaches_whoever_keeps_up() {
-    on_each_fleet(|redis, servers| {
+fn a_burst_above_the_bound_of_a_queue_reaches_whoever_keeps_up(program: Program) {
+    on_each_fleet(program, |redis, servers| {
         let clients = five_clients(servers, "/chat");
         let mut publisher = redis.connect().unwrap();
         for server in servers {
@@ -227,6 +230,35 @@ fn a_burst_above_the_bound_of_a_queue_reaches_whoever_keeps_up() {
             }
         });
     });
+}
+
+#[test]
+fn instances_on_different_runtimes_are_one_fleet() {
+    const MESSAGES: usize = 1_000;
+    const BURST: usize = 50;
+    let redis = Redis::start().unwrap();
+    let servers = Program::ALL.map(|program| program.start_on(&redis.url(), &[]).unwrap());
+    let connect = |server: &Server| Client::connect(server.port(), "/chat").unwrap();
+    let mut clients: Vec<_> = servers.iter().chain(&servers).map(connect).collect();
+    let senders = clients.len();
+    for burst in 0..MESSAGES / BURST {
+        let numbers = burst * BURST..(burst + 1) * BURST;
+        for (sender, client) in clients.iter_mut().enumerate() {
+            for number in numbers.clone() {
+                client.send(&format!("{sender}:{number}")).unwrap();
+            }
+        }
+        for client in &mut clients {
+            let mut next = vec![numbers.start; senders];
+            for _ in 0..senders * BURST {
+                let text = client.text().unwrap();
+                let sender: usize = text.split(':').next().unwrap().parse().unwrap();
+                assert_eq!(text, format!("{sender}:{}", next[sender]), "once, and in the order of its sender");
+                next[sender] += 1;
+            }
+        }
+    }
+    nothing_more_arrives(&mut clients);
 }
 
 /// The next that these clients hear is what the first and the last of them say now.

@@ -3,7 +3,18 @@
 
 use fanfare_tests::client::{Client, Message};
 use fanfare_tests::raw::{Raw, ServerFrame, frame};
-use fanfare_tests::server::Server;
+use fanfare_tests::server::Setup;
+
+fanfare_tests::for_each_setup! {
+    every_violation_gets_its_close_code_and_harms_nobody
+    bad_text_fails_before_its_message_is_whole
+    pings_are_answered_with_their_payload_also_inside_a_message
+    a_close_is_answered_with_its_code
+    messages_arrive_up_to_the_limit_in_size_and_fragments
+    a_message_sent_byte_by_byte_arrives
+    a_binary_route_takes_binary_alone
+    a_route_without_the_right_to_publish_refuses_messages
+}
 
 const TEXT: u8 = 0x81;
 const TEXT_FIRST: u8 = 0x01;
@@ -95,9 +106,8 @@ fn bad_texts() -> [&'static [u8]; 12] {
     ]
 }
 
-#[test]
-fn every_violation_gets_its_close_code_and_harms_nobody() {
-    let server = Server::start(&["--workers", "2"]).unwrap();
+fn every_violation_gets_its_close_code_and_harms_nobody(setup: &Setup) {
+    let server = setup.start(&["--workers", "2"]).unwrap();
     let mut neighbour = Client::connect(server.port(), "/chat/quiet").unwrap();
     let mut faults = Vec::new();
     for (name, bytes, code) in violations() {
@@ -138,9 +148,8 @@ fn frame_of_close() -> Vec<u8> {
     frame(CLOSE, &1000_u16.to_be_bytes())
 }
 
-#[test]
-fn bad_text_fails_before_its_message_is_whole() {
-    let server = Server::start(&[]).unwrap();
+fn bad_text_fails_before_its_message_is_whole(setup: &Setup) {
+    let server = setup.start(&[]).unwrap();
     for bad in bad_texts().into_iter().filter(|bad| ![&b"\xe2\x82"[..], b"\xf0\x9f\x8e"].contains(bad)) {
         let mut raw = Raw::upgrade(server.port(), "/chat").unwrap();
         // The frame says that 100 bytes follow; they never do.
@@ -151,9 +160,8 @@ fn bad_text_fails_before_its_message_is_whole() {
     }
 }
 
-#[test]
-fn pings_are_answered_with_their_payload_also_inside_a_message() {
-    let server = Server::start(&[]).unwrap();
+fn pings_are_answered_with_their_payload_also_inside_a_message(setup: &Setup) {
+    let server = setup.start(&[]).unwrap();
     let mut raw = Raw::upgrade(server.port(), "/chat").unwrap();
     for payload in [&b""[..], b"x", &[0xff; 125]] {
         raw.send(&frame(PING, payload)).unwrap();
@@ -166,9 +174,8 @@ fn pings_are_answered_with_their_payload_also_inside_a_message() {
     assert!(got.contains(&ServerFrame { first: TEXT, payload: b"ab".to_vec() }), "{got:?}");
 }
 
-#[test]
-fn a_close_is_answered_with_its_code() {
-    let server = Server::start(&[]).unwrap();
+fn a_close_is_answered_with_its_code(setup: &Setup) {
+    let server = setup.start(&[]).unwrap();
     for code in [1000, 1001, 1002, 1003, 1007, 1011, 1014, 3000, 4999_u16] {
         let mut raw = Raw::upgrade(server.port(), "/chat").unwrap();
         let payload = [&code.to_be_bytes()[..], "gründe".as_bytes()].concat();
@@ -182,9 +189,8 @@ fn a_close_is_answered_with_its_code() {
     assert_eq!(raw.rest().unwrap(), b"");
 }
 
-#[test]
-fn messages_arrive_up_to_the_limit_in_size_and_fragments() {
-    let server = Server::start(&[]).unwrap();
+fn messages_arrive_up_to_the_limit_in_size_and_fragments(setup: &Setup) {
+    let server = setup.start(&[]).unwrap();
     let mut clients = [(); 2].map(|()| Client::connect(server.port(), "/chat").unwrap());
     for length in [0, 1, 125, 126, 127, 65_535, MESSAGE_BYTES] {
         let text = "x".repeat(length);
@@ -199,9 +205,8 @@ fn messages_arrive_up_to_the_limit_in_size_and_fragments() {
     assert_eq!(raw.frame().unwrap().payload.len(), MESSAGE_FRAGMENTS);
 }
 
-#[test]
-fn a_message_sent_byte_by_byte_arrives() {
-    let server = Server::start(&[]).unwrap();
+fn a_message_sent_byte_by_byte_arrives(setup: &Setup) {
+    let server = setup.start(&[]).unwrap();
     let mut raw = Raw::upgrade(server.port(), "/chat").unwrap();
     let text = "🎺 fanfare ".repeat(30);
     for byte in frame(TEXT, text.as_bytes()) {
@@ -210,9 +215,8 @@ fn a_message_sent_byte_by_byte_arrives() {
     assert_eq!(raw.frame().unwrap(), ServerFrame { first: TEXT, payload: text.into_bytes() });
 }
 
-#[test]
-fn a_binary_route_takes_binary_alone() {
-    let server = Server::start(&["--route", "/telemetry=telemetry,binary"]).unwrap();
+fn a_binary_route_takes_binary_alone(setup: &Setup) {
+    let server = setup.start(&["--route", "/telemetry=telemetry,binary"]).unwrap();
     let mut clients = [(); 2].map(|()| Raw::upgrade(server.port(), "/telemetry").unwrap());
     clients[0].send(&frame(BINARY, b"\xff\0\xfe")).unwrap();
     for client in &mut clients {
@@ -222,9 +226,8 @@ fn a_binary_route_takes_binary_alone() {
     assert_eq!(clients[0].frame().unwrap().close_code(), Some(1003));
 }
 
-#[test]
-fn a_route_without_the_right_to_publish_refuses_messages() {
-    let server = Server::start(&["--route", "/news=news,publish=no"]).unwrap();
+fn a_route_without_the_right_to_publish_refuses_messages(setup: &Setup) {
+    let server = setup.start(&["--route", "/news=news,publish=no"]).unwrap();
     let mut client = Client::connect(server.port(), "/news").unwrap();
     client.send_message(Message::Ping("fine".into())).unwrap();
     client.send("not fine").unwrap();

@@ -9,8 +9,16 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use fanfare_tests::raw::{ACCEPT, Answer, Raw, good_request};
-use fanfare_tests::server::Server;
+use fanfare_tests::server::Setup;
 use hostile::{Case, accepted, refused};
+
+fanfare_tests::for_each_setup! {
+    every_hostile_handshake_gets_its_one_answer_and_harms_nobody
+    every_unusual_but_valid_handshake_is_accepted
+    bytes_behind_a_good_handshake_are_frames
+    a_slow_head_is_told_so_and_does_not_keep_others_waiting
+    a_client_that_hangs_up_early_is_forgotten
+}
 
 /// What a smuggler would put behind a refused request. Were it parsed, a second answer would follow the first.
 const SMUGGLED: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -23,9 +31,8 @@ enum Delivery {
     ByteByByte,
 }
 
-#[test]
-fn every_hostile_handshake_gets_its_one_answer_and_harms_nobody() {
-    let server = Server::start(&["--workers", "2"]).unwrap();
+fn every_hostile_handshake_gets_its_one_answer_and_harms_nobody(setup: &Setup) {
+    let server = setup.start(&["--workers", "2"]).unwrap();
     let cases = refused(server.port());
     assert!(cases.len() >= 240, "{}", cases.len());
     let mut faults = Vec::new();
@@ -42,9 +49,8 @@ fn every_hostile_handshake_gets_its_one_answer_and_harms_nobody() {
     assert!(faults.is_empty(), "{} faults in {} cases:\n{}", faults.len(), cases.len(), faults.join("\n"));
 }
 
-#[test]
-fn every_unusual_but_valid_handshake_is_accepted() {
-    let server = Server::start(&[]).unwrap();
+fn every_unusual_but_valid_handshake_is_accepted(setup: &Setup) {
+    let server = setup.start(&[]).unwrap();
     let mut faults = Vec::new();
     for case in accepted(server.port()) {
         for delivery in [Delivery::Whole, Delivery::ByteByByte] {
@@ -57,9 +63,8 @@ fn every_unusual_but_valid_handshake_is_accepted() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
-#[test]
-fn bytes_behind_a_good_handshake_are_frames() {
-    let server = Server::start(&[]).unwrap();
+fn bytes_behind_a_good_handshake_are_frames(setup: &Setup) {
+    let server = setup.start(&[]).unwrap();
     let mut raw = Raw::connect(server.port()).unwrap();
     let mut bytes = good_request(server.port(), "/chat").into_bytes();
     bytes.extend(fanfare_tests::raw::frame(0x81, b"eager"));
@@ -68,9 +73,8 @@ fn bytes_behind_a_good_handshake_are_frames() {
     assert_eq!(raw.frame().unwrap().payload, b"eager");
 }
 
-#[test]
-fn a_slow_head_is_told_so_and_does_not_keep_others_waiting() {
-    let server = Server::start(&["--head-timeout", "1s"]).unwrap();
+fn a_slow_head_is_told_so_and_does_not_keep_others_waiting(setup: &Setup) {
+    let server = setup.start(&["--head-timeout", "1s"]).unwrap();
     let good = good_request(server.port(), "/chat");
     let unfinished = &good.as_bytes()[..good.len() - 2];
     let connect = |bytes: &[u8]| {
@@ -102,9 +106,8 @@ fn a_slow_head_is_told_so_and_does_not_keep_others_waiting() {
     assert!(rest.is_empty() || rest.starts_with(b"HTTP/1.1 408 "), "{:?}", rest.escape_ascii().to_string());
 }
 
-#[test]
-fn a_client_that_hangs_up_early_is_forgotten() {
-    let server = Server::start(&[]).unwrap();
+fn a_client_that_hangs_up_early_is_forgotten(setup: &Setup) {
+    let server = setup.start(&[]).unwrap();
     let good = good_request(server.port(), "/chat");
     for end in [0, 1, 20, good.len() - 1, good.len()] {
         let mut raw = Raw::connect(server.port()).unwrap();

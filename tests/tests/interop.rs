@@ -8,7 +8,7 @@ use std::time::Duration;
 use fanfare_tests::client::Client;
 use fanfare_tests::process::Process;
 use fanfare_tests::redis::Redis;
-use fanfare_tests::server::Server;
+use fanfare_tests::server::Program;
 
 const TEXT: &str = "grüße 🎺 from elsewhere";
 const ANSWER: &str = "and back <b>\"1 & 2\"</b>";
@@ -24,7 +24,7 @@ fn tool(path: &str) -> PathBuf {
 /// Starts a foreign client with the addresses of an instance and of Redis, and answers it from another instance.
 fn chats(foreign: impl Fn(&str, &str) -> Command) {
     let redis = Redis::start().unwrap();
-    let servers = [(); 2].map(|()| Server::start_on(&redis.url(), &[]).unwrap());
+    let servers = [(); 2].map(|()| Program::Tokio.start_on(&redis.url(), &[]).unwrap());
     let mut listener = Client::connect(servers[1].port(), "/chat/interop").unwrap();
     let url = format!("ws://127.0.0.1:{}/chat/interop", servers[0].port());
     let mut process = Process::start(&mut foreign(&url, &redis.url())).unwrap();

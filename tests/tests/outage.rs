@@ -9,8 +9,18 @@ use std::time::{Duration, Instant};
 use fanfare_tests::client::Client;
 use fanfare_tests::raw::Raw;
 use fanfare_tests::redis::Redis;
-use fanfare_tests::server::{self, Server};
+use fanfare_tests::server::{Program, Server};
 use fanfare_tests::wait_until;
+
+fanfare_tests::for_each_program! {
+    redis_dies_for_five_seconds_and_a_hundred_clients_miss_nothing
+    the_clients_of_another_instance_are_kept_and_get_nothing_twice
+    each_connection_to_redis_may_be_killed_alone
+    a_redis_that_freezes_briefly_loses_nothing
+    a_redis_that_freezes_beyond_the_reply_time_comes_back_without_doubles
+    clients_may_come_and_go_while_redis_is_away
+    redis_is_found_again_although_clients_have_taken_all_descriptors
+}
 
 /// From the moment that Redis answers again until messages arrive again.
 const RESUMES_WITHIN: Duration = Duration::from_secs(2);
@@ -24,9 +34,9 @@ struct Scene {
 }
 
 impl Scene {
-    fn set(clients: usize) -> Self {
+    fn set(program: Program, clients: usize) -> Self {
         let redis = Redis::start().unwrap();
-        let server = Server::start_on(&redis.url(), &[]).unwrap();
+        let server = program.start_on(&redis.url(), &[]).unwrap();
         let clients: Vec<_> = (0..clients).map(|_| Client::connect(server.port(), "/chat").unwrap()).collect();
         let heard = clients.iter().map(|_| Vec::new()).collect();
         let mut scene = Self { redis, server, clients, heard };
@@ -99,9 +109,8 @@ impl Scene {
     }
 }
 
-#[test]
-fn redis_dies_for_five_seconds_and_a_hundred_clients_miss_nothing() {
-    let mut scene = Scene::set(100);
+fn redis_dies_for_five_seconds_and_a_hundred_clients_miss_nothing(program: Program) {
+    let mut scene = Scene::set(program, 100);
     scene.redis.kill().unwrap();
     let meanwhile: Vec<_> = (0..100).map(|number| format!("meanwhile {number}")).collect();
     for text in &meanwhile {
@@ -117,10 +126,9 @@ fn redis_dies_for_five_seconds_and_a_hundred_clients_miss_nothing() {
     scene.leave();
 }
 
-#[test]
-fn the_clients_of_another_instance_are_kept_and_get_nothing_twice() {
-    let mut scene = Scene::set(10);
-    let other = Server::start_on(&scene.redis.url(), &["--workers", "2"]).unwrap();
+fn the_clients_of_another_instance_are_kept_and_get_nothing_twice(program: Program) {
+    let mut scene = Scene::set(program, 10);
+    let other = program.start_on(&scene.redis.url(), &["--workers", "2"]).unwrap();
     for _ in 0..10 {
         scene.clients.push(Client::connect(other.port(), "/chat").unwrap());
         scene.heard.push(Vec::new());
@@ -139,10 +147,9 @@ fn the_clients_of_another_instance_are_kept_and_get_nothing_twice() {
     scene.leave();
 }
 
-#[test]
-fn each_connection_to_redis_may_be_killed_alone() {
+fn each_connection_to_redis_may_be_killed_alone(program: Program) {
     for kind in ["pubsub", "normal"] {
-        let mut scene = Scene::set(20);
+        let mut scene = Scene::set(program, 20);
         for round in 0..3 {
             let mut foreign = scene.redis.connect().unwrap();
             foreign.command(&[b"CLIENT", b"KILL", b"TYPE", kind.as_bytes(), b"SKIPME", b"yes"]).unwrap();
@@ -154,9 +161,8 @@ fn each_connection_to_redis_may_be_killed_alone() {
     }
 }
 
-#[test]
-fn a_redis_that_freezes_briefly_loses_nothing() {
-    let mut scene = Scene::set(20);
+fn a_redis_that_freezes_briefly_loses_nothing(program: Program) {
+    let mut scene = Scene::set(program, 20);
     scene.redis.freeze().unwrap();
     let meanwhile: Vec<_> = (0..20).map(|number| format!("meanwhile {number}")).collect();
     for text in &meanwhile {
@@ -171,9 +177,8 @@ fn a_redis_that_freezes_briefly_loses_nothing() {
     scene.leave();
 }
 
-#[test]
-fn a_redis_that_freezes_beyond_the_reply_time_comes_back_without_doubles() {
-    let mut scene = Scene::set(20);
+fn a_redis_that_freezes_beyond_the_reply_time_comes_back_without_doubles(program: Program) {
+    let mut scene = Scene::set(program, 20);
     scene.redis.freeze().unwrap();
     for number in 0..24 {
         scene.say(3, &format!("meanwhile {number}"));
@@ -186,9 +191,8 @@ fn a_redis_that_freezes_beyond_the_reply_time_comes_back_without_doubles() {
     scene.leave();
 }
 
-#[test]
-fn clients_may_come_and_go_while_redis_is_away() {
-    let mut scene = Scene::set(10);
+fn clients_may_come_and_go_while_redis_is_away(program: Program) {
+    let mut scene = Scene::set(program, 10);
     scene.redis.kill().unwrap();
     for client in scene.clients.split_off(5) {
         client.leave().unwrap();
@@ -204,11 +208,10 @@ fn clients_may_come_and_go_while_redis_is_away() {
     scene.leave();
 }
 
-#[test]
-fn redis_is_found_again_although_clients_have_taken_all_descriptors() {
+fn redis_is_found_again_although_clients_have_taken_all_descriptors(program: Program) {
     let mut redis = Redis::start().unwrap();
     let command =
-        server::command(&["--host", "127.0.0.1", "--port", "0", "--workers", "2", "--redis-url", &redis.url()]);
+        program.command(&["--host", "127.0.0.1", "--port", "0", "--workers", "2", "--redis-url", &redis.url()]);
     let mut limited = Command::new("sh");
     limited.args(["-c", "ulimit -n 64 && exec \"$0\" \"$@\""]).arg(command.get_program()).args(command.get_args());
     limited.env_remove("PORT").env_remove("HOST").env_remove("REDIS_URL");

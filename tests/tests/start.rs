@@ -9,12 +9,28 @@ use fanfare_tests::client::Client;
 use fanfare_tests::process::Ended;
 use fanfare_tests::raw::{Answer, Raw};
 use fanfare_tests::redis::Redis;
-use fanfare_tests::server::{self, Server};
+use fanfare_tests::server::{Program, Server};
 use fanfare_tests::wait_until;
 
+fanfare_tests::for_each_program! {
+    a_wrong_password_is_named
+    the_right_credentials_are_percent_decoded
+    a_redis_that_is_not_there_is_named
+    a_port_that_is_taken_is_named
+    settings_that_make_no_sense_are_refused_at_once
+    the_environment_is_read_and_flags_win
+    help_and_version_go_to_standard_output
+    the_page_is_served
+    asked_to_end_it_says_goodbye_and_exits_with_zero
+    what_was_accepted_leaves_before_the_end
+    once_asked_to_end_it_refuses_new_clients_at_once
+    a_second_signal_ends_it_at_once
+    a_redis_that_vanishes_later_ends_nothing
+}
+
 /// The one line on standard error of a server that refused to start.
-fn complaint(args: &[&str]) -> String {
-    let ended = server::run(args).unwrap();
+fn complaint(program: Program, args: &[&str]) -> String {
+    let ended = program.run(args).unwrap();
     assert!(ended.code.is_some_and(|code| code != 0), "{args:?}: {ended:?}");
     assert!(!ended.text().contains("panicked"), "{args:?}: {ended:?}");
     let errors = ended.errors();
@@ -26,12 +42,11 @@ fn on_any_port<'a>(args: &[&'a str]) -> Vec<&'a str> {
     [&["--host", "127.0.0.1", "--port", "0"], args].concat()
 }
 
-#[test]
-fn a_wrong_password_is_named() {
+fn a_wrong_password_is_named(program: Program) {
     let redis = Redis::start_with(&["--requirepass", "s3cret"]).unwrap();
     let url = |credentials: &str| format!("redis://{credentials}127.0.0.1:{}", redis.port());
     for credentials in ["", ":wrong@", "default:wrong@", "nobody:s3cret@"] {
-        let line = complaint(&on_any_port(&["--redis-url", &url(credentials)]));
+        let line = complaint(program, &on_any_port(&["--redis-url", &url(credentials)]));
         assert!(
             line.contains("redis") && (line.contains("password") || line.contains("auth")),
             "{credentials:?}: {line}"
@@ -40,12 +55,11 @@ fn a_wrong_password_is_named() {
     }
 }
 
-#[test]
-fn the_right_credentials_are_percent_decoded() {
+fn the_right_credentials_are_percent_decoded(program: Program) {
     let redis = Redis::start_with(&["--requirepass", "s3cret/@ %:é"]).unwrap();
     for credentials in [":s3cret%2F%40%20%25%3A%C3%A9@", "default:s3cret%2F%40%20%25%3A%C3%A9@"] {
         let url = format!("redis://{credentials}127.0.0.1:{}/1", redis.port());
-        let server = Server::start_on(&url, &[]).unwrap();
+        let server = program.start_on(&url, &[]).unwrap();
         let mut client = Client::connect(server.port(), "/chat").unwrap();
         client.send("hello").unwrap();
         assert_eq!(client.text().unwrap(), "hello");
@@ -53,29 +67,26 @@ fn the_right_credentials_are_percent_decoded() {
     }
 }
 
-#[test]
-fn a_redis_that_is_not_there_is_named() {
+fn a_redis_that_is_not_there_is_named(program: Program) {
     // Bound and released: nobody listens there for a while.
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let line = complaint(&on_any_port(&["--redis-url", &format!("redis://127.0.0.1:{port}")]));
+    let line = complaint(program, &on_any_port(&["--redis-url", &format!("redis://127.0.0.1:{port}")]));
     assert!(line.contains("redis") && line.contains(&port.to_string()), "{line}");
 }
 
-#[test]
-fn a_port_that_is_taken_is_named() {
+fn a_port_that_is_taken_is_named(program: Program) {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
-    let line = complaint(&["--host", "127.0.0.1", "--port", &port]);
+    let line = complaint(program, &["--host", "127.0.0.1", "--port", &port]);
     assert!(line.contains(&port), "{line}");
 
-    let first = Server::start(&[]).unwrap();
+    let first = program.start(&[]).unwrap();
     let port = first.port().to_string();
-    let line = complaint(&["--host", "127.0.0.1", "--port", &port]);
+    let line = complaint(program, &["--host", "127.0.0.1", "--port", &port]);
     assert!(line.contains(&port), "two instances never share a port: {line}");
 }
 
-#[test]
-fn settings_that_make_no_sense_are_refused_at_once() {
+fn settings_that_make_no_sense_are_refused_at_once(program: Program) {
     for args in [
         &["--nonsense"][..],
         &["--port", "70000"],
@@ -98,14 +109,13 @@ fn settings_that_make_no_sense_are_refused_at_once() {
         &["--head-timeout", "soon"],
         &["stray"],
     ] {
-        complaint(args);
+        complaint(program, args);
     }
 }
 
-#[test]
-fn the_environment_is_read_and_flags_win() {
+fn the_environment_is_read_and_flags_win(program: Program) {
     let start = |envs: &[(&str, &str)], args: &[&str]| {
-        let mut command = server::command(args);
+        let mut command = program.command(args);
         Server::start_command(command.envs(envs.iter().copied())).unwrap()
     };
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -115,17 +125,16 @@ fn the_environment_is_read_and_flags_win() {
     let from_flag = start(&[("HOST", "127.0.0.1"), ("PORT", &free.to_string())], &["--port", "0"]);
     assert_ne!(from_flag.port(), free);
 
-    let mut command = server::command(&on_any_port(&[]));
+    let mut command = program.command(&on_any_port(&[]));
     let refused = fanfare_tests::process::Process::start(command.env("REDIS_URL", "http://x"))
         .unwrap()
         .wait(Duration::from_secs(10));
     assert!(refused.unwrap().code.is_some_and(|code| code != 0));
 }
 
-#[test]
-fn help_and_version_go_to_standard_output() {
+fn help_and_version_go_to_standard_output(program: Program) {
     let said = |args: &[&str]| {
-        let ended = server::run(args).unwrap();
+        let ended = program.run(args).unwrap();
         assert_eq!((ended.code, ended.errors()), (Some(0), vec![]), "{args:?}");
         ended.text()
     };
@@ -138,8 +147,15 @@ fn help_and_version_go_to_standard_output() {
 }
 
 #[test]
-fn the_page_is_served() {
-    let server = Server::start(&[]).unwrap();
+fn the_help_of_the_binaries_differs_in_their_names_alone() {
+    let help = |program: Program| program.run(&["--help"]).unwrap().text().replace(program.name(), "NAME");
+    let [tokio, async_std, smol] = Program::ALL.map(help);
+    assert_eq!(tokio, async_std);
+    assert_eq!(tokio, smol);
+}
+
+fn the_page_is_served(program: Program) {
+    let server = program.start(&[]).unwrap();
     let get = |method: &str| -> Answer {
         let mut raw = Raw::connect(server.port()).unwrap();
         raw.send(format!("{method} / HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).unwrap();
@@ -160,9 +176,9 @@ fn the_page_is_served() {
 }
 
 /// Lets `ask` end a server with clients on two rooms, and returns how it ended.
-fn end(redis_url: Option<&str>, ask: impl Fn(&Server)) -> Ended {
+fn end(program: Program, redis_url: Option<&str>, ask: impl Fn(&Server)) -> Ended {
     let redis = redis_url.map_or(vec![], |url| vec!["--redis-url", url]);
-    let mut server = Server::start(&[&redis[..], &["--workers", "2"]].concat()).unwrap();
+    let mut server = program.start(&[&redis[..], &["--workers", "2"]].concat()).unwrap();
     let connect = |path| Client::connect(server.port(), path).unwrap();
     let mut clients = [connect("/chat"), connect("/chat"), connect("/chat/tea"), connect("/chat/tea")];
     clients[0].send("last words").unwrap();
@@ -174,24 +190,22 @@ fn end(redis_url: Option<&str>, ask: impl Fn(&Server)) -> Ended {
     server.wait(Duration::from_secs(15)).unwrap()
 }
 
-#[test]
-fn asked_to_end_it_says_goodbye_and_exits_with_zero() {
+fn asked_to_end_it_says_goodbye_and_exits_with_zero(program: Program) {
     let redis = Redis::start().unwrap();
     for url in [None, Some(redis.url())] {
         for ask in [Server::terminate, Server::interrupt] {
-            let ended = end(url.as_deref(), |server| ask(server).unwrap());
+            let ended = end(program, url.as_deref(), |server| ask(server).unwrap());
             assert_eq!(ended.code, Some(0), "{ended:?}");
             assert!(!ended.text().contains("panicked"), "{ended:?}");
         }
     }
 }
 
-#[test]
-fn what_was_accepted_leaves_before_the_end() {
+fn what_was_accepted_leaves_before_the_end(program: Program) {
     let redis = Redis::start().unwrap();
     let mut foreign = redis.connect().unwrap();
     foreign.subscribe("chat").unwrap();
-    let mut server = Server::start_on(&redis.url(), &[]).unwrap();
+    let mut server = program.start_on(&redis.url(), &[]).unwrap();
     let mut client = Client::connect(server.port(), "/chat").unwrap();
     redis.freeze().unwrap();
     for number in 0..100 {
@@ -207,9 +221,8 @@ fn what_was_accepted_leaves_before_the_end() {
     assert_eq!(server.wait(Duration::from_secs(15)).unwrap().code, Some(0));
 }
 
-#[test]
-fn once_asked_to_end_it_refuses_new_clients_at_once() {
-    let mut server = Server::start(&["--workers", "2"]).unwrap();
+fn once_asked_to_end_it_refuses_new_clients_at_once(program: Program) {
+    let mut server = program.start(&["--workers", "2"]).unwrap();
     // A client that never answers the Close keeps the drain going.
     let mut silent = Raw::upgrade(server.port(), "/chat").unwrap();
     server.terminate().unwrap();
@@ -218,9 +231,8 @@ fn once_asked_to_end_it_refuses_new_clients_at_once() {
     assert!(server.wait(Duration::ZERO).is_err(), "it still waits for the client");
 }
 
-#[test]
-fn a_second_signal_ends_it_at_once() {
-    let mut server = Server::start(&[]).unwrap();
+fn a_second_signal_ends_it_at_once(program: Program) {
+    let mut server = program.start(&[]).unwrap();
     // A client that never answers the Close keeps the drain going.
     let _silent = Raw::upgrade(server.port(), "/chat").unwrap();
     server.terminate().unwrap();
@@ -230,10 +242,9 @@ fn a_second_signal_ends_it_at_once() {
     assert_ne!(ended.code, Some(0), "cut short is not success: {ended:?}");
 }
 
-#[test]
-fn a_redis_that_vanishes_later_ends_nothing() {
+fn a_redis_that_vanishes_later_ends_nothing(program: Program) {
     let mut redis = Redis::start().unwrap();
-    let mut server = Server::start_on(&redis.url(), &[]).unwrap();
+    let mut server = program.start_on(&redis.url(), &[]).unwrap();
     let client = Client::connect(server.port(), "/chat").unwrap();
     redis.kill().unwrap();
     sleep(Duration::from_secs(3));

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsRawFd;
 use std::task::{Context, Poll};
 
 use super::runtime::Runtime;
@@ -11,11 +12,11 @@ use crate::time::{Duration, Instant, Seldom};
 const ACCEPTS: usize = 64;
 /// How many connections the kernel holds until they are accepted; it caps this at `net.core.somaxconn`.
 const BACKLOG: u32 = 4_096;
-/// Descriptors that clients leave to others: the listeners, the look-up of names, and above all the connections to
-/// Redis, which may have to be made anew at any time.
-const RESERVED: usize = 32;
-/// And those that the runtime of each worker takes.
-const RESERVED_FOR_WORKER: usize = 8;
+/// Descriptors that clients leave to others: the connections to Redis, which may have to be made anew at any time, and
+/// the look-up of its name.
+const RESERVED: u64 = 16;
+/// Descriptors that a worker's runtime opens for itself.
+const RESERVED_PER_WORKER: u64 = 8;
 /// How long accepting rests when there is no descriptor or memory for another connection.
 const REST: Duration = Duration::from_millis(500);
 
@@ -30,23 +31,27 @@ pub(super) struct Acceptor<R: Runtime> {
 }
 
 impl<R: Runtime> Acceptor<R> {
-    /// Listens at `host` (every address of both families if there is none) and `port` (a free one if 0), for a process
-    /// of so many workers.
+    /// Listens at `host` (every address of both families if there is none) and `port` (a free one if 0), for so many
+    /// workers.
     pub(super) async fn bind(host: Option<&str>, port: u16, workers: usize) -> io::Result<Self> {
-        let mut acceptor = Self {
-            listeners: Vec::new(),
-            most: most_connections(workers)?,
-            rests_until: None,
-            said_resting: Seldom::default(),
-        };
-        let Some(host) = host else {
-            acceptor.bind_everywhere(port)?;
-            return Ok(acceptor);
-        };
-        for address in R::resolve(host, port).await? {
-            acceptor.listen(address.ip(), port)?;
+        let mut acceptor = Self { listeners: Vec::new(), most: 0, rests_until: None, said_resting: Seldom::default() };
+        match host {
+            None => acceptor.bind_everywhere(port)?,
+            Some(host) => {
+                for address in R::resolve(host, port).await? {
+                    acceptor.listen(address.ip(), port)?;
+                }
+            }
         }
-        if acceptor.listeners.is_empty() { Err(io::ErrorKind::AddrNotAvailable.into()) } else { Ok(acceptor) }
+        let last = acceptor.listeners.last().ok_or(io::ErrorKind::AddrNotAvailable)?;
+        acceptor.most = most_connections(last, workers as u64)?;
+        Ok(acceptor)
+    }
+
+    /// Listens no longer: who connects now is refused at once and goes elsewhere.
+    pub(super) fn close(&mut self) {
+        self.listeners.clear();
+        self.rests_until = None;
     }
 
     fn bind_everywhere(&mut self, port: u16) -> io::Result<()> {
@@ -74,12 +79,6 @@ impl<R: Runtime> Acceptor<R> {
         self.listeners.iter().map(|listener| R::local_address(listener)).collect()
     }
 
-    /// Listens no longer: who connects now is refused at once and goes elsewhere.
-    pub(super) fn close(&mut self) {
-        self.listeners.clear();
-        self.rests_until = None;
-    }
-
     /// Hands over the connections that wait, up to a bound, beside the `held` ones. Says whether more may wait.
     pub(super) fn accept(
         &mut self,
@@ -98,8 +97,7 @@ impl<R: Runtime> Acceptor<R> {
                     return true;
                 }
                 if held >= self.most {
-                    self.rest("there are too many for the limit of open files", now);
-                    return false;
+                    return self.rest("too many connections for the limit of open files", now);
                 }
                 match R::poll_accept(listener, context) {
                     Poll::Pending => break,
@@ -107,10 +105,7 @@ impl<R: Runtime> Acceptor<R> {
                         held += 1;
                         sink(stream, peer.ip().to_canonical());
                     }
-                    Poll::Ready(Err(error)) if is_exhausted(&error) => {
-                        self.rest(&error.to_string(), now);
-                        return false;
-                    }
+                    Poll::Ready(Err(error)) if is_exhausted(&error) => return self.rest(&error.to_string(), now),
                     // The connection that was to be accepted is gone again.
                     Poll::Ready(Err(error)) => tracing::debug!("a connection ended before it was accepted: {error}"),
                 }
@@ -129,19 +124,22 @@ impl<R: Runtime> Acceptor<R> {
     }
 
     /// Accepts nothing for a while.
-    fn rest(&mut self, reason: &str, now: Instant) {
+    fn rest(&mut self, reason: &str, now: Instant) -> bool {
         if let Some(unsaid) = self.said_resting.say(now) {
             tracing::warn!(unsaid, "accepting rests until a connection is closed: {reason}");
         }
         self.rests_until = Some(now + REST);
+        false
     }
 }
 
-/// How many clients the limit of open files allows beside what is reserved.
-fn most_connections(workers: usize) -> io::Result<usize> {
+/// How many connections the limit of open files allows beside what is open now and what is reserved.
+fn most_connections(listener: &impl AsRawFd, workers: u64) -> io::Result<usize> {
     let (limit, _) = rlimit::Resource::NOFILE.get()?;
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    Ok(limit.saturating_sub(RESERVED + RESERVED_FOR_WORKER * workers).max(1))
+    // A new descriptor is the lowest that is free: all below it are taken.
+    let taken = u64::try_from(listener.as_raw_fd()).unwrap_or(0) + 1;
+    let others = taken + RESERVED + RESERVED_PER_WORKER * workers;
+    Ok(usize::try_from(limit.saturating_sub(others)).unwrap_or(usize::MAX).max(1))
 }
 
 fn is_taken(error: &io::Error) -> bool {

@@ -67,17 +67,17 @@ impl<P> Mailbox<P> {
         std::mem::take(&mut inner.mail)
     }
 
+    /// The sessions of all workers.
+    pub(super) fn sessions(mailboxes: &[Self]) -> usize {
+        mailboxes.iter().map(|mailbox| mailbox.sessions.load(Ordering::Relaxed)).sum()
+    }
+
     /// The worker with the fewest sessions, which gets one more.
     pub(super) fn add_session(mailboxes: &[Self]) -> WorkerId {
         let load = |mailbox: &Self| mailbox.sessions.load(Ordering::Relaxed);
         let fewest = mailboxes.iter().enumerate().min_by_key(|(_, mailbox)| load(mailbox)).map_or(0, |(id, _)| id);
         mailboxes[fewest].sessions.fetch_add(1, Ordering::Relaxed);
         fewest
-    }
-
-    /// The sessions of all workers.
-    pub(super) fn all_sessions(mailboxes: &[Self]) -> usize {
-        mailboxes.iter().map(|mailbox| mailbox.sessions.load(Ordering::Relaxed)).sum()
     }
 
     /// The worker has one session less.

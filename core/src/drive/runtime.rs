@@ -5,6 +5,7 @@ use std::future::Future;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::num::NonZero;
+use std::os::fd::AsRawFd;
 use std::task::{Context, Poll};
 
 use crate::time::Instant;
@@ -17,7 +18,7 @@ pub trait Runtime: Clone + Default + Send + Sync + 'static {
     /// A connection to a client or to Redis, set to send what is written at once (`TCP_NODELAY`).
     type Stream: Stream;
     /// A listening socket.
-    type Listener: Send;
+    type Listener: Send + AsRawFd;
     /// A client's connection between the thread that accepted it and the one that holds it.
     type Parcel: Send;
 

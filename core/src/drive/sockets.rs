@@ -85,14 +85,10 @@ impl<S: Stream> Sockets<S> {
         if *ended {
             return;
         }
-        if !shard.may_be_read(id) {
-            // It waits for credit only from when it has something to say.
-            if stream.poll_readable(&mut context).is_ready() {
-                shard.handle_readable(id, now);
-            }
+        // A session waits for credit only from when it has something to say.
+        if !shard.may_be_read(id) && stream.poll_readable(&mut context).is_pending() {
             return;
         }
-        // Tells the shard that its word is taken up.
         if !shard.handle_readable(id, now) {
             return;
         }

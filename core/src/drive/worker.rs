@@ -278,7 +278,7 @@ impl<R: Runtime> Worker<R> {
         let Some(head) = self.head.as_mut().filter(|head| head.accepting) else { return false };
         let (id, mailboxes) = (self.id, &self.mailboxes);
         let (shard, sockets) = (&mut self.shard, &mut self.sockets);
-        head.acceptor.accept(Mailbox::all_sessions(mailboxes), now, context, |stream, peer| {
+        head.acceptor.accept(Mailbox::sessions(mailboxes), now, context, |stream, peer| {
             let worker = Mailbox::add_session(mailboxes);
             if worker == id {
                 sockets.insert(shard.handle_connection(Some(peer), now), stream);

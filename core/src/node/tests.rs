@@ -1,73 +1,125 @@
-mod actions;
+use core::num::NonZero;
 
-use super::Node;
+use super::*;
 use crate::config::Config;
 use crate::limits::Limits;
-use crate::redis::{Action, Lane};
 use crate::shard::tests::world::{request, settings, text};
-use crate::shard::{Event, SessionId};
-use crate::time::{Duration, Instant};
+use crate::time::Duration;
 
-const NOW: Instant = Instant::ZERO;
+const NOW: Instant = Instant::from_micros(7);
+/// An empty Close of a client, masked with zeros.
+const CLOSE: [u8; 6] = *b"\x88\x80\0\0\0\0";
 
 fn node() -> Node {
     Node::new(settings(Limits::default(), 4), None, 7, NOW)
 }
 
-/// A client of the chat, and all that was written to it.
-fn join(node: &mut Node) -> SessionId {
-    let id = node.shard.handle_connection(None, NOW);
-    assert!(node.shard.handle_readable(id, NOW));
-    node.shard.handle_read(id, &mut request("/chat"), NOW);
-    node.exchange(NOW);
-    assert!(take(node, id).starts_with(b"HTTP/1.1 101 "));
-    id
+/// What is written to each socket until nothing is left to do, and what else is asked for.
+fn settle(node: &mut Node) -> (Vec<(SocketId, Vec<u8>)>, Vec<Action>) {
+    let (mut written, mut others) = (Vec::new(), Vec::new());
+    node.handle_timeout(NOW);
+    while let Some(action) = node.poll_action() {
+        let Action::Write(id) = action else {
+            others.push(action);
+            continue;
+        };
+        let mut slices = [IoSlice::new(&[]); 8];
+        let filled = node.transmit(id, &mut slices);
+        let bytes: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect();
+        node.transmitted(id, bytes.len(), NOW).unwrap();
+        written.push((id, bytes));
+    }
+    (written, others)
 }
 
-/// Takes everything that waits for a session, as a socket would.
-fn take(node: &mut Node, id: SessionId) -> Vec<u8> {
-    let mut taken = Vec::new();
-    loop {
-        let mut slices = [std::io::IoSlice::new(&[]); 4];
-        let filled = node.shard.transmit(id, &mut slices);
-        let bytes: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect();
-        if bytes.is_empty() {
-            return taken;
-        }
-        node.shard.transmitted(id, bytes.len(), NOW).unwrap();
-        taken.extend(bytes);
-    }
+/// A client of the chat.
+fn join(node: &mut Node) -> SocketId {
+    let id = node.handle_connection(None, NOW);
+    assert!(node.handle_readable(id, NOW));
+    node.handle_read(id, &mut request("/chat"), NOW);
+    let (written, others) = settle(node);
+    assert!(matches!(&written[..], [(to, bytes)] if *to == id && bytes.starts_with(b"HTTP/1.1 101 ")));
+    assert_eq!(others, []);
+    id
 }
 
 #[test]
 fn a_message_reaches_everyone_in_the_room_in_the_next_turn() {
     let mut node = node();
-    let [a, b] = [join(&mut node), join(&mut node)];
-    node.shard.handle_read(a, &mut text("hello"), NOW);
-    node.exchange(NOW);
+    let (first, second) = (join(&mut node), join(&mut node));
+    node.handle_read(first, &mut text("hello"), NOW);
     assert_eq!(node.poll_timeout(), Some(NOW));
+    let message = b"\x81\x05hello".to_vec();
+    assert_eq!(settle(&mut node), (vec![(first, message.clone()), (second, message)], vec![]));
+}
+
+#[test]
+fn a_blocked_socket_is_written_again_when_it_is_writable() {
+    let mut node = node();
+    let id = join(&mut node);
+    node.handle_read(id, &mut text("hello"), NOW);
     node.handle_timeout(NOW);
-    assert_eq!(node.shard.poll_transmit(), Some(a));
-    assert_eq!(node.shard.poll_transmit(), Some(b));
-    assert_eq!((take(&mut node, a), take(&mut node, b)), (b"\x81\x05hello".to_vec(), b"\x81\x05hello".to_vec()));
+    assert_eq!(node.poll_action(), Some(Action::Write(id)));
+    node.blocked(id);
+    assert_eq!(settle(&mut node), (vec![], vec![]));
+    node.handle_writable(id);
+    assert_eq!(settle(&mut node).0, [(id, b"\x81\x05hello".to_vec())]);
+}
+
+#[test]
+fn a_client_that_leaves_has_its_socket_ended_and_closed() {
+    let mut node = node();
+    let id = join(&mut node);
+    node.handle_read(id, &mut CLOSE.to_vec(), NOW);
+    assert_eq!(settle(&mut node), (vec![(id, b"\x88\0".to_vec())], vec![Action::EndWrites(id)]));
+    node.handle_eof(id, NOW);
+    assert_eq!(settle(&mut node).1, [Action::Close(id)]);
+    let heard: Vec<Event> = std::iter::from_fn(|| node.poll_event()).collect();
+    assert!(matches!(heard[..], [Event::Shard(shard::Event::Opened(_)), Event::Shard(shard::Event::Closed(..))]));
+}
+
+#[test]
+fn a_socket_that_was_not_to_be_read_is_named_when_it_is() {
+    let bytes = Limits::default().message_bytes;
+    let limits = Limits { publish_bytes: bytes, ..Limits::default() };
+    let mut node = Node::new(settings(limits, 1), None, 7, NOW);
+    let id = join(&mut node);
+    node.shard.publish(&"chat".into(), &vec![b'x'; bytes]).unwrap();
+    assert!(!node.handle_readable(id, NOW), "the credit is used up");
+    let (_, others) = settle(&mut node);
+    assert_eq!(others, [Action::Read(id)]);
+    assert!(node.handle_readable(id, NOW));
 }
 
 #[test]
 fn a_drained_node_sleeps_until_its_next_deadline() {
     let mut node = node();
     let id = join(&mut node);
-    while node.shard.poll_transmit().is_some() {}
-    while let Some(event) = node.shard.poll_event() {
-        assert!(matches!(event, Event::Opened(one) if one == id));
-    }
+    assert_eq!(node.poll_timeout(), Some(NOW), "an event is not polled");
+    assert!(matches!(node.poll_event(), Some(Event::Shard(shard::Event::Opened(_)))));
     // A deadline that has moved away fires early, once, and is a no-op then.
     let early = node.poll_timeout().unwrap();
     assert!(early > NOW && early < NOW + Duration::from_secs(22));
     node.handle_timeout(early);
-    assert_eq!(node.shard.poll_transmit(), None);
+    assert_eq!(node.poll_action(), None);
     let ping = node.poll_timeout().unwrap();
     node.handle_timeout(ping);
-    assert_eq!(take(&mut node, id), b"\x89\x00");
+    assert_eq!(settle(&mut node).0, [(id, b"\x89\x00".to_vec())]);
+}
+
+#[test]
+fn it_does_not_rest_while_an_action_is_not_polled() {
+    let mut node = node();
+    let id = join(&mut node);
+    assert!(node.poll_event().is_some());
+    node.handle_read(id, &mut CLOSE.to_vec(), NOW);
+    settle(&mut node);
+    node.handle_eof(id, NOW);
+    while node.poll_event().is_some() {}
+    assert_eq!(node.poll_timeout(), Some(NOW));
+    assert_eq!(node.poll_action(), Some(Action::Close(id)));
+    node.handle_timeout(NOW);
+    assert!(node.poll_timeout() > Some(NOW));
 }
 
 #[test]
@@ -85,19 +137,30 @@ fn the_same_inputs_give_the_same_outputs() {
     let play = || {
         let mut node = node();
         let ids = [join(&mut node), join(&mut node)];
-        node.shard.handle_read(ids[0], &mut text("hello"), NOW);
-        node.handle_timeout(NOW);
-        (ids.map(|id| take(&mut node, id)), node.poll_timeout(), format!("{:?}", node.shard.poll_event()))
+        node.handle_read(ids[0], &mut text("hello"), NOW);
+        (settle(&mut node), node.poll_timeout(), format!("{:?}", node.poll_event()))
     };
     assert_eq!(play(), play());
 }
 
 #[test]
-fn with_redis_it_begins_by_dialling() {
-    let config = Config::default();
-    let settings = config.settings(std::num::NonZero::<usize>::MIN).unwrap();
+fn a_connection_to_redis_is_closed_before_it_is_dialled_again() {
+    let settings = Config::default().settings(NonZero::<usize>::MIN).unwrap();
     let mut node = Node::new(settings, Some("redis://redis.test".parse().unwrap()), 7, NOW);
     assert_eq!(node.poll_timeout(), Some(NOW));
-    assert_eq!(node.bus.poll_action(), Some(Action::Dial(Lane::Subscriber)));
-    assert_eq!(node.bus.poll_action(), Some(Action::Dial(Lane::Publisher)));
+    assert_eq!(settle(&mut node), (vec![], Lane::ALL.map(Action::Dial).to_vec()));
+    let lost = SocketId::Redis(Lane::Subscriber);
+    node.handle_connected(Lane::Subscriber, NOW);
+    assert!(matches!(&settle(&mut node).0[..], [(id, _)] if *id == lost));
+    let reset = |node: &mut Node, id, now| node.handle_reset(id, "reset", now);
+    let mut now = NOW;
+    for end in [Node::handle_eof, reset] {
+        end(&mut node, lost, now);
+        assert_eq!(node.poll_timeout(), Some(now), "there is something to do");
+        assert_eq!(node.poll_action(), Some(Action::Close(lost)));
+        now = now + Duration::from_secs(1);
+        node.handle_timeout(now);
+        assert!(std::iter::from_fn(|| node.poll_action()).any(|action| action == Action::Dial(Lane::Subscriber)));
+        node.handle_connected(Lane::Subscriber, now);
+    }
 }

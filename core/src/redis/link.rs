@@ -394,9 +394,8 @@ impl Link {
     fn lose(&mut self, lane: Lane, kind: LinkErrorKind, hang_up: bool, now: Instant) {
         let connection = self.connection(lane);
         if connection.is_ready() && lane == Lane::Subscriber {
-            // Nothing is known of the time since a connection that fell silent was heard last.
-            let since = if kind == LinkErrorKind::Silent { connection.heard } else { now };
-            self.gap.get_or_insert(since);
+            // Nothing is known of the time since it was heard last: what ends it may only now end a silence.
+            self.gap.get_or_insert(connection.heard);
             self.events.push_back(LinkEvent::Unsubscribed);
         }
         match lane {

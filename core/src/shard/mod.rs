@@ -147,6 +147,11 @@ pub struct Stats {
     pub pauses: u64,
     /// Messages that came behind our Close, when no credit was left to publish them.
     pub discarded: u64,
+    /// Memory of the runs that wait for some session now, each counted once. Bounded by
+    /// [`Limits::all_queues_bytes`](crate::limits::Limits::all_queues_bytes).
+    pub queued_bytes: usize,
+    /// Bytes of unfinished messages now. Bounded by [`Limits::partial_bytes`](crate::limits::Limits::partial_bytes).
+    pub partial_bytes: usize,
 }
 
 /// One worker's sessions. See the [module](self) for how to drive it.
@@ -516,7 +521,15 @@ impl Shard {
     /// Counts since the start, and what is there now.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        Stats { sessions: self.sessions.len(), ..self.stats }
+        let (queued_bytes, partial_bytes) = (self.runs.memory(), self.partial);
+        Stats { sessions: self.sessions.len(), queued_bytes, partial_bytes, ..self.stats }
+    }
+
+    /// What waits for one session, in memory: bounded by
+    /// [`Limits::queue_bytes`](crate::limits::Limits::queue_bytes).
+    #[must_use]
+    pub fn queued_bytes(&self, id: SessionId) -> usize {
+        self.get(id).map_or(0, |session| session.queue.memory_with(0))
     }
 
     fn get(&self, id: SessionId) -> Option<&Session> {

@@ -105,6 +105,20 @@ fn output_is_named_once_until_there_is_more() {
 }
 
 #[test]
+fn nobody_is_named_who_has_gone_since() {
+    let mut world = World::redis(limits(), 1);
+    world.server.is_mute = true;
+    let client = world.connect();
+    world.send(client, &request("/chat"));
+    let (id, now) = (world.id(client), world.now);
+    let shard = world.shard();
+    assert!(!shard.handle_readable(id, now));
+    shard.shutdown(now);
+    shard.handle_reset(id);
+    assert_eq!((shard.poll_readable(), shard.poll_transmit()), (None, None));
+}
+
+#[test]
 fn the_present_is_due_while_an_output_is_unpolled_and_only_then() {
     let mut world = World::new();
     let now = world.now;

@@ -1,0 +1,79 @@
+//! Who must be closed as a slow reader, to the byte: worked out beside the shard from what its sessions have queued.
+
+use fanfare_core::exchange::WorkerId;
+
+use super::ground::Ground;
+use super::instance::Instance;
+use super::verdict::Promise;
+
+/// Bytes of frames that came for each room.
+pub(super) type Batch = Vec<usize>;
+
+/// What is known before a batch goes to a shard.
+pub(super) struct Forecast {
+    closed_before: u64,
+    least: u64,
+    most: u64,
+}
+
+impl Instance {
+    /// Notes a message that the bus has read, for every worker.
+    pub(super) fn note_arrival(&mut self, room: usize, payload: usize) {
+        let header = match payload {
+            0..=125 => 2,
+            126..=0xFFFF => 4,
+            _ => 10,
+        };
+        for worker in &mut self.workers {
+            if worker.arrived.len() <= room {
+                worker.arrived.resize(room + 1, 0);
+            }
+            worker.arrived[room] += header + payload;
+        }
+    }
+
+    /// How many sessions of a worker the batch must close. A session that keeps up takes any one run, so that of a
+    /// session without a queue it is not known.
+    pub(super) fn forecast(&mut self, worker: WorkerId, batch: &Batch, ground: &mut Ground) -> Option<Forecast> {
+        if batch.iter().all(|&bytes| bytes == 0) {
+            return None;
+        }
+        let limits = self.limits.clone();
+        let workers = self.workers.len();
+        let has_missed = self.bus().stats().missed > 0;
+        let stats = self.shard(worker).stats();
+        let is_full = stats.queued_bytes + batch.iter().sum::<usize>() > limits.all_queues_bytes / workers;
+        let (mut least, mut most) = (0, 0);
+        let sessions: Vec<_> = self.workers[worker].sockets.visits().collect();
+        for (visit, id) in sessions {
+            let view = &mut ground.reference.visits[visit];
+            let bytes = batch.get(view.room).copied().unwrap_or(0);
+            if bytes == 0 {
+                continue;
+            }
+            let queued = self.shard(worker).queued_bytes(id);
+            let is_over = queued + bytes > limits.queue_bytes;
+            most += u64::from(is_over || is_full);
+            let is_open = view.opened.is_some() && !view.condemned && !view.excuses.may_be_closing();
+            least += u64::from(queued > 0 && is_over && is_open);
+            view.condemned |= is_over;
+        }
+        let is_exact =
+            !has_missed && ground.reference.is_calm_for(self.number, super::reference::LONG_CALM, ground.now);
+        Some(Forecast { closed_before: stats.slow_readers, least: if is_exact { least } else { 0 }, most })
+    }
+
+    pub(super) fn compare(&mut self, worker: WorkerId, forecast: Option<Forecast>, ground: &mut Ground) {
+        let Some(Forecast { closed_before, least, most }) = forecast else { return };
+        let closed = self.shard(worker).stats().slow_readers - closed_before;
+        if !(least..=most).contains(&closed) {
+            let bound = self.limits.queue_bytes;
+            let what = format!(
+                "instance {}: {closed} sessions were closed as slow readers, where {least} to {most} were to go beyond \
+                 {bound} bytes",
+                self.number
+            );
+            ground.fail(Promise::Bounds, what);
+        }
+    }
+}
