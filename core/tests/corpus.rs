@@ -1,5 +1,7 @@
 //! Replays what the fuzzer has found worth keeping, on any compiler. `fuzz/README.md` says how it came about.
 
+#![expect(clippy::disallowed_macros, reason = "a test may print")]
+
 use std::path::{Path, PathBuf};
 
 use fanfare_core::fuzzing::TARGETS;
@@ -9,7 +11,7 @@ fn replay(name: &str) {
     let inputs = inputs(name);
     assert!(inputs.len() > 20, "{} inputs are no corpus", inputs.len());
     for path in inputs {
-        let input = std::fs::read(&path).unwrap();
+        let input = std::fs::read(&path).expect("it was just listed");
         // The name of the input is what one needs to run it alone.
         if let Err(panic) = std::panic::catch_unwind(|| target(&input)) {
             eprintln!("with {}", path.display());
@@ -21,7 +23,8 @@ fn replay(name: &str) {
 fn inputs(name: &str) -> Vec<PathBuf> {
     let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz");
     let files = |folder| std::fs::read_dir(fuzz.join(folder).join(name)).into_iter().flatten();
-    let mut paths: Vec<_> = files("corpus").chain(files("seeds")).map(|entry| entry.unwrap().path()).collect();
+    let mut paths: Vec<_> =
+        files("corpus").chain(files("seeds")).map(|entry| entry.expect("a folder can be read").path()).collect();
     paths.sort();
     paths
 }

@@ -24,8 +24,8 @@ fn seed(target: &str, name: &str, bytes: &[u8]) {
     let input = [&[7], bytes].concat();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds").join(target).join(name);
     if std::env::var_os("FANFARE_BLESS").is_some_and(|bless| bless == "1") {
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, &input).unwrap();
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("the folder can be made");
+        std::fs::write(&path, &input).expect("the seed can be written");
     }
     let written = std::fs::read(&path).unwrap_or_default();
     assert!(written == input, "run this test with FANFARE_BLESS=1 to write {} anew", path.display());
@@ -270,7 +270,7 @@ fn a_page_of_another_site_may_not_connect() {
 }
 
 fn shard() -> Shard {
-    let settings = Config::default().settings(NonZero::<usize>::MIN).unwrap();
+    let settings = Config::default().settings(NonZero::<usize>::MIN).expect("sound settings");
     Shard::new(Arc::new(settings), 1, Instant::ZERO)
 }
 
@@ -353,7 +353,7 @@ fn replies_of_every_kind_are_seeds() {
 
 /// A link that wants a channel and has just been connected.
 fn link() -> Link {
-    let mut link = Link::new("redis://redis.test".parse().unwrap(), &Limits::default(), 1, Instant::ZERO);
+    let mut link = Link::new("redis://redis.test".parse().expect("a URL"), &Limits::default(), 1, Instant::ZERO);
     while link.poll_action().is_some() {}
     link.subscribe(Bytes::from_static(b"a*"), Instant::ZERO);
     link.handle_connected(Lane::Subscriber, Instant::ZERO);
