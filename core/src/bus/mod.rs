@@ -304,7 +304,7 @@ impl Bus {
             Carrier::Local(local) => (!local.is_empty()).then_some(self.latest),
             Carrier::Redis(link) => link.poll_timeout(),
         };
-        [carrier, self.channels.next_lingered()].into_iter().flatten().min()
+        earlier(carrier, self.channels.next_lingered())
     }
 
     // Getters.
