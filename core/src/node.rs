@@ -18,7 +18,7 @@ use crate::config::Settings;
 use crate::error::Misuse;
 use crate::redis::{self, Lane, RedisUrl};
 use crate::shard::{self, SessionId, Shard};
-use crate::time::Instant;
+use crate::time::{Instant, earlier};
 
 /// One of an instance's sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -224,7 +224,7 @@ impl Node {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let unpolled = !self.actions.is_empty() || !self.events.is_empty();
         let own = unpolled.then_some(self.latest);
-        [own, self.shard.poll_timeout(), self.bus.poll_timeout()].into_iter().flatten().min()
+        earlier(own, earlier(self.shard.poll_timeout(), self.bus.poll_timeout()))
     }
 
     /// Tells what is to be done from what is only to be heard.

@@ -44,6 +44,17 @@ impl Add<Duration> for Instant {
     }
 }
 
+/// The earlier of two deadlines, either of which may not be there.
+///
+/// Written out because the optimizer makes some 3,000 instructions of the minimum of a flattened array of them.
+pub(crate) fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, None) => one,
+        (None, other) => other,
+    }
+}
+
 /// The deadlines of many keys in one ordered set; each key has at most one.
 ///
 /// The owner keeps each key's current deadline and hands it back to [`Timers::set`], so that no second index is needed.
@@ -119,6 +130,15 @@ mod tests {
         assert_eq!(end + Duration::MAX, end);
         assert_eq!(Instant::ZERO.since(end), Duration::ZERO);
         assert_eq!((Instant::ZERO + Duration::from_millis(3)).as_micros(), 3_000);
+    }
+
+    #[test]
+    fn the_earlier_deadline_is_the_one_that_is_there() {
+        let [one, two] = [1, 2].map(|micros| Some(Instant::from_micros(micros)));
+        for (left, right, result) in [(one, two, one), (two, one, one), (one, None, one), (None, two, two)] {
+            assert_eq!(earlier(left, right), result);
+        }
+        assert_eq!(earlier(None, None), None);
     }
 
     #[test]

@@ -37,7 +37,7 @@ use crate::error::Misuse;
 use crate::exchange::{News, ToBus, ToShard, Wish, WorkerId, publish_cost};
 use crate::limits::Limits;
 use crate::redis::{Action, Lane, Link, LinkError, LinkEvent, RedisUrl};
-use crate::time::{Duration, Instant, Seldom};
+use crate::time::{Duration, Instant, Seldom, earlier};
 
 /// What the embedder hears of the bus.
 #[derive(Debug)]
@@ -304,7 +304,7 @@ impl Bus {
             Carrier::Local(local) => (!local.is_empty()).then_some(self.latest),
             Carrier::Redis(link) => link.poll_timeout(),
         };
-        [carrier, self.channels.next_lingered()].into_iter().flatten().min()
+        earlier(carrier, self.channels.next_lingered())
     }
 
     // Getters.

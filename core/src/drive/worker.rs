@@ -19,7 +19,7 @@ use crate::bus::{self, Bus};
 use crate::config::{Config, Settings};
 use crate::exchange::WorkerId;
 use crate::shard::{self, Shard};
-use crate::time::Instant;
+use crate::time::{Instant, earlier};
 
 /// The scratch buffer of a worker: one read from Redis.
 const SCRATCH_BYTES: usize = 64 << 10;
@@ -369,13 +369,11 @@ impl<R: Runtime> Worker<R> {
     /// Has the worker woken by its next deadline or connection; says no if there is something to do already.
     fn sleep(&mut self, now: Instant, context: &mut Context<'_>) -> bool {
         let head = self.head.as_ref();
-        let next = [
-            self.shard.poll_timeout(),
-            head.and_then(|head| head.bus.poll_timeout()),
-            head.and_then(|head| head.acceptor.poll_timeout()),
-            head.and_then(|head| head.ends_at),
-        ];
-        if let Some(next) = next.into_iter().flatten().min() {
+        let head_next = head.and_then(|head| {
+            let accepts = earlier(head.acceptor.poll_timeout(), head.ends_at);
+            earlier(head.bus.poll_timeout(), accepts)
+        });
+        if let Some(next) = earlier(self.shard.poll_timeout(), head_next) {
             if next <= now {
                 return false;
             }

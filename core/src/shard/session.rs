@@ -10,7 +10,7 @@ use crate::error::{Closed, Error, Misuse, Side};
 use crate::http::{Request, RequestReader, Upgrade};
 use crate::limits::Limits;
 use crate::route::Target;
-use crate::time::Instant;
+use crate::time::{Instant, earlier};
 use crate::ws;
 
 /// Kept small: an idle connection costs little more than this.
@@ -190,7 +190,7 @@ impl Session {
             Stage::Answered { deadline, .. } => Some(*deadline),
             Stage::Open(open) => {
                 let pause = self.paused.map(|since| since + limits.pause_time);
-                [open.ws.deadline(limits), pause].into_iter().flatten().min()
+                earlier(open.ws.deadline(limits), pause)
             }
         }
     }
