@@ -11,6 +11,8 @@
 //!   hold.
 //! - With several threads, hold a [`shard::Shard`] on each and one [`bus::Bus`] for all, and carry
 //!   [`exchange::ToBus`] and [`exchange::ToShard`] between them, each worker's in order.
+//! - On an async runtime, the feature `drive` has all of a server but the runtime: implement `drive::Runtime` and
+//!   `drive::Stream`, some 150 lines, as `fanfare-tokio` and `fanfare-async-std` do.
 //! - [`config::Config`] has every setting, [`limits::Limits`] every bound, [`route::Routes`] maps paths to channels.
 //! - [`ws`], [`http`], [`resp`] and [`redis`] are the protocols by themselves, for other uses.
 //!
