@@ -74,7 +74,8 @@ impl World<'_> {
     fn check_deliveries(&mut self) {
         for client in &self.clients {
             let view = &self.ground.reference.visits;
-            let Some(view) = view.get(client.visit).filter(|view| client.is_open() && view.client == client.number) else {
+            let Some(view) = view.get(client.visit).filter(|view| client.is_open() && view.client == client.number)
+            else {
                 continue;
             };
             if view.excuses.any() || view.over {

@@ -36,7 +36,13 @@ pub(super) fn write(opcode: OpCode, fin: bool, key: u32, payload: &[u8], out: &m
 }
 
 /// A message in so many frames; between two of them there may be a ping.
-pub(super) fn write_message(frame: FrameType, pieces: usize, rng: &mut fastrand::Rng, payload: &[u8], out: &mut Vec<u8>) {
+pub(super) fn write_message(
+    frame: FrameType,
+    pieces: usize,
+    rng: &mut fastrand::Rng,
+    payload: &[u8],
+    out: &mut Vec<u8>,
+) {
     let mut rest = payload;
     for piece in 0..pieces.max(1) {
         let is_last = piece + 1 >= pieces;

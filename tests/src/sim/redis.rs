@@ -194,8 +194,12 @@ impl Redis {
                 return 0;
             }
         };
-        let ports: Vec<Port> =
-            self.clients.iter().filter(|(_, client)| client.channels.contains(channel)).map(|(&port, _)| port).collect();
+        let ports: Vec<Port> = self
+            .clients
+            .iter()
+            .filter(|(_, client)| client.channels.contains(channel))
+            .map(|(&port, _)| port)
+            .collect();
         let mut pushed_to = Vec::new();
         for &port in &ports {
             let Some(client) = self.clients.get_mut(&port) else { continue };
@@ -240,7 +244,8 @@ impl Client {
 
     fn change(&mut self, subscribe: bool, channels: &[&[u8]]) -> Result<(), String> {
         for channel in channels {
-            let changes = if subscribe { self.channels.insert(channel.to_vec()) } else { self.channels.remove(*channel) };
+            let changes =
+                if subscribe { self.channels.insert(channel.to_vec()) } else { self.channels.remove(*channel) };
             if !changes {
                 let name = String::from_utf8_lossy(channel).into_owned();
                 return Err(format!("{name:?} is (un)subscribed twice on one connection"));

@@ -10,7 +10,6 @@ use fanfare_core::time::{Duration, Instant};
 use super::client::{Client, Phase};
 use super::ground::{Event, Ground, Owner, Port, other};
 use super::instance::Instance;
-use super::pipe::micros;
 use super::plan::{Deed, Kind, Plan, Room, Way};
 use super::redis::{Redis, State};
 use super::reference::{Excuses, Reference};
@@ -32,7 +31,7 @@ pub(super) const CHECK_EVERY: Duration = Duration::from_millis(500);
 /// From silence on a connection to Redis to its end: a ping after 5 s, its answer within 5 s, and a margin.
 const SILENCE_FOUND: Duration = Duration::from_millis(11_000);
 /// No plan of any mix needs as many.
-const MOST_EVENTS: u64 = 20_000_000;
+const MOST_EVENTS: u64 = 1_000_000;
 
 pub(super) struct World<'p> {
     pub(super) plan: &'p Plan,
@@ -54,8 +53,7 @@ pub(super) struct World<'p> {
 impl<'p> World<'p> {
     pub(super) fn new(plan: &'p Plan, traces: bool) -> Self {
         let setup = &plan.setup;
-        let reference =
-            Reference::new(&setup.rooms, setup.instances.len(), setup.clients.len(), &setup.limits);
+        let reference = Reference::new(&setup.rooms, setup.instances.len(), setup.clients.len(), &setup.limits);
         let mut rng = fastrand::Rng::with_seed(plan.seed);
         let url = match &setup.redis.password {
             Some(password) => format!("redis://:{password}@redis.test"),
@@ -127,6 +125,7 @@ impl<'p> World<'p> {
             visits: self.opened,
             published: (0..self.instances.len()).map(|i| self.ground.reference.published_by(i)).sum(),
             buses: self.instances.iter_mut().map(|instance| instance.bus().stats()).collect(),
+            slowest_pong: self.ground.reference.slowest_pong,
             ends: std::mem::take(&mut self.ground.reference.ends),
         }
     }
