@@ -5,6 +5,7 @@ use std::io::IoSlice;
 
 use fanfare_core::error::Error;
 use fanfare_core::route::FrameType;
+use fanfare_core::time::Instant;
 use tungstenite::protocol::frame::coding::{Control, OpCode};
 
 use super::frames;
@@ -29,7 +30,7 @@ pub(super) struct Client {
     /// Bytes that ever went into `output`.
     put: u64,
     /// Pings without their pong.
-    pings: VecDeque<Vec<u8>>,
+    pings: VecDeque<(Vec<u8>, Instant)>,
     pinged: u32,
     rng: fastrand::Rng,
 }
@@ -107,7 +108,7 @@ impl Client {
             let mut bytes = Vec::new();
             frames::write(OpCode::Control(Control::Ping), true, self.rng.u32(..), &payload, &mut bytes);
             self.put_bytes(&bytes);
-            self.pings.push_back(payload);
+            self.pings.push_back((payload, ground.now));
             self.turn(ground);
         }
     }
@@ -171,7 +172,8 @@ impl Client {
             Rudeness::WrongType => Error::FrameType,
             Rudeness::LongPing => Error::LongControl,
         };
-        ground.reference.visits[self.visit].excuses.rude = Some(error);
+        // The first error is what ends a connection.
+        ground.reference.visits[self.visit].excuses.rude.get_or_insert(error);
         self.put_bytes(&bytes);
         self.turn(ground);
     }
@@ -288,9 +290,14 @@ impl Client {
             frames::Got::Ping(_) => {}
             frames::Got::Pong(payload) => {
                 // A server may answer only the latest of several pings (RFC 6455 §5.5.3).
-                let place = self.pings.iter().position(|ping| *ping == payload);
+                let place = self.pings.iter().position(|(ping, _)| *ping == payload);
                 match place {
-                    Some(place) => drop(self.pings.drain(..=place)),
+                    Some(place) => {
+                        let waited = ground.now.since(self.pings[place].1);
+                        self.pings.drain(..=place);
+                        let slowest = &mut ground.reference.slowest_pong;
+                        *slowest = waited.max(*slowest);
+                    }
                     None if payload == b"in between" => {}
                     None => ground.fail(Promise::Protocol, format!("a pong that nobody asked for: {payload:?}")),
                 }

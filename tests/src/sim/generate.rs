@@ -48,6 +48,41 @@ impl Plan {
         }
         draft.plan()
     }
+
+    /// So many nodes, driven eagerly, and so many clients in one room, spread over the nodes, all on good lines;
+    /// nothing happens yet.
+    #[must_use]
+    pub fn still(instances: usize, clients: usize) -> Self {
+        let line = Line { latency: 1_000, jitter: 0, per_kib: 1, room: 256 << 10, crumbs: false };
+        let client =
+            |i| ClientSetup { instance: i % instances, room: 0, line, answers: true, returns: None, hasty: false };
+        let room = Room { path: "/chat/r".into(), channel: "chat:r".into(), frame: FrameType::Text, publish: true };
+        let setup = Setup {
+            instances: vec![InstanceSetup { workers: 1, driver: Driver::Eager }; instances],
+            clients: (0..clients).map(client).collect(),
+            rooms: vec![room],
+            redis: RedisSetup { resp3: true, password: None, output_limit: 8 << 20 },
+            limits: Limits::default(),
+            line,
+        };
+        Self { seed: 1, setup, steps: Vec::new(), end: Instant::ZERO + LENGTH }
+    }
+
+    /// With one more thing that happens, so many milliseconds after the start.
+    #[must_use]
+    pub fn at(mut self, millis: u64, deed: Deed) -> Self {
+        let at = Instant::from_micros(millis * 1_000);
+        let place = self.steps.partition_point(|step| step.at <= at);
+        self.steps.insert(place, Step { at, deed });
+        self.end = self.end.max(at + Duration::from_secs(5));
+        self
+    }
+
+    /// With all clients coming at the start.
+    #[must_use]
+    pub fn joined(self) -> Self {
+        (0..self.setup.clients.len()).fold(self, |plan, client| plan.at(10, Deed::Join(client)))
+    }
 }
 
 struct Draft {

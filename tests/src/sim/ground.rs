@@ -114,8 +114,10 @@ impl Ground {
         self.now = at;
         if let Event::Wake(port) = event
             && let Some(conn) = &mut self.conns[port.conn as usize]
+            && let wake = &mut conn.pipes[usize::from(1 - port.side)].wake
+            && wake.is_some_and(|wake| wake <= at)
         {
-            conn.pipes[usize::from(1 - port.side)].wake = None;
+            *wake = None;
             self.wake_reader(port);
         }
         Some(event)
@@ -169,11 +171,6 @@ impl Ground {
         }
     }
 
-    /// Bytes that were written at this end since the connection stands.
-    pub(super) fn written(&self, port: Port) -> u64 {
-        self.conns[port.conn as usize].as_ref().map_or(0, |conn| conn.pipes[usize::from(port.side)].written())
-    }
-
     /// Bytes that were read at this end since the connection stands.
     pub(super) fn taken(&self, port: Port) -> u64 {
         self.conns[port.conn as usize].as_ref().map_or(0, |conn| conn.pipes[usize::from(1 - port.side)].taken())
@@ -212,7 +209,7 @@ impl Ground {
             return if pipe.has_ended(now) { Got::End } else { Got::Nothing };
         }
         let hears_of_room = std::mem::take(&mut pipe.writer_waits).then(|| now + micros(pipe.line().latency));
-        let sum = out[..n].iter().fold(n as u64, |sum, &byte| sum.rotate_left(7) ^ u64::from(byte));
+        let sum = checksum(&out[..n]);
         self.digest = mix(self.digest, now, port, sum);
         if let Some(at) = hears_of_room {
             self.at(at, Event::Wake(other(port)));
@@ -307,6 +304,12 @@ impl Ground {
 
 pub(super) const fn other(port: Port) -> Port {
     Port { conn: port.conn, side: 1 - port.side }
+}
+
+fn checksum(bytes: &[u8]) -> u64 {
+    let (words, rest) = bytes.as_chunks::<8>();
+    let sum = words.iter().fold(bytes.len() as u64, |sum, word| sum.rotate_left(7) ^ u64::from_le_bytes(*word));
+    rest.iter().fold(sum, |sum, &byte| sum.rotate_left(7) ^ u64::from(byte))
 }
 
 fn mix(digest: u64, now: Instant, port: Port, sum: u64) -> u64 {

@@ -327,29 +327,25 @@ impl Instance {
     }
 
     fn check_bounds(&mut self, worker: WorkerId, ground: &mut Ground) {
-        let (number, workers, limits) = (self.number, self.workers.len(), self.limits.clone());
+        let (number, workers) = (self.number, self.workers.len());
         if worker == 0 {
             let stats = self.bus().stats();
-            let most = limits.publish_bytes + workers * most_of_one_read(&limits);
+            let most = self.limits.publish_bytes + workers * most_of_one_read(&self.limits);
             if stats.publish_bytes > most {
                 let what = format!("instance {number}: {} bytes of publishes, {most} at most", stats.publish_bytes);
                 ground.fail(Promise::Bounds, what);
             }
-            let holes = ground.reference.holes(number).len() as u64;
-            if holes > stats.missed {
-                let what = format!(
-                    "instance {number}: sessions have missed {holes} messages, {} are counted: {:?}",
-                    stats.missed,
-                    ground.reference.holes(number)
-                );
+            let holes = ground.reference.holes(number);
+            if holes.len() as u64 > stats.missed {
+                let what = format!("instance {number}: {} messages are missed, sessions miss {holes:?}", stats.missed);
                 ground.fail(Promise::NoSilentLoss, what);
             }
         }
         let stats = self.shard(worker).stats();
         let (queued, partial) = (stats.queued_bytes, stats.partial_bytes);
         // A session that keeps up takes any run of one read, whatever waits for others.
-        let most = limits.all_queues_bytes / workers + self.workers[worker].sockets.len() * (68 << 10);
-        if queued > most || partial > limits.partial_bytes / workers {
+        let most = self.limits.all_queues_bytes / workers + self.workers[worker].sockets.len() * (68 << 10);
+        if queued > most || partial > self.limits.partial_bytes / workers {
             ground.fail(Promise::Bounds, format!("instance {number}: {queued} bytes queued, {partial} unfinished"));
         }
     }

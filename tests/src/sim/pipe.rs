@@ -65,11 +65,6 @@ impl Pipe {
         self.line
     }
 
-    /// Bytes that ever went in.
-    pub(super) const fn written(&self) -> u64 {
-        self.written
-    }
-
     /// Bytes that the reader ever took.
     pub(super) const fn taken(&self) -> u64 {
         self.taken
@@ -168,12 +163,16 @@ impl Pipe {
         }
     }
 
-    /// All of it on a smooth line; on the other kind often a few bytes, so that every place is cut at some time.
+    /// All of it on a smooth line; on the other kind now and then a few bytes, so that every place is cut at some time.
     fn piece(&mut self, most: usize) -> usize {
-        if !self.line.crumbs || most <= 1 || self.rng.u8(..4) == 0 {
+        if !self.line.crumbs || most <= 1 {
             return most;
         }
-        if self.rng.bool() { self.rng.usize(1..=most.min(9)) } else { self.rng.usize(1..=most) }
+        match self.rng.u8(..8) {
+            0 => self.rng.usize(1..=most.min(9)),
+            1 => self.rng.usize(1..=most),
+            _ => most,
+        }
     }
 }
 

@@ -113,7 +113,14 @@ pub enum Deed {
     /// A client connects, unless it is there.
     Join(usize),
     /// A client sends a message, if it is connected.
-    Send { client: usize, bytes: usize, pieces: usize },
+    Send {
+        /// Who.
+        client: usize,
+        /// How large.
+        bytes: usize,
+        /// In how many frames.
+        pieces: usize,
+    },
     /// A client sends a ping.
     Ping(usize),
     /// A client reads nothing from now on.
@@ -121,27 +128,69 @@ pub enum Deed {
     /// A client reads again.
     ReadOn(usize),
     /// A client's path does not move for so many milliseconds.
-    Stall { client: usize, millis: u64 },
+    Stall {
+        /// Who.
+        client: usize,
+        /// How long, in milliseconds.
+        millis: u64,
+    },
     /// A client goes.
-    Leave { client: usize, how: Way },
+    Leave {
+        /// Who.
+        client: usize,
+        /// In which way.
+        how: Way,
+    },
     /// A client breaks the protocol.
-    Rude { client: usize, rudeness: Rudeness },
+    Rude {
+        /// Who.
+        client: usize,
+        /// In which way.
+        rudeness: Rudeness,
+    },
     /// Every client's connection is reset, and all come back at once.
     Storm,
     /// The embedder closes a client's session.
     CloseSession(usize),
     /// Another program publishes.
-    Publish { room: usize, bytes: usize, kind: Kind },
+    Publish {
+        /// Where.
+        room: usize,
+        /// How large.
+        bytes: usize,
+        /// Of what kind.
+        kind: Kind,
+    },
     /// A connection to Redis ends.
-    Cut { instance: usize, lane: Lane, how: Way },
+    Cut {
+        /// Whose.
+        instance: usize,
+        /// Which of the two.
+        lane: Lane,
+        /// In which way.
+        how: Way,
+    },
     /// An instance and Redis no longer reach each other: what stands falls silent, dials are refused or hang.
-    Isolate { instance: usize, hang: bool },
+    Isolate {
+        /// Whose.
+        instance: usize,
+        /// Whether dials hang, instead of being refused.
+        hang: bool,
+    },
     /// They reach each other again.
     Reunite(usize),
     /// Redis is gone; its connections are reset, or just fall silent.
-    StopRedis { silent: bool },
+    StopRedis {
+        /// Whether nobody says so.
+        silent: bool,
+    },
     /// Redis is back, loads for so many milliseconds, and refuses the first dials.
-    StartRedis { loading: u64, refuses: u32 },
+    StartRedis {
+        /// How long it loads, in milliseconds.
+        loading: u64,
+        /// How many dials it refuses first.
+        refuses: u32,
+    },
     /// Redis takes everything and does nothing.
     FreezeRedis,
     /// Redis goes on.

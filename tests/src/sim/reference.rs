@@ -111,6 +111,7 @@ pub(super) struct Reference {
     /// Messages too big that the buses have skipped, by instance.
     pub(super) oversized: Vec<u64>,
     pub(super) ends: BTreeMap<String, u64>,
+    pub(super) slowest_pong: Duration,
 }
 
 impl Reference {
@@ -127,6 +128,7 @@ impl Reference {
             limits: limits.clone(),
             oversized: vec![0; instances],
             ends: BTreeMap::new(),
+            slowest_pong: Duration::ZERO,
         }
     }
 
@@ -346,19 +348,8 @@ impl Reference {
     pub(super) fn missing(&self, visit: usize) -> Option<MessageId> {
         let view = &self.visits[visit];
         let arrivals = &self.instances[view.instance].arrivals[view.room];
-        let next = view.next.or(view.opened.map(|opened| opened + view.empty))?;
+        let next = view.next.or_else(|| view.opened.map(|opened| opened + view.empty))?;
         arrivals.get(next).map(|&(id, _)| id)
-    }
-
-    /// How many messages of a room have arrived at an instance.
-    pub(super) fn arrived(&self, instance: usize, room: usize) -> usize {
-        self.instances[instance].arrivals[room].len()
-    }
-
-    /// How many arrivals a session is known to have got, counted from the channel's first.
-    pub(super) fn got(&self, visit: usize) -> usize {
-        let view = &self.visits[visit];
-        view.next.or(view.opened).unwrap_or(0)
     }
 
     // Between an instance and Redis.

@@ -38,11 +38,11 @@ impl Instance {
         if batch.iter().all(|&bytes| bytes == 0) {
             return None;
         }
-        let limits = self.limits.clone();
+        let (queue_bytes, all_queues_bytes) = (self.limits.queue_bytes, self.limits.all_queues_bytes);
         let workers = self.workers.len();
         let has_missed = self.bus().stats().missed > 0;
         let stats = self.shard(worker).stats();
-        let is_full = stats.queued_bytes + batch.iter().sum::<usize>() > limits.all_queues_bytes / workers;
+        let is_full = stats.queued_bytes + batch.iter().sum::<usize>() > all_queues_bytes / workers;
         let (mut least, mut most) = (0, 0);
         let sessions: Vec<_> = self.workers[worker].sockets.visits().collect();
         for (visit, id) in sessions {
@@ -52,7 +52,7 @@ impl Instance {
                 continue;
             }
             let queued = self.shard(worker).queued_bytes(id);
-            let is_over = queued + bytes > limits.queue_bytes;
+            let is_over = queued + bytes > queue_bytes;
             most += u64::from(is_over || is_full);
             let is_open = view.opened.is_some() && !view.condemned && !view.excuses.may_be_closing();
             least += u64::from(queued > 0 && is_over && is_open);

@@ -3,7 +3,7 @@
 use core::fmt;
 
 use fanfare_core::bus;
-use fanfare_core::time::Instant;
+use fanfare_core::time::{Duration, Instant};
 
 /// What is held against a world, after the promises of the design and the contract of every state machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -74,6 +74,8 @@ pub struct Report {
     pub published: u64,
     /// What each instance's bus counted, at the end.
     pub buses: Vec<bus::Stats>,
+    /// The longest time from a client's ping to its pong.
+    pub slowest_pong: Duration,
     /// How many sessions ended for each reason, by its name.
     pub ends: std::collections::BTreeMap<String, u64>,
 }

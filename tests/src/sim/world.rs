@@ -31,7 +31,7 @@ pub(super) const CHECK_EVERY: Duration = Duration::from_millis(500);
 /// From silence on a connection to Redis to its end: a ping after 5 s, its answer within 5 s, and a margin.
 const SILENCE_FOUND: Duration = Duration::from_millis(11_000);
 /// No plan of any mix needs as many.
-const MOST_EVENTS: u64 = 20_000_000;
+const MOST_EVENTS: u64 = 1_000_000;
 
 pub(super) struct World<'p> {
     pub(super) plan: &'p Plan,
@@ -125,6 +125,7 @@ impl<'p> World<'p> {
             visits: self.opened,
             published: (0..self.instances.len()).map(|i| self.ground.reference.published_by(i)).sum(),
             buses: self.instances.iter_mut().map(|instance| instance.bus().stats()).collect(),
+            slowest_pong: self.ground.reference.slowest_pong,
             ends: std::mem::take(&mut self.ground.reference.ends),
         }
     }
