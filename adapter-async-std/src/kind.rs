@@ -29,6 +29,9 @@ pub trait Kind: Copy + Default + Send + Sync + 'static {
     /// Runs `future` on this thread to its end.
     fn block_on<T>(future: impl Future<Output = T>) -> T;
 
+    /// Runs `work` as a task of the runtime's own threads.
+    fn spawn_task(work: impl Future<Output = ()> + Send + 'static);
+
     /// Ends after `time`.
     fn sleep(time: Duration) -> impl Future<Output = ()> + Send + 'static;
 
@@ -92,6 +95,10 @@ impl<K: Kind> Runtime for On<K> {
     fn spawn(name: String, worker: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
         thread::Builder::new().name(name).spawn(|| K::block_on(worker))?;
         Ok(())
+    }
+
+    fn spawn_task(work: impl Future<Output = ()> + Send + 'static) {
+        K::spawn_task(work);
     }
 
     fn cores() -> io::Result<NonZero<usize>> {

@@ -45,6 +45,9 @@ pub async fn serve(config: Config, ready: impl FnOnce(&Config, &[SocketAddr])) -
 /// A server that runs on threads of its own. Dropping it stops it.
 pub type Server = drive::Server<On<AsyncStd>>;
 
+/// An instance inside somebody's own program; see [`drive::Hub`].
+pub type Hub = drive::Hub<On<AsyncStd>>;
+
 /// The same on smol.
 pub mod smol {
     use super::{Config, On, ServeError, Smol, SocketAddr, drive};
@@ -59,4 +62,7 @@ pub mod smol {
 
     /// As [`Server`](super::Server).
     pub type Server = drive::Server<On<Smol>>;
+
+    /// As [`Hub`](super::Hub).
+    pub type Hub = drive::Hub<On<Smol>>;
 }

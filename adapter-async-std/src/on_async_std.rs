@@ -34,6 +34,10 @@ impl Kind for AsyncStd {
         task::block_on(future)
     }
 
+    fn spawn_task(work: impl Future<Output = ()> + Send + 'static) {
+        task::spawn(work);
+    }
+
     fn sleep(time: Duration) -> impl Future<Output = ()> + Send + 'static {
         task::sleep(time)
     }
@@ -93,7 +97,7 @@ impl Stream for AsyncStdConnection {
         poll_write(&mut self.stream, context, slices)
     }
 
-    fn end_writes(&mut self) {
+    fn end_writes(&mut self, _context: &mut Context<'_>) {
         // Fails only if the peer is gone, which the next read says.
         let _ = self.stream.shutdown(Shutdown::Write);
     }

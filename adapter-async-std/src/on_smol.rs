@@ -27,6 +27,10 @@ impl Kind for Smol {
         smol::block_on(future)
     }
 
+    fn spawn_task(work: impl Future<Output = ()> + Send + 'static) {
+        smol::spawn(work).detach();
+    }
+
     async fn sleep(time: Duration) {
         Timer::after(time).await;
     }
@@ -80,7 +84,7 @@ impl Stream for SmolConnection {
         poll_write(&mut self.0, context, slices)
     }
 
-    fn end_writes(&mut self) {
+    fn end_writes(&mut self, _context: &mut Context<'_>) {
         // Fails only if the peer is gone, which the next read says.
         let _ = self.0.get_ref().shutdown(Shutdown::Write);
     }

@@ -1,12 +1,14 @@
 //! Fanfare on tokio: the core's sockets, timers, threads and signals.
 //!
 //! [`serve`] is the whole server. [`Server`] is the same in pieces: [`Server::start`], [`Server::addresses`],
-//! [`Server::stop`], [`Server::ended`].
+//! [`Server::stop`], [`Server::ended`]. [`Hub`] is an instance inside a tokio program of your own, with your routes and
+//! your authorisation; the example `in_axum` has one.
 //!
 //! Each worker is one thread with a runtime of its own. What a worker does is in [`fanfare_core::drive`]; nothing here
 //! knows WebSocket, HTTP or RESP.
 #![forbid(unsafe_code)]
 
+mod connection;
 mod runtime;
 
 use std::net::SocketAddr;
@@ -14,9 +16,10 @@ use std::net::SocketAddr;
 pub use fanfare_core as core;
 use fanfare_core::config::Config;
 use fanfare_core::drive;
-pub use fanfare_core::drive::ServeError;
+pub use fanfare_core::drive::{Heard, HubError, ServeError};
 
-pub use self::runtime::{Connection, Tokio};
+pub use self::connection::Connection;
+pub use self::runtime::Tokio;
 
 /// Serves until SIGINT or SIGTERM, then shuts down; a second signal ends it at once.
 ///
@@ -30,3 +33,24 @@ pub async fn serve(config: Config, ready: impl FnOnce(&Config, &[SocketAddr])) -
 
 /// A server that runs on threads of its own. Dropping it stops it.
 pub type Server = drive::Server<Tokio>;
+
+/// An instance inside somebody's own program; see [`drive::Hub`].
+///
+/// ```
+/// # use fanfare_tokio::core::config::Config;
+/// # use fanfare_tokio::core::route::FrameType;
+/// # use fanfare_tokio::{Heard, Hub};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let hub = Hub::start(Config::default()).await?;
+/// let mut news = hub.subscribe("news", FrameType::Text).await?;
+/// hub.publish("news", "hello").await?;
+/// assert_eq!(news.next().await, Some(Heard::Message("hello".into())));
+/// hub.stop().await?;
+/// # Ok(())
+/// # }
+/// ```
+pub type Hub = drive::Hub<Tokio>;
+
+/// What a [`Hub`] hears of one channel; see [`drive::Subscription`].
+pub type Subscription = drive::Subscription<Tokio>;

@@ -1,29 +1,25 @@
 //! What the core asks of a runtime, by tokio.
 
 use std::future::Future;
-use std::io::{self, IoSlice};
+use std::io;
 use std::net::SocketAddr;
 use std::num::NonZero;
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::thread;
 
-use fanfare_core::drive::{Runtime, Signal, Stream};
+use fanfare_core::drive::{Runtime, Signal};
 use fanfare_core::time::{Duration, Instant};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task;
+
+use crate::Connection;
 
 /// tokio, with the start of the server as its epoch.
 #[derive(Clone, Copy, Debug)]
 pub struct Tokio {
     epoch: tokio::time::Instant,
 }
-
-/// A connection on tokio.
-#[derive(Debug)]
-pub struct Connection(TcpStream);
 
 impl Default for Tokio {
     fn default() -> Self {
@@ -51,11 +47,14 @@ impl Runtime for Tokio {
 
     fn spawn(name: String, worker: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        // A task of its own wakes for less than the root of the runtime. It polls many sockets in one go, so the
-        // runtime's budget for one task is not for it.
-        let work = async { task::spawn(task::unconstrained(worker)).await };
+        // A task of its own wakes for less than the root of the runtime.
+        let work = async { spawn_worker(worker).await };
         thread::Builder::new().name(name).spawn(move || runtime.block_on(work))?;
         Ok(())
+    }
+
+    fn spawn_task(work: impl Future<Output = ()> + Send + 'static) {
+        drop(spawn_worker(work));
     }
 
     fn cores() -> io::Result<NonZero<usize>> {
@@ -97,52 +96,23 @@ impl Runtime for Tokio {
         context: &mut Context<'_>,
     ) -> Poll<io::Result<(Connection, SocketAddr)>> {
         let (stream, peer) = ready!(listener.poll_accept(context))?;
-        // Fails only if the peer is gone already, which the first read says.
-        let _ = stream.set_nodelay(true);
-        Poll::Ready(Ok((Connection(stream), peer)))
+        Poll::Ready(Ok((stream.into(), peer)))
     }
 
     async fn connect(host: String, port: u16) -> io::Result<Connection> {
-        let stream = TcpStream::connect((host, port)).await?;
-        stream.set_nodelay(true)?;
-        Ok(Connection(stream))
+        Ok(TcpStream::connect((host, port)).await?.into())
     }
 
     fn detach(stream: Connection) -> io::Result<std::net::TcpStream> {
-        stream.0.into_std()
+        stream.into_std()
     }
 
     fn attach(parcel: std::net::TcpStream) -> io::Result<Connection> {
-        TcpStream::from_std(parcel).map(Connection)
+        TcpStream::from_std(parcel).map(Connection::from)
     }
 }
 
-impl Stream for Connection {
-    fn poll_read(&mut self, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut buffer = ReadBuf::new(buffer);
-        ready!(Pin::new(&mut self.0).poll_read(context, &mut buffer))?;
-        Poll::Ready(Ok(buffer.filled().len()))
-    }
-
-    fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        self.0.poll_read_ready(context).map(drop)
-    }
-
-    fn poll_write(&mut self, context: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        loop {
-            let result = match slices {
-                [one] => self.0.try_write(one),
-                more => self.0.try_write_vectored(more),
-            };
-            match result {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(self.0.poll_write_ready(context))?,
-                other => return Poll::Ready(other),
-            }
-        }
-    }
-
-    fn end_writes(&mut self) {
-        // It is ready at once, and fails only if the peer is gone, which the next read says.
-        let _ = Pin::new(&mut self.0).poll_shutdown(&mut Context::from_waker(std::task::Waker::noop()));
-    }
+/// A worker polls many sockets in one go, so the runtime's budget for one task is not for it.
+fn spawn_worker(worker: impl Future<Output = ()> + Send + 'static) -> task::JoinHandle<()> {
+    task::spawn(task::unconstrained(worker))
 }

@@ -44,13 +44,7 @@ impl<R: Runtime> Acceptor<R> {
     /// Listens at `host` (every address of both families if there is none) and `port` (a free one if 0), for so many
     /// workers.
     pub(super) async fn bind(host: Option<&str>, port: u16, workers: usize) -> io::Result<Self> {
-        let mut acceptor = Self {
-            listeners: Vec::new(),
-            bells: Arc::default(),
-            most: 0,
-            rests_until: None,
-            said_resting: Seldom::default(),
-        };
+        let mut acceptor = Self::idle();
         match host {
             None => acceptor.bind_everywhere(port)?,
             Some(host) => {
@@ -62,6 +56,17 @@ impl<R: Runtime> Acceptor<R> {
         let last = acceptor.listeners.last().ok_or(io::ErrorKind::AddrNotAvailable)?;
         acceptor.most = most_connections(&last.listener, workers as u64)?;
         Ok(acceptor)
+    }
+
+    /// Listens nowhere.
+    pub(super) fn idle() -> Self {
+        Self {
+            listeners: Vec::new(),
+            bells: Arc::default(),
+            most: 0,
+            rests_until: None,
+            said_resting: Seldom::default(),
+        }
     }
 
     /// Listens no longer: who connects now is refused at once and goes elsewhere.

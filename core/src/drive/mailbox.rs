@@ -5,14 +5,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
+use super::desk::Command;
+use super::runtime::Runtime;
 use crate::exchange::{ToBus, ToShard, WorkerId};
 use crate::time::Duration;
 
 /// One piece of mail.
-#[derive(Debug)]
-pub(super) enum Mail<P> {
+pub(super) enum Mail<R: Runtime> {
     /// A client's connection, for this worker to hold.
-    Client(P, IpAddr),
+    Client(R::Parcel, IpAddr),
+    /// From an embedder, through its hub.
+    Command(Command<R::Stream>),
     /// From the bus.
     News(ToShard),
     /// For the bus.
@@ -26,28 +29,26 @@ pub(super) enum Mail<P> {
 }
 
 /// A worker's mailbox. The shards and the bus bound what lies in it.
-#[derive(Debug)]
-pub(super) struct Mailbox<P> {
-    inner: Mutex<Inner<P>>,
+pub(super) struct Mailbox<R: Runtime> {
+    inner: Mutex<Inner<R>>,
     /// Sessions that the worker holds, those on their way to it among them.
     sessions: AtomicUsize,
 }
 
-#[derive(Debug)]
-struct Inner<P> {
-    mail: Vec<Mail<P>>,
+struct Inner<R: Runtime> {
+    mail: Vec<Mail<R>>,
     waker: Option<Waker>,
 }
 
-impl<P> Default for Mailbox<P> {
+impl<R: Runtime> Default for Mailbox<R> {
     fn default() -> Self {
         Self { inner: Mutex::new(Inner { mail: Vec::new(), waker: None }), sessions: AtomicUsize::new(0) }
     }
 }
 
-impl<P> Mailbox<P> {
+impl<R: Runtime> Mailbox<R> {
     /// Puts mail in and wakes the worker.
-    pub(super) fn post(&self, mail: Mail<P>) {
+    pub(super) fn post(&self, mail: Mail<R>) {
         let waker = {
             let mut inner = self.lock();
             inner.mail.push(mail);
@@ -59,7 +60,7 @@ impl<P> Mailbox<P> {
     }
 
     /// Takes all mail out, and has `waker` woken by the next.
-    pub(super) fn take(&self, waker: &Waker) -> Vec<Mail<P>> {
+    pub(super) fn take(&self, waker: &Waker) -> Vec<Mail<R>> {
         let mut inner = self.lock();
         if !inner.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
             inner.waker = Some(waker.clone());
@@ -85,7 +86,7 @@ impl<P> Mailbox<P> {
         self.sessions.fetch_sub(1, Ordering::Relaxed);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner<P>> {
+    fn lock(&self) -> MutexGuard<'_, Inner<R>> {
         // Nothing panics while it is held.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -7,9 +7,14 @@
 //! Each worker is one thread with a shard of its own. The first one also has the listener and the bus. A turn is: Redis
 //! first, each ready client once, timers, then the writes. A connection has no task and no buffer: its waker puts it on
 //! its worker's list, and the worker reads it into the one buffer that it has.
+//!
+//! A [`Hub`] is one such worker without a listener, as a task of somebody's own program: connections, publishes and
+//! subscriptions come from there.
 
 mod acceptor;
 mod bells;
+mod desk;
+mod hub;
 mod lanes;
 mod mailbox;
 #[cfg(feature = "cli")]
@@ -20,7 +25,9 @@ mod server;
 mod sockets;
 #[cfg(test)]
 mod tests;
+mod watched;
 mod worker;
 
+pub use self::hub::{Heard, Hub, HubError, Subscription};
 pub use self::runtime::{Runtime, Signal, Stream};
 pub use self::server::{ServeError, Server, serve};

@@ -37,6 +37,9 @@ pub trait Runtime: Clone + Default + Send + Sync + 'static {
     /// The system refuses a thread, or what the runtime needs on it.
     fn spawn(name: String, worker: impl Future<Output = ()> + Send + 'static) -> io::Result<()>;
 
+    /// Runs `work` to its end as a task of the runtime that this is called in.
+    fn spawn_task(work: impl Future<Output = ()> + Send + 'static);
+
     /// How many workers an instance has unless it is told.
     ///
     /// # Errors
@@ -105,7 +108,11 @@ pub trait Stream: Send {
     fn poll_write(&mut self, context: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>>;
 
     /// Ends the write side: the peer reads to the end of what was written.
-    fn end_writes(&mut self);
+    fn end_writes(&mut self, context: &mut Context<'_>);
+
+    /// Goes on with what was written or ended and is held back by something between this stream and the peer, such as
+    /// TLS. A socket holds nothing back.
+    fn advance(&mut self, _context: &mut Context<'_>) {}
 }
 
 /// A signal that ends a server.

@@ -81,7 +81,7 @@ async fn before_signal<F: Future>(
 /// A server that runs on threads of its own. Dropping it stops it.
 pub struct Server<R: Runtime> {
     addresses: Vec<SocketAddr>,
-    mailboxes: Arc<[Mailbox<R::Parcel>]>,
+    mailboxes: Arc<[Mailbox<R>]>,
     drain_time: Duration,
     report: Arc<Report>,
 }

@@ -78,6 +78,7 @@ impl<S: Stream> Sockets<S> {
         let Some(Socket { stream, bell, waker, blocked, ended, .. }) = self.get(id) else { return };
         bell.hush();
         let mut context = Context::from_waker(waker);
+        stream.advance(&mut context);
         // If it rang for something else, the next write says so at little cost.
         if std::mem::take(blocked) {
             shard.handle_writable(id);
@@ -131,7 +132,7 @@ impl<S: Stream> Sockets<S> {
 
     pub(super) fn end_writes(&mut self, id: SessionId) {
         if let Some(socket) = self.get(id) {
-            socket.stream.end_writes();
+            socket.stream.end_writes(&mut Context::from_waker(&socket.waker));
         }
     }
 

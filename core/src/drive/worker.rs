@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::acceptor::Acceptor;
+use super::desk::{Command, Desk};
 use super::lanes::Lanes;
 use super::mailbox::{Mail, Mailbox};
 use super::report::Report;
@@ -28,20 +29,33 @@ const SCRATCH_BYTES: usize = 64 << 10;
 pub(super) struct Seat<R: Runtime> {
     id: WorkerId,
     runtime: R,
-    mailboxes: Arc<[Mailbox<R::Parcel>]>,
+    mailboxes: Arc<[Mailbox<R>]>,
     report: Arc<Report>,
     has_ended: bool,
 }
 
 impl<R: Runtime> Seat<R> {
-    pub(super) fn new(id: WorkerId, runtime: R, mailboxes: Arc<[Mailbox<R::Parcel>]>, report: Arc<Report>) -> Self {
+    pub(super) fn new(id: WorkerId, runtime: R, mailboxes: Arc<[Mailbox<R>]>, report: Arc<Report>) -> Self {
         Self { id, runtime, mailboxes, report, has_ended: false }
     }
 
     /// The first worker, from listening to the end of the server.
     pub(super) async fn lead(mut self, settings: Arc<Settings>, config: Config, seeds: [u64; 2]) {
-        let result = match self.head(&config, seeds[0]).await {
-            Ok(head) => self.work(settings, seeds[1], Some(head)).await,
+        let result = match self.listen(&config).await {
+            Ok(acceptor) => match self.head(&config, seeds[0], acceptor) {
+                Ok(head) => self.work(settings, seeds[1], Some(head), None).await,
+                Err(error) => Err(error),
+            },
+            Err(error) => Err(error),
+        };
+        self.report.set_ended(result);
+        self.has_ended = true;
+    }
+
+    /// The only worker of a hub, which listens nowhere.
+    pub(super) async fn host(mut self, settings: Arc<Settings>, config: Config, seeds: [u64; 2], desk: Desk) {
+        let result = match self.head(&config, seeds[0], Acceptor::idle()) {
+            Ok(head) => self.work(settings, seeds[1], Some(head), Some(desk)).await,
             Err(error) => Err(error),
         };
         self.report.set_ended(result);
@@ -50,21 +64,25 @@ impl<R: Runtime> Seat<R> {
 
     /// Any other worker, until the first has ended.
     pub(super) async fn follow(mut self, settings: Arc<Settings>, seed: u64) {
-        if let Err(error) = self.work(settings, seed, None).await {
+        if let Err(error) = self.work(settings, seed, None, None).await {
             self.report.set_ended(Err(error));
         }
         self.has_ended = true;
     }
 
-    async fn head(&self, config: &Config, seed: u64) -> Result<Head<R>, ServeError> {
-        let workers = self.mailboxes.len();
-        let acceptor = Acceptor::<R>::bind(config.host.as_deref(), config.port, workers).await.map_err(|error| {
+    async fn listen(&self, config: &Config) -> Result<Acceptor<R>, ServeError> {
+        let bind = Acceptor::bind(config.host.as_deref(), config.port, self.mailboxes.len());
+        bind.await.map_err(|error| {
             let address = match &config.host {
                 Some(host) => format!("port {} of {host}", config.port),
                 None => format!("port {}", config.port),
             };
             ServeError::Bind { address, error }
-        })?;
+        })
+    }
+
+    fn head(&self, config: &Config, seed: u64, acceptor: Acceptor<R>) -> Result<Head<R>, ServeError> {
+        let workers = self.mailboxes.len();
         let addresses = acceptor.addresses().map_err(ServeError::System)?;
         let now = self.runtime.now();
         let mut head = Head {
@@ -86,11 +104,18 @@ impl<R: Runtime> Seat<R> {
         Ok(head)
     }
 
-    async fn work(&self, settings: Arc<Settings>, seed: u64, head: Option<Head<R>>) -> Result<(), ServeError> {
+    async fn work(
+        &self,
+        settings: Arc<Settings>,
+        seed: u64,
+        head: Option<Head<R>>,
+        desk: Option<Desk>,
+    ) -> Result<(), ServeError> {
         let worker = Worker {
             id: self.id,
             shard: Shard::new(settings, seed, self.runtime.now()),
             head,
+            desk,
             mailboxes: self.mailboxes.clone(),
             runtime: self.runtime.clone(),
             sockets: Sockets::new(),
@@ -113,6 +138,8 @@ impl<R: Runtime> Drop for Seat<R> {
             let error = io::Error::other(format!("worker {} ended too soon", self.id));
             self.report.set_ended(Err(ServeError::System(error)));
         }
+        // Whoever waits for an answer to what lies in it would wait for ever.
+        drop(self.mailboxes[self.id].take(Waker::noop()));
         if self.id == 0 {
             for mailbox in &self.mailboxes[1..] {
                 mailbox.post(Mail::End);
@@ -155,11 +182,13 @@ struct Worker<R: Runtime> {
     id: WorkerId,
     shard: Shard,
     head: Option<Head<R>>,
-    mailboxes: Arc<[Mailbox<R::Parcel>]>,
+    /// Only of a hub.
+    desk: Option<Desk>,
+    mailboxes: Arc<[Mailbox<R>]>,
     runtime: R,
     sockets: Sockets<R::Stream>,
     /// Taken out of the mailbox and left for the next turns.
-    mail: VecDeque<Mail<R::Parcel>>,
+    mail: VecDeque<Mail<R>>,
     scratch: Vec<u8>,
     alarm: Option<Alarm>,
     closing: bool,
@@ -203,6 +232,9 @@ impl<R: Runtime> Worker<R> {
         self.follow_bus();
         self.follow_shutdown(now);
         self.exchange(now);
+        if let Some(desk) = &self.desk {
+            desk.settle(&self.shard);
+        }
         if more || self.ended || !self.sleep(now, context) { Poll::Ready(()) } else { Poll::Pending }
     }
 
@@ -250,6 +282,7 @@ impl<R: Runtime> Worker<R> {
                         self.mailboxes[self.id].remove_session();
                     }
                 },
+                Mail::Command(command) => self.obey(command, now),
                 Mail::Wishes(worker, wishes) => {
                     if let Some(head) = &mut self.head {
                         let _ = head.bus.handle_shard(worker, wishes, now);
@@ -276,6 +309,32 @@ impl<R: Runtime> Worker<R> {
         }
         self.exchange(now);
         !self.mail.is_empty()
+    }
+
+    fn obey(&mut self, command: Command<R::Stream>, now: Instant) {
+        match command {
+            Command::Adopt { stream, target, leftover } => match self.shard.adopt(target, leftover.into(), now) {
+                Ok(session) => {
+                    Mailbox::add_session(&self.mailboxes);
+                    self.sockets.insert(session, stream);
+                }
+                Err(misuse) => tracing::warn!("a connection could not be adopted: {misuse}"),
+            },
+            Command::Publish { channel, payload } => {
+                // Misuse is impossible: the hub has checked both.
+                let _ = self.shard.publish(&channel, &payload);
+            }
+            Command::Subscribe { channel, frame, feed } => {
+                if let Some(desk) = &mut self.desk {
+                    desk.subscribe(channel, frame, feed, &mut self.shard);
+                }
+            }
+            Command::Unsubscribe(inbox) => {
+                if let Some(desk) = &mut self.desk {
+                    desk.unsubscribe(&inbox, &mut self.shard);
+                }
+            }
+        }
     }
 
     fn accept(&mut self, now: Instant) {
@@ -328,7 +387,11 @@ impl<R: Runtime> Worker<R> {
                         head.acceptor.connection_closed(now);
                     }
                 }
-                _ => {}
+                event => {
+                    if let Some(desk) = &self.desk {
+                        desk.hear(event);
+                    }
+                }
             }
         }
         while let Some(id) = self.shard.poll_readable() {
@@ -341,7 +404,12 @@ impl<R: Runtime> Worker<R> {
         let Some(head) = &mut self.head else { return };
         while let Some(event) = head.bus.poll_event() {
             match event {
-                bus::Event::Up { .. } => head.start(),
+                bus::Event::Up { gap } => {
+                    head.start();
+                    if let (Some(desk), Some(gap)) = (&self.desk, gap) {
+                        desk.hear_gap(gap);
+                    }
+                }
                 bus::Event::StartFailed(error) if head.starting.take().is_some() => {
                     head.report.set_started(Err(ServeError::Redis(error)));
                 }

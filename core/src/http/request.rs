@@ -78,6 +78,29 @@ impl Request {
         if announces_body { Err(Error::Body) } else { Ok(request) }
     }
 
+    /// A request whose head somebody else has read, such as a web framework that keeps its routes and hands over
+    /// WebSockets; `target` and `fields` as they came. It is checked as if it had come here.
+    ///
+    /// # Errors
+    /// Every error of the request head, from [`Error::HeadSyntax`] to [`Error::Method`]; none for its size.
+    pub fn from_parts<'a>(
+        method: &str,
+        target: &str,
+        fields: impl IntoIterator<Item = (&'a str, &'a [u8])>,
+    ) -> Result<Self, Error> {
+        let is_in_one_line = |part: &[u8]| !part.iter().any(|byte| matches!(byte, b'\r' | b'\n'));
+        let mut head = format!("{method} {target} HTTP/1.1").into_bytes();
+        let mut is_valid = is_in_one_line(&head);
+        let mut count = 0;
+        for (name, value) in fields {
+            is_valid &= is_in_one_line(name.as_bytes()) && is_in_one_line(value);
+            head.extend([b"\r\n", name.as_bytes(), b": ", value].concat());
+            count += 1;
+        }
+        head.extend_from_slice(b"\r\n\r\n");
+        if is_valid { Self::parse(&head, count) } else { Err(Error::HeadSyntax) }
+    }
+
     /// The method.
     #[must_use]
     pub fn method(&self) -> Method {

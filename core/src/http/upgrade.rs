@@ -23,19 +23,28 @@ impl Upgrade {
     /// # Errors
     /// [`Misuse::InvalidArgument`] if the client did not offer `subprotocol` (RFC 6455 §4.2.2).
     pub fn answer(&self, subprotocol: Option<&str>) -> Result<Bytes, Misuse> {
-        let mut answer = format!(
-            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Accept: {}\r\n",
-            self.accept
-        );
+        let mut answer = "HTTP/1.1 101 Switching Protocols\r\n".to_owned();
+        for (name, value) in self.fields(subprotocol)? {
+            answer.extend([name, ": ", value, "\r\n"]);
+        }
+        answer.push_str("\r\n");
+        Ok(answer.into())
+    }
+
+    /// The fields of the 101, for a web server that writes it.
+    ///
+    /// # Errors
+    /// As [`Upgrade::answer`].
+    pub fn fields<'a>(&'a self, subprotocol: Option<&'a str>) -> Result<Vec<(&'static str, &'a str)>, Misuse> {
+        let mut fields =
+            vec![("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Accept", &*self.accept)];
         if let Some(chosen) = subprotocol {
             if !self.subprotocols.iter().any(|offered| offered == chosen) {
                 return Err(Misuse::InvalidArgument);
             }
-            answer.extend(["Sec-WebSocket-Protocol: ", chosen, "\r\n"]);
+            fields.push(("Sec-WebSocket-Protocol", chosen));
         }
-        answer.push_str("\r\n");
-        Ok(answer.into())
+        Ok(fields)
     }
 }
 
