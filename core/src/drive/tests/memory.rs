@@ -235,7 +235,7 @@ impl Stream for End {
         Poll::Ready(Ok(bytes.len()))
     }
 
-    fn end_writes(&mut self) {
+    fn end_writes(&mut self, _context: &mut Context<'_>) {
         self.lock().output_ended = true;
     }
 }
@@ -276,6 +276,10 @@ impl Runtime for Memory {
     fn spawn(_name: String, worker: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
         Self::default().add(worker);
         Ok(())
+    }
+
+    fn spawn_task(work: impl Future<Output = ()> + Send + 'static) {
+        Self::default().add(work);
     }
 
     fn cores() -> io::Result<NonZero<usize>> {
