@@ -114,8 +114,9 @@ async fn authorise(room: &str, head: &Parts) -> Result<(Upgrade, Target), (Statu
     let origin = OriginPolicy::default().check(&offer, None);
     origin.map_err(|refused| (StatusCode::FORBIDDEN, refused.to_string()))?;
     let session = cookie(&head.headers, "session");
-    let user = user_of(session).await.ok_or((StatusCode::UNAUTHORIZED, "Who are you?".to_owned()))?;
-    let rights = rights_of(user, room).await.ok_or((StatusCode::FORBIDDEN, format!("Not your room, {user}.")))?;
+    let user = user_of(session).await.ok_or_else(|| (StatusCode::UNAUTHORIZED, "Who are you?".to_owned()))?;
+    let rights =
+        rights_of(user, room).await.ok_or_else(|| (StatusCode::FORBIDDEN, format!("Not your room, {user}.")))?;
     Ok((upgrade, Target { channel: format!("chat:{room}").into(), frame: FrameType::Text, rights }))
 }
 
