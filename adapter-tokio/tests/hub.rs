@@ -1,4 +1,5 @@
 //! A hub on pipes in memory, and what it promises its program.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

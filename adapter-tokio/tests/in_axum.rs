@@ -1,4 +1,5 @@
 //! The example that lives in an axum program, on real sockets and with a client that is not ours.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[allow(dead_code, reason = "a test has its own main")]
 #[path = "../examples/in_axum.rs"]
