@@ -28,7 +28,7 @@ use fanfare_tokio::core::config::Config;
 use fanfare_tokio::core::http::{self, Answer, OriginPolicy, Upgrade};
 use fanfare_tokio::core::route::{FrameType, Rights, Target};
 use fanfare_tokio::core::time::Duration;
-use fanfare_tokio::{Heard, Hub, HubError, Subscription};
+use fanfare_tokio::{Heard, Hub, HubError, Reserved, Subscription};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto::upgrade::downcast;
@@ -71,7 +71,7 @@ async fn notify(State(app): State<App>, Path(room): Path<String>, message: Strin
     match app.hub.publish(format!("chat:{room}"), message).await {
         Ok(()) => StatusCode::ACCEPTED.into_response(),
         Err(HubError::Misuse(misuse)) => (StatusCode::BAD_REQUEST, misuse.to_string()).into_response(),
-        Err(HubError::Stopped) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, error.to_string()).into_response(),
     }
 }
 
@@ -93,10 +93,14 @@ async fn chat(State(app): State<App>, Path(room): Path<String>, mut request: Req
     let upgraded = hyper::upgrade::on(&mut request);
     let (head, _) = request.into_parts();
     match authorise(&room, &head).await {
-        Ok((upgrade, target)) => {
-            tokio::spawn(hand_over(app.hub, upgraded, target));
-            switch(&upgrade)
-        }
+        // The session is in its channel before the answer leaves, so that the client misses nothing after it.
+        Ok((upgrade, target)) => match app.hub.reserve(target).await {
+            Ok(session) => {
+                tokio::spawn(hand_over(session, upgraded));
+                switch(&upgrade)
+            }
+            Err(error) => (StatusCode::SERVICE_UNAVAILABLE, error.to_string()).into_response(),
+        },
         Err((status, reason)) => (status, reason).into_response(),
     }
 }
@@ -129,16 +133,12 @@ fn switch(upgrade: &Upgrade) -> Response {
     answer.body(Body::empty()).unwrap_or_else(|error| error.to_string().into_response())
 }
 
-async fn hand_over(hub: Hub, upgraded: OnUpgrade, target: Target) {
+async fn hand_over(session: Reserved, upgraded: OnUpgrade) {
     let Ok(upgraded) = upgraded.await else { return };
     // Behind TLS it is another type; `Connection::over` takes any that reads and writes, `Upgraded` itself too.
     match downcast::<TokioIo<TcpStream>>(upgraded) {
         // A client may send messages before it has our answer, and some of them were read with the request.
-        Ok(parts) => {
-            if let Err(error) = hub.adopt(parts.io.into_inner(), target, parts.read_buf) {
-                eprintln!("a client was turned away: {error}");
-            }
-        }
+        Ok(parts) => session.adopt(parts.io.into_inner(), parts.read_buf),
         Err(_) => eprintln!("a connection is not what the listener gave"),
     }
 }

@@ -52,5 +52,8 @@ pub type Server = drive::Server<Tokio>;
 /// ```
 pub type Hub = drive::Hub<Tokio>;
 
+/// A session of a [`Hub`] without its connection; see [`drive::Reserved`].
+pub type Reserved = drive::Reserved<Tokio>;
+
 /// What a [`Hub`] hears of one channel; see [`drive::Subscription`].
 pub type Subscription = drive::Subscription<Tokio>;

@@ -58,6 +58,70 @@ async fn clients_on_any_kind_of_stream_hear_each_other_and_the_program() {
 }
 
 #[tokio::test]
+async fn a_reserved_session_gets_what_was_published_before_its_connection_came() {
+    let hub = start().await;
+    let mut other = join(&hub, "tea", 1 << 10);
+    let session = hub.reserve(target("tea")).await.unwrap();
+    hub.publish("tea", "one").await.unwrap();
+    assert_eq!(read(&mut other).await, *b"\x81\x03one");
+    hub.publish("tea", "two").await.unwrap();
+    assert_eq!(read(&mut other).await, *b"\x81\x03two");
+    let (mut client, server) = duplex(1 << 10);
+    session.adopt(Connection::over(server), masked("early").into());
+    assert_eq!(read(&mut client).await, *b"\x81\x03one\x81\x03two\x81\x05early");
+    assert_eq!(read(&mut other).await, *b"\x81\x05early");
+}
+
+#[tokio::test]
+async fn a_reserved_session_ends_with_its_handle_and_holds_nobody_up() {
+    let hub = start().await;
+    drop(hub.reserve(target("tea")).await.unwrap());
+    // A table's place that is free again is not mixed up with its successor's.
+    let mut client = join(&hub, "tea", 1 << 10);
+    hub.publish("tea", "hello").await.unwrap();
+    assert_eq!(read(&mut client).await, *b"\x81\x05hello");
+    drop(client);
+    hub.stop().await.unwrap();
+    assert_eq!(hub.reserve(target("tea")).await.err(), Some(HubError::Stopped));
+}
+
+#[tokio::test]
+async fn a_session_that_is_reserved_when_the_hub_stops_is_closed_once_it_has_a_connection() {
+    let hub = start().await;
+    let session = hub.reserve(target("tea")).await.unwrap();
+    let other = hub.clone();
+    let stopping = spawn(async move { other.stop().await });
+    while hub.publish("tea", "").await.is_ok() {
+        yield_now().await;
+    }
+    let (mut client, server) = duplex(1 << 20);
+    session.adopt(Connection::over(server), b"".as_slice().into());
+    loop {
+        let [opcode, len] = read(&mut client).await;
+        let mut payload = vec![0; len.into()];
+        client.read_exact(&mut payload).await.unwrap();
+        if opcode == 0x88 {
+            assert_eq!(payload[..2], 1001_u16.to_be_bytes());
+            break;
+        }
+    }
+    drop(client);
+    stopping.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn nothing_is_reserved_on_a_channel_that_cannot_be_subscribed() {
+    let mut config = Config::default();
+    config.redis = Some("redis://127.0.0.1:1".parse().unwrap());
+    config.wait_for_redis = true;
+    config.limits.confirm_time = Duration::from_millis(1);
+    let hub = Hub::start(config).await.unwrap();
+    assert_eq!(hub.reserve(target("tea")).await.err(), Some(HubError::NotConfirmed));
+    let write_only = Target { rights: Rights { publish: true, subscribe: false }, ..target("tea") };
+    assert!(hub.reserve(write_only).await.is_ok(), "it has nothing to hear");
+}
+
+#[tokio::test]
 async fn stopping_closes_sessions_with_1001_behind_what_was_published_and_ends_subscriptions() {
     let hub = start().await;
     let mut client = join(&hub, "tea", 1 << 10);
@@ -154,6 +218,11 @@ async fn a_publisher_waits_while_redis_is_away_and_what_was_accepted_is_counted_
     // The queue, one message beyond it, and what may lie in the mailbox meanwhile.
     let accepted = accepted.load(Ordering::Relaxed);
     assert!((1..=18).contains(&accepted), "{accepted}");
+    tokio::select! {
+        biased;
+        _ = hub.publish("tea", "given up") => panic!("there is no room"),
+        () = yield_now() => {}
+    }
     assert!(matches!(hub.stop().await, Err(ServeError::Unflushed { messages }) if messages == accepted));
     assert_eq!(publisher.await.unwrap(), Err(HubError::Stopped));
 }

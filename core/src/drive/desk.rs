@@ -1,26 +1,50 @@
 //! A hub's side of its worker: commands in, what subscriptions hear out, and the gate before publishes.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::hub::HubError;
 use super::watched::Watched;
 use crate::error::Misuse;
 use crate::route::{FrameType, Target};
 use crate::run::Run;
-use crate::shard::{Event, Shard, SubscriberId};
-use crate::time::Duration;
+use crate::shard::{Event, SessionId, Shard, SubscriberId};
+use crate::time::{Duration, Instant};
 
 /// What publishes may put into the mailbox between two turns of the worker: as much as one read of a client.
 const IN_FLIGHT_BYTES: usize = 16 << 10;
 
 /// What a hub wants of its worker.
 pub(super) enum Command<S> {
-    Adopt { stream: S, target: Target, leftover: Bytes },
-    Publish { channel: Bytes, payload: Bytes },
-    Subscribe { channel: Bytes, frame: FrameType, feed: Feed },
+    Adopt {
+        stream: S,
+        target: Target,
+        leftover: Bytes,
+    },
+    Publish {
+        channel: Bytes,
+        payload: Bytes,
+    },
+    Subscribe {
+        channel: Bytes,
+        frame: FrameType,
+        feed: Feed,
+    },
     Unsubscribe(Arc<Watched<Inbox>>),
+    Reserve {
+        target: Target,
+        reply: Reply,
+    },
+    /// A connection for a session that was reserved.
+    Attach {
+        session: SessionId,
+        stream: S,
+        leftover: Bytes,
+    },
+    /// There will be no connection for it.
+    Release(SessionId),
 }
 
 /// What a publish passes on its way to the mailbox.
@@ -30,8 +54,10 @@ pub(super) struct Gate {
     pub(super) full: bool,
     /// Bytes in the mailbox.
     pub(super) in_flight: usize,
-    /// Nothing passes any more.
+    /// Nothing new passes any more.
     pub(super) stopped: bool,
+    /// Nobody reads the mailbox any more.
+    pub(super) ended: bool,
 }
 
 impl Gate {
@@ -110,18 +136,39 @@ impl Drop for Feed {
     }
 }
 
+/// What came of reserving a session, for whoever waits for it; that nobody will say is an answer, too.
+#[derive(Debug)]
+pub(super) struct Reply(pub(super) Arc<Watched<Option<Result<SessionId, HubError>>>>);
+
+impl Reply {
+    /// If nobody waits any more the session ends for want of a pong.
+    fn give(&self, result: Result<SessionId, HubError>) {
+        self.0.change(|reply| *reply = Some(result));
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        self.0.change(|reply| {
+            reply.get_or_insert(Err(HubError::Stopped));
+        });
+    }
+}
+
 /// What a worker keeps for its hub. When it goes, nothing more can be asked of the hub.
 #[derive(Debug)]
 pub(super) struct Desk {
     gate: Arc<Watched<Gate>>,
     feeds: BTreeMap<SubscriberId, (Bytes, Feed)>,
+    /// Sessions that wait for their connections.
+    reserved: BTreeSet<SessionId>,
     /// What one inbox holds at most.
     queue_bytes: usize,
 }
 
 impl Desk {
     pub(super) fn new(gate: Arc<Watched<Gate>>, queue_bytes: usize) -> Self {
-        Self { gate, feeds: BTreeMap::new(), queue_bytes }
+        Self { gate, feeds: BTreeMap::new(), reserved: BTreeSet::new(), queue_bytes }
     }
 
     pub(super) fn subscribe(&mut self, channel: Bytes, frame: FrameType, feed: Feed, shard: &mut Shard) {
@@ -142,7 +189,22 @@ impl Desk {
         }
     }
 
-    pub(super) fn hear(&self, event: Event) {
+    /// Enters the channel now, so that what comes from here on waits for the connection.
+    pub(super) fn reserve(&mut self, target: Target, reply: &Reply, shard: &mut Shard, now: Instant) {
+        let result = shard.adopt(target, Vec::new(), now);
+        if let Ok(session) = result {
+            shard.blocked(session);
+            self.reserved.insert(session);
+        }
+        reply.give(result.map_err(HubError::Misuse));
+    }
+
+    /// Whether the session waited for its connection. It does so no longer.
+    pub(super) fn take_reserved(&mut self, session: SessionId) -> bool {
+        self.reserved.remove(&session)
+    }
+
+    pub(super) fn hear(&mut self, event: Event) {
         match event {
             Event::Subscribed(id) => self.change(id, |inbox| inbox.state = State::Subscribed),
             Event::Run(id, run) => self.change(id, |inbox| inbox.push(run, self.queue_bytes)),
@@ -179,6 +241,6 @@ impl Desk {
 
 impl Drop for Desk {
     fn drop(&mut self) {
-        self.gate.change(|gate| gate.stopped = true);
+        self.gate.change(|gate| (gate.stopped, gate.ended) = (true, true));
     }
 }

@@ -2,12 +2,15 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::future::{Future, poll_fn};
 use std::num::NonZero;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use bytes::Bytes;
 
-use super::desk::{Command, Desk, Feed, Gate, Inbox, Item, State};
+use super::desk::{Command, Desk, Feed, Gate, Inbox, Item, Reply, State};
 use super::mailbox::{Mail, Mailbox};
 use super::report::Report;
 use super::runtime::Runtime;
@@ -19,6 +22,7 @@ use crate::error::Misuse;
 use crate::exchange::publish_cost;
 use crate::limits::Limits;
 use crate::route::{FrameType, Target};
+use crate::shard::SessionId;
 use crate::time::Duration;
 
 /// An instance inside somebody's own program: one task, no listener. WebSockets come from a web server that made their
@@ -36,6 +40,7 @@ struct Shared<R: Runtime> {
     mailboxes: Arc<[Mailbox<R>]>,
     gate: Arc<Watched<Gate>>,
     report: Arc<Report>,
+    runtime: R,
     limits: Limits,
 }
 
@@ -51,9 +56,10 @@ impl<R: Runtime> Hub<R> {
             mailboxes: [Mailbox::default()].into(),
             gate: Arc::default(),
             report: Arc::default(),
+            runtime: R::default(),
             limits: config.limits.clone(),
         });
-        let seat = Seat::new(0, R::default(), shared.mailboxes.clone(), shared.report.clone());
+        let seat = Seat::new(0, shared.runtime.clone(), shared.mailboxes.clone(), shared.report.clone());
         let desk = Desk::new(shared.gate.clone(), config.limits.queue_bytes);
         let seed = || R::seed().map_err(ServeError::System);
         R::spawn_task(seat.host(settings, config, [seed()?, seed()?], desk));
@@ -63,8 +69,36 @@ impl<R: Runtime> Hub<R> {
         Ok(hub)
     }
 
-    /// Takes in a WebSocket whose 101 somebody else has sent, and serves it to its end. `leftover` is what was read
-    /// from it behind the request.
+    /// Reserves a session for a WebSocket whose 101 is about to leave: send it when this returns, then hand the
+    /// connection over by [`Reserved::adopt`]. The client then misses nothing from its 101 on.
+    ///
+    /// # Errors
+    /// [`HubError::NotConfirmed`] if the channel is not confirmed within [`Limits::confirm_time`]: answer with 503.
+    /// [`HubError::Misuse`] if the channel's name is empty or beyond [`Limits::channel_bytes`], or the channel carries
+    /// the other frame type; [`HubError::Stopped`].
+    pub async fn reserve(&self, target: Target) -> Result<Reserved<R>, HubError> {
+        self.shared.check_channel(&target.channel)?;
+        // Keeps the channel subscribed until the session is in it.
+        let subscription = if target.rights.subscribe { Some(self.confirm(&target).await?) } else { None };
+        let reply = Arc::<Watched<_>>::default();
+        self.shared.command(Command::Reserve { target, reply: Reply(reply.clone()) })?;
+        let session = reply.wait(Option::take).await?;
+        drop(subscription);
+        Ok(Reserved { session: Some(session), hub: self.clone() })
+    }
+
+    async fn confirm(&self, target: &Target) -> Result<Subscription<R>, HubError> {
+        let (shared, mut confirmed) = (&self.shared, pin!(self.subscribe(target.channel.clone(), target.frame)));
+        let mut late = pin!(shared.runtime.sleep_until(shared.runtime.now() + shared.limits.confirm_time));
+        poll_fn(|context| match confirmed.as_mut().poll(context) {
+            Poll::Ready(result) => Poll::Ready(result),
+            Poll::Pending => late.as_mut().poll(context).map(|()| Err(HubError::NotConfirmed)),
+        })
+        .await
+    }
+
+    /// Takes in a WebSocket whose 101 has left already, and serves it to its end; what is published before this it does
+    /// not get. `leftover` is what was read from it behind the request.
     ///
     /// If the channel is not confirmed within [`Limits::confirm_time`] it is closed with 1013. If the channel carries
     /// the other frame type, which is the caller's mistake, the connection is dropped and a line logged.
@@ -191,6 +225,42 @@ impl<R: Runtime> fmt::Debug for Hub<R> {
     }
 }
 
+/// A session without its connection. What is published waits for it, bounded as for every session; if none comes
+/// before the next ping is answered, or when this is dropped, the session ends.
+#[derive(Debug)]
+pub struct Reserved<R: Runtime> {
+    session: Option<SessionId>,
+    hub: Hub<R>,
+}
+
+impl<R: Runtime> Reserved<R> {
+    /// Takes in the connection, after its 101, and serves it to its end. `leftover` is what was read from it behind
+    /// the request. If the session has ended meanwhile the connection is dropped.
+    pub fn adopt(mut self, stream: impl Into<R::Stream>, leftover: Bytes) {
+        if let Some(session) = self.session.take() {
+            self.command(Command::Attach { session, stream: stream.into(), leftover });
+        }
+    }
+
+    /// Also while the hub stops: the session has yet to be told.
+    fn command(&self, command: Command<R::Stream>) {
+        let shared = &self.hub.shared;
+        shared.gate.look(|gate| {
+            if !gate.ended {
+                shared.mailbox().post(Mail::Command(command));
+            }
+        });
+    }
+}
+
+impl<R: Runtime> Drop for Reserved<R> {
+    fn drop(&mut self) {
+        if let Some(session) = self.session.take() {
+            self.command(Command::Release(session));
+        }
+    }
+}
+
 /// The messages of one channel, in order. Dropping it unsubscribes.
 ///
 /// What waits in it is bounded by [`Limits::queue_bytes`]; beyond that the oldest messages make room and are counted.
@@ -254,6 +324,8 @@ impl<R: Runtime> fmt::Debug for Subscription<R> {
 pub enum HubError {
     /// What was asked for makes no sense.
     Misuse(Misuse),
+    /// The channel could not be subscribed in time: Redis is away.
+    NotConfirmed,
     /// The hub was stopped.
     Stopped,
 }
@@ -262,6 +334,7 @@ impl fmt::Display for HubError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Misuse(misuse) => misuse.fmt(f),
+            Self::NotConfirmed => f.write_str("the channel could not be subscribed in time"),
             Self::Stopped => f.write_str("the hub was stopped"),
         }
     }

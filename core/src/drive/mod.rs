@@ -28,6 +28,6 @@ mod tests;
 mod watched;
 mod worker;
 
-pub use self::hub::{Heard, Hub, HubError, Subscription};
+pub use self::hub::{Heard, Hub, HubError, Reserved, Subscription};
 pub use self::runtime::{Runtime, Signal, Stream};
 pub use self::server::{ServeError, Server, serve};

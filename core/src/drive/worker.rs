@@ -312,8 +312,9 @@ impl<R: Runtime> Worker<R> {
     }
 
     fn obey(&mut self, command: Command<R::Stream>, now: Instant) {
+        let (Some(desk), shard) = (&mut self.desk, &mut self.shard) else { return };
         match command {
-            Command::Adopt { stream, target, leftover } => match self.shard.adopt(target, leftover.into(), now) {
+            Command::Adopt { stream, target, leftover } => match shard.adopt(target, leftover.into(), now) {
                 Ok(session) => {
                     Mailbox::add_session(&self.mailboxes);
                     self.sockets.insert(session, stream);
@@ -322,16 +323,23 @@ impl<R: Runtime> Worker<R> {
             },
             Command::Publish { channel, payload } => {
                 // Misuse is impossible: the hub has checked both.
-                let _ = self.shard.publish(&channel, &payload);
+                let _ = shard.publish(&channel, &payload);
             }
-            Command::Subscribe { channel, frame, feed } => {
-                if let Some(desk) = &mut self.desk {
-                    desk.subscribe(channel, frame, feed, &mut self.shard);
+            Command::Subscribe { channel, frame, feed } => desk.subscribe(channel, frame, feed, shard),
+            Command::Unsubscribe(inbox) => desk.unsubscribe(&inbox, shard),
+            Command::Reserve { target, reply } => desk.reserve(target, &reply, shard, now),
+            Command::Attach { session, stream, leftover } => {
+                // It may have ended meanwhile, and its place in the table be another's.
+                if desk.take_reserved(session) {
+                    Mailbox::add_session(&self.mailboxes);
+                    self.sockets.insert(session, stream);
+                    shard.handle_writable(session);
+                    shard.handle_read(session, &mut Vec::from(leftover), now);
                 }
             }
-            Command::Unsubscribe(inbox) => {
-                if let Some(desk) = &mut self.desk {
-                    desk.unsubscribe(&inbox, &mut self.shard);
+            Command::Release(session) => {
+                if desk.take_reserved(session) {
+                    shard.handle_reset(session);
                 }
             }
         }
@@ -382,13 +390,15 @@ impl<R: Runtime> Worker<R> {
                     tracing::debug!(session = id.index(), ?closed, "session closed");
                     if self.sockets.remove(id) {
                         self.mailboxes[self.id].remove_session();
+                    } else if let Some(desk) = &mut self.desk {
+                        desk.take_reserved(id);
                     }
                     if let Some(head) = &mut self.head {
                         head.acceptor.connection_closed(now);
                     }
                 }
                 event => {
-                    if let Some(desk) = &self.desk {
+                    if let Some(desk) = &mut self.desk {
                         desk.hear(event);
                     }
                 }

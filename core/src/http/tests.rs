@@ -300,6 +300,34 @@ fn parts(answer: &[u8]) -> (String, Vec<(String, String)>, String) {
 }
 
 #[test]
+fn a_head_that_somebody_else_read_is_checked_as_if_it_had_come_here() {
+    let key = ("sec-websocket-key", &b"dGhlIHNhbXBsZSBub25jZQ=="[..]);
+    let version = ("sec-websocket-version", &b"13"[..]);
+    let fields = [("host", &b"localhost"[..]), ("upgrade", b"websocket"), ("connection", b"Upgrade"), version, key];
+    let offer = Request::from_parts("GET", "/chat/tea?a=b", fields).unwrap();
+    assert_eq!((offer.path(), offer.query(), offer.host()), ("/chat/tea", Some("a=b"), "localhost"));
+    assert!(offer.headers().eq(fields));
+    let accept = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+    let told = [("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Accept", accept)];
+    assert_eq!(offer.upgrade().unwrap().fields(None).unwrap(), told);
+    assert_eq!(offer.upgrade().unwrap().fields(Some("chat")), Err(Misuse::InvalidArgument));
+
+    let refused = |method, target, field| Request::from_parts(method, target, fields.into_iter().chain([field])).err();
+    assert_eq!(refused("POST", "/", ("a", b"b")), Some(Error::Method));
+    assert_eq!(refused("GET", "/ ", ("a", b"b")), Some(Error::HeadSyntax));
+    assert_eq!(refused("GET", "chat", ("a", b"b")), Some(Error::Target));
+    assert_eq!(refused("GET", "/", ("host", b"b")), Some(Error::Host));
+    assert_eq!(Request::from_parts("GET", "/", []).err(), Some(Error::Host));
+    for end in ["\n", "\r", "\r\n"] {
+        let cut = |text: &str| text.replace('|', end);
+        assert_eq!(refused(&cut("GET / HTTP/1.1|a:"), "/", ("a", b"b")), Some(Error::HeadSyntax));
+        assert_eq!(refused("GET", &cut("/ HTTP/1.1|a:"), ("a", b"b")), Some(Error::HeadSyntax));
+        assert_eq!(refused("GET", "/", (&cut("a:b|c"), b"d")), Some(Error::HeadSyntax));
+        assert_eq!(refused("GET", "/", ("a", cut("b|c: d").as_bytes())), Some(Error::HeadSyntax));
+    }
+}
+
+#[test]
 fn every_error_of_a_request_has_a_complete_answer() {
     for &error in Error::ALL {
         let Told::Status(expected) = error.told() else { continue };
