@@ -180,6 +180,7 @@ impl Shard {
     pub(super) fn remove(&mut self, id: SessionId, closed: Closed) {
         self.leave(id);
         let Some(session) = get_mut(&mut self.sessions, id) else { return };
+        Self::count_end(&mut self.stats, session, &closed);
         session.queue.clear(&mut self.runs);
         self.timers.set(id.index, &mut session.deadline, None);
         if let Stage::Open(open) = &session.stage {

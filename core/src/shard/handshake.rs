@@ -151,6 +151,7 @@ impl Shard {
         // Only a session that is not open refuses that.
         let _ = ws.close(code, error.text(), CloseWhen::Now, now);
         session.stage = Stage::Open(Open { ws, target: joining.target.clone(), partial: 0 });
+        self.stats.errors.count(error);
         self.settle(id, now);
     }
 
@@ -174,6 +175,9 @@ impl Shard {
         self.leave(id);
         let Some(session) = get_mut(&mut self.sessions, id) else { return };
         session.stage = Stage::Answered { deadline, error };
+        if let Some(error) = error {
+            self.stats.errors.count(error);
+        }
         session.answer = Some(Box::new(Leaving::new(answer.encode(method))));
         self.settle(id, now);
     }

@@ -61,6 +61,7 @@ mod fan_out;
 mod handshake;
 mod queue;
 mod session;
+mod stats;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -75,6 +76,7 @@ use self::channels::Channels;
 use self::queue::Runs;
 pub use self::session::Asked;
 use self::session::{Head, Joining, Session, Stage};
+pub use self::stats::{Closes, Code, Errors, Stages, Stats};
 use crate::config::Settings;
 use crate::error::{Closed, Error, Misuse, Side};
 use crate::exchange::{self, News, ToBus, ToShard, Wish};
@@ -125,33 +127,6 @@ pub enum Event {
     /// So many messages of this shard's channels were dropped because its mailbox was full
     /// ([`Limits::mailbox_bytes`](crate::limits::Limits::mailbox_bytes)).
     Missed(u64),
-}
-
-/// Counts since the start, and what is there now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Stats {
-    /// Sessions now, those in their handshake among them.
-    pub sessions: usize,
-    /// Open WebSockets since the start.
-    pub opened: u64,
-    /// Messages from clients.
-    pub messages_in: u64,
-    /// Messages put into sessions' queues: one for each message and session.
-    pub deliveries: u64,
-    /// Messages that the bus had for this worker and could not hand over.
-    pub missed: u64,
-    /// Sessions closed as slow readers.
-    pub slow_readers: u64,
-    /// Times that a session was paused for want of credit.
-    pub pauses: u64,
-    /// Messages that came behind our Close, when no credit was left to publish them.
-    pub discarded: u64,
-    /// Memory of the runs that wait for some session now, each counted once. Bounded by
-    /// [`Limits::all_queues_bytes`](crate::limits::Limits::all_queues_bytes).
-    pub queued_bytes: usize,
-    /// Bytes of unfinished messages now. Bounded by [`Limits::partial_bytes`](crate::limits::Limits::partial_bytes).
-    pub partial_bytes: usize,
 }
 
 /// One worker's sessions. See the [module](self) for how to drive it.
@@ -234,7 +209,8 @@ impl Shard {
     pub fn handle_read(&mut self, id: SessionId, input: &mut [u8], now: Instant) {
         let now = self.at(now);
         let limit = self.settings.limits.head_bytes;
-        let Some(session) = self.get_mut(id) else { return };
+        let Some(session) = get_mut(&mut self.sessions, id) else { return };
+        self.stats.bytes_in += input.len() as u64;
         match &mut session.stage {
             Stage::Head(_) => self.read_head(id, input, now),
             Stage::Open(_) => self.read_frames(id, input, now),
@@ -290,6 +266,7 @@ impl Shard {
         let now = self.at(now);
         let session = get_mut(&mut self.sessions, id).ok_or(Misuse::NoSuchSession)?;
         session.sent(&mut self.runs, n, now)?;
+        self.stats.bytes_out += n as u64;
         // Nothing follows from a write to a session that is open and up to date, which nearly all are.
         if !session.takes_messages() || session.has_output() {
             self.settle(id, now);
@@ -516,13 +493,6 @@ impl Shard {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.sessions.is_empty()
-    }
-
-    /// Counts since the start, and what is there now.
-    #[must_use]
-    pub fn stats(&self) -> Stats {
-        let (queued_bytes, partial_bytes) = (self.runs.memory(), self.partial);
-        Stats { sessions: self.sessions.len(), queued_bytes, partial_bytes, ..self.stats }
     }
 
     /// What waits for one session, in memory: bounded by

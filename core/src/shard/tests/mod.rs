@@ -7,5 +7,6 @@ mod credit;
 mod delivery;
 mod drain;
 mod handshake;
+mod stats;
 mod table;
 pub(crate) mod world;
