@@ -13,6 +13,61 @@ pub enum Family {
     Limit,
 }
 
+/// Why an instance cannot deliver messages from end to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Unready {
+    /// A connection to Redis is missing.
+    NoConnection,
+    /// Redis takes connections and does not answer on them.
+    Silent,
+    /// Redis answers, but not so that it could be used: it loads, wants another password, or is no Redis. The log has it.
+    Refused,
+    /// Not every wanted channel is subscribed since the connection was made.
+    Subscribing,
+    /// Everything is subscribed, and no probe has come back yet.
+    Unproven,
+    /// Redis answers, and what is published does not come back.
+    Undelivered,
+    /// Redis does not let this user probe, so that nothing can be proven. The log says what to allow.
+    ProbeRefused,
+}
+
+impl Unready {
+    /// Every reason, for tables and tests.
+    pub const ALL: [Self; 7] = [
+        Self::NoConnection,
+        Self::Silent,
+        Self::Refused,
+        Self::Subscribing,
+        Self::Unproven,
+        Self::Undelivered,
+        Self::ProbeRefused,
+    ];
+
+    /// One line for anybody: neither an address nor a channel nor words of Redis are in it.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::NoConnection => "no connection to Redis",
+            Self::Silent => "Redis does not answer",
+            Self::Refused => "Redis refuses this instance",
+            Self::Subscribing => "the subscriptions are not confirmed yet",
+            Self::Unproven => "delivery through Redis is not proven yet",
+            Self::Undelivered => "Redis does not deliver what is published",
+            Self::ProbeRefused => "Redis does not allow the probe",
+        }
+    }
+}
+
+impl fmt::Display for Unready {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text())
+    }
+}
+
+impl std::error::Error for Unready {}
+
 /// What the peer is told about an [`Error`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Told {

@@ -5,9 +5,11 @@
 use bytes::Bytes;
 use std::sync::Arc;
 
+use crate::error::Unready;
 use crate::resp::encode;
 use crate::route::FrameType;
 use crate::run::Run;
+use crate::time::Duration;
 
 /// A worker of an instance, counted from 0.
 pub type WorkerId = usize;
@@ -55,14 +57,29 @@ pub(crate) enum News {
         channel: ChannelId,
         run: Arc<Run>,
     },
-    /// So many messages did not fit into this worker's mailbox.
+    /// So many messages of the channel did not fit into this worker's mailbox, before what comes of it from here on.
     Missed {
+        channel: ChannelId,
         messages: u64,
     },
     /// So many bytes may be published again.
     Credit(usize),
-    /// The bus lost its connection: no channel is subscribed until it is said again.
-    Unsubscribed,
+    /// The bus lost the connection that subscribes: no channel is subscribed until it is said again. Comes once more if
+    /// that happens again before the gap has ended.
+    GapBegan,
+    /// Every wanted channel is subscribed again.
+    GapEnded(Gap),
+    /// Whether the instance can deliver from end to end. Until this is said first, it cannot.
+    Ready(Result<(), Unready>),
+}
+
+/// A stretch in which messages of others may have passed by this instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// Its number among the gaps of this instance, from 1 on.
+    pub epoch: u64,
+    /// From when messages may have been missed until every wanted channel was subscribed again.
+    pub duration: Duration,
 }
 
 /// A channel as one shard knows it. The generation tells apart what was said about an earlier channel in the same place.

@@ -33,8 +33,8 @@ use bytes::Bytes;
 use self::channels::Channels;
 use self::local::Local;
 use self::workers::Workers;
-use crate::error::Misuse;
-use crate::exchange::{News, ToBus, ToShard, Wish, WorkerId, publish_cost};
+use crate::error::{Misuse, Unready};
+use crate::exchange::{Gap, News, ToBus, ToShard, Wish, WorkerId, publish_cost};
 use crate::limits::Limits;
 use crate::redis::{Action, Lane, Link, LinkError, LinkEvent, RedisUrl};
 use crate::time::{Duration, Instant, Seldom, earlier};
@@ -45,16 +45,22 @@ use crate::time::{Duration, Instant, Seldom, earlier};
 pub enum Event {
     /// Redis could not be used at the first try. The bus goes on trying; whether to wait is the embedder's choice.
     StartFailed(LinkError),
-    /// Everything wanted is subscribed and publishes leave. After an outage `gap` is how long it was.
-    Up {
-        /// The stretch in which messages may have passed by, if there was one.
-        gap: Option<Duration>,
-    },
-    /// The connection is lost: messages of others may pass by, publishes wait.
+    /// Everything wanted is subscribed and publishes leave.
+    Up,
+    /// A connection is lost: publishes wait.
     Down {
         /// Why, for people.
         reason: String,
     },
+    /// The connection that subscribes is lost: messages of others may pass by from here on.
+    GapBegan {
+        /// Its number among the gaps of this instance, from 1 on.
+        epoch: u64,
+    },
+    /// Everything wanted is subscribed again.
+    GapEnded(Gap),
+    /// The instance can deliver from end to end, or cannot any more, or for another reason than before.
+    Ready(Result<(), Unready>),
     /// Publishes will not be delivered, or nobody knows whether they were. They are counted in [`Stats`] as well.
     Lost {
         /// Their number.
@@ -95,8 +101,10 @@ pub struct Stats {
     pub unconfirmed: u64,
     /// Publishes that Redis refused.
     pub refused: u64,
-    /// Stretches in which messages of others may have passed by.
+    /// Stretches in which messages of others may have passed by, one that has not ended among them.
     pub gaps: u64,
+    /// How long the gaps that have ended were together.
+    pub gap_time: Duration,
     /// Bytes of publishes that wait or are not confirmed.
     pub publish_bytes: usize,
     /// Publishes that wait to leave.
@@ -113,6 +121,9 @@ pub struct Bus {
     latest: Instant,
     events: VecDeque<Event>,
     stats: Stats,
+    in_gap: bool,
+    /// What was told last.
+    readiness: Result<(), Unready>,
     said_missed: Seldom,
     said_oversized: Seldom,
 }
@@ -138,7 +149,7 @@ impl Bus {
     }
 
     fn new(carrier: Carrier, limits: &Limits, workers: usize, seed: u64, now: Instant) -> Self {
-        Self {
+        let mut bus = Self {
             carrier,
             channels: Channels::new(seed),
             workers: Workers::new(workers, limits),
@@ -146,9 +157,13 @@ impl Bus {
             latest: now,
             events: VecDeque::new(),
             stats: Stats::default(),
+            in_gap: false,
+            readiness: Err(Unready::NoConnection),
             said_missed: Seldom::default(),
             said_oversized: Seldom::default(),
-        }
+        };
+        bus.follow_readiness();
+        bus
     }
 
     // Inputs.
@@ -175,6 +190,7 @@ impl Bus {
                 }
                 Wish::Unsubscribe { channel, name } => {
                     self.channels.leave(&name, worker, channel, now + self.limits.linger_time);
+                    self.workers.left(worker, channel);
                 }
                 Wish::Publish { name, len } => {
                     self.workers.spend(worker, publish_cost(&name, len));
@@ -327,6 +343,17 @@ impl Bus {
         }
     }
 
+    /// Whether what is published comes back from end to end, and why not. Without Redis it always does.
+    ///
+    /// # Errors
+    /// The reason.
+    pub fn readiness(&self) -> Result<(), Unready> {
+        match &self.carrier {
+            Carrier::Local(_) => Ok(()),
+            Carrier::Redis(link) => link.readiness(),
+        }
+    }
+
     /// Counts since the start.
     #[must_use]
     pub fn stats(&self) -> Stats {
@@ -391,13 +418,12 @@ impl Bus {
             match event {
                 LinkEvent::Subscribed(name) => self.subscribed(&name),
                 LinkEvent::Released { bytes } => self.workers.release(bytes),
-                LinkEvent::Unsubscribed => {
-                    self.channels.unsubscribed_all();
-                    self.workers.tell_all(|| News::Unsubscribed);
-                }
+                LinkEvent::Unsubscribed => self.gap_began(),
                 LinkEvent::Up { gap } => {
-                    self.stats.gaps += u64::from(gap.is_some());
-                    self.events.push_back(Event::Up { gap });
+                    if let Some(duration) = gap {
+                        self.gap_ended(duration);
+                    }
+                    self.events.push_back(Event::Up);
                 }
                 LinkEvent::Down { reason, .. } => self.events.push_back(Event::Down { reason }),
                 LinkEvent::StartFailed(error) => self.events.push_back(Event::StartFailed(error)),
@@ -413,6 +439,48 @@ impl Bus {
                 }
                 LinkEvent::SubscribeRefused { .. } => {}
             }
+        }
+        self.follow_readiness();
+    }
+
+    fn gap_began(&mut self) {
+        self.channels.unsubscribed_all();
+        self.workers.tell_all(|| News::GapBegan);
+        if !self.in_gap {
+            self.in_gap = true;
+            self.stats.gaps += 1;
+            let epoch = self.stats.gaps;
+            tracing::warn!(epoch, "a gap has begun: messages of others may pass by");
+            self.events.push_back(Event::GapBegan { epoch });
+        }
+    }
+
+    fn gap_ended(&mut self, duration: Duration) {
+        self.in_gap = false;
+        self.stats.gap_time += duration;
+        let gap = Gap { epoch: self.stats.gaps, duration };
+        tracing::warn!(epoch = gap.epoch, ?duration, "a gap has ended: messages of others may have passed by in it");
+        self.workers.tell_all(|| News::GapEnded(gap));
+        self.events.push_back(Event::GapEnded(gap));
+    }
+
+    /// Tells whether the instance can deliver, if that is news.
+    fn follow_readiness(&mut self) {
+        let readiness = self.readiness();
+        if readiness == self.readiness {
+            return;
+        }
+        match readiness {
+            Ok(()) if matches!(self.carrier, Carrier::Redis(_)) => {
+                tracing::info!("ready: what is published comes back");
+            }
+            Err(reason) if self.readiness.is_ok() => tracing::warn!("not ready: {reason}"),
+            _ => {}
+        }
+        self.readiness = readiness;
+        self.workers.tell_all(|| News::Ready(readiness));
+        if matches!(self.carrier, Carrier::Redis(_)) {
+            self.events.push_back(Event::Ready(readiness));
         }
     }
 

@@ -1,5 +1,6 @@
 //! What each worker is owed: news in order, room in its mailbox, credit.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::exchange::{ChannelId, News, ToShard, WorkerId};
@@ -17,8 +18,9 @@ struct Worker {
     news: Vec<News>,
     /// What the runs take that were handed over and not yet taken out of the mailbox.
     mailbox: usize,
-    /// Messages that found no room, told when there is room again.
-    missed: u64,
+    /// Messages that found no room, by the worker's channel. Told when half of the mailbox is free; until then the
+    /// channel gets nothing more, so that what is told stays in order and there is one piece of news for many losses.
+    missed: BTreeMap<ChannelId, u64>,
     /// Publish credit used and not given back.
     debt: usize,
 }
@@ -43,18 +45,23 @@ impl Workers {
         }
     }
 
-    /// Puts a run into the worker's mailbox, unless that is full.
+    /// Puts a run into the worker's mailbox, unless that is full or the channel has yet to hear what it missed.
     pub(super) fn hand_over(&mut self, worker: WorkerId, channel: ChannelId, run: &Arc<Run>) -> bool {
         let len = run.memory();
         let worker = &mut self.workers[worker];
-        if worker.mailbox > 0 && worker.mailbox + len > self.mailbox_bytes {
-            worker.missed += run.len() as u64;
+        let is_full = worker.mailbox > 0 && worker.mailbox + len > self.mailbox_bytes;
+        if is_full || worker.missed.contains_key(&channel) {
+            *worker.missed.entry(channel).or_default() += run.len() as u64;
             return false;
         }
-        worker.tell_missed();
         worker.mailbox += len;
         worker.news.push(News::Run { channel, run: run.clone() });
         true
+    }
+
+    /// The worker has left the channel, and need not hear what it missed of it.
+    pub(super) fn left(&mut self, worker: WorkerId, channel: ChannelId) {
+        self.workers[worker].missed.remove(&channel);
     }
 
     /// The worker took so many bytes out of its mailbox.
@@ -105,9 +112,8 @@ impl Workers {
 
 impl Worker {
     fn tell_missed(&mut self) {
-        let messages = std::mem::take(&mut self.missed);
-        if messages > 0 {
-            self.news.push(News::Missed { messages });
+        while let Some((channel, messages)) = self.missed.pop_first() {
+            self.news.push(News::Missed { channel, messages });
         }
     }
 }

@@ -414,10 +414,10 @@ impl<R: Runtime> Worker<R> {
         let Some(head) = &mut self.head else { return };
         while let Some(event) = head.bus.poll_event() {
             match event {
-                bus::Event::Up { gap } => {
-                    head.start();
-                    if let (Some(desk), Some(gap)) = (&self.desk, gap) {
-                        desk.hear_gap(gap);
+                bus::Event::Up => head.start(),
+                bus::Event::GapEnded(gap) => {
+                    if let Some(desk) = &self.desk {
+                        desk.hear_gap(gap.duration);
                     }
                 }
                 bus::Event::StartFailed(error) if head.starting.take().is_some() => {

@@ -12,7 +12,7 @@ use super::error::{LinkError, LinkErrorKind};
 use super::publishes::Publishes;
 use super::subscriptions::{Batch, Kind, Subscriptions};
 use super::{Action, Lane, LinkEvent, RedisUrl};
-use crate::error::Misuse;
+use crate::error::{Misuse, Unready};
 use crate::limits::Limits;
 use crate::resp::{Decoder, Frame, encode};
 use crate::time::{Duration, Instant};
@@ -363,6 +363,19 @@ impl Link {
         self.phase != Phase::Partial
     }
 
+    /// Whether what is published comes back from end to end, and why not.
+    ///
+    /// # Errors
+    ///
+    /// The reason.
+    pub fn readiness(&self) -> Result<(), Unready> {
+        match (self.subscriber.is_ready() && self.publisher.is_ready(), self.is_up()) {
+            (_, true) => Ok(()),
+            (true, false) => Err(Unready::Subscribing),
+            (false, false) => Err(Unready::NoConnection),
+        }
+    }
+
     /// Whether every publish has left the backlog.
     #[must_use]
     pub fn is_flushed(&self) -> bool {
@@ -512,10 +525,7 @@ impl Link {
         self.reported = Reported::default();
         let gap = self.gap.take().map(|since| now.since(since));
         let channels = self.subscriptions.confirmed();
-        match gap {
-            Some(gap) => info!(?gap, channels, "Redis is back"),
-            None => info!(channels, "Redis is connected"),
-        }
+        info!(channels, "Redis is connected");
         self.events.push_back(LinkEvent::Up { gap });
     }
 

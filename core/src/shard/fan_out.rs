@@ -89,8 +89,9 @@ impl Shard {
         }
     }
 
-    pub(super) fn missed(&mut self, messages: u64) {
-        tracing::warn!(messages, "dropped for want of room in this worker's mailbox");
+    pub(super) fn missed(&mut self, channel: ChannelId, messages: u64) {
+        let channel = channel.index;
+        tracing::warn!(messages, channel, "dropped for want of room in this worker's mailbox");
         self.stats.missed += messages;
         self.events.push_back(Event::Missed(messages));
     }

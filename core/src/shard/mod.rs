@@ -78,7 +78,7 @@ pub use self::session::Asked;
 use self::session::{Head, Joining, Session, Stage};
 pub use self::stats::{Closes, Code, Errors, Stages, Stats};
 use crate::config::Settings;
-use crate::error::{Closed, Error, Misuse, Side};
+use crate::error::{Closed, Error, Misuse, Side, Unready};
 use crate::exchange::{self, News, ToBus, ToShard, Wish};
 use crate::http::{Answer, Method, RequestReader};
 use crate::route::Target;
@@ -151,6 +151,8 @@ pub struct Shard {
     to_bus: ToBus,
     /// Bytes of runs taken out of the mailbox that the bus was not told of.
     taken: usize,
+    /// Whether the bus can deliver from end to end.
+    readiness: Result<(), Unready>,
     writable: VecDeque<SessionId>,
     readable: VecDeque<SessionId>,
     events: VecDeque<Event>,
@@ -180,6 +182,7 @@ impl Shard {
             paused: VecDeque::new(),
             to_bus: ToBus::default(),
             taken: 0,
+            readiness: Err(Unready::NoConnection),
             writable: VecDeque::new(),
             readable: VecDeque::new(),
             events: VecDeque::new(),
@@ -299,9 +302,11 @@ impl Shard {
                     self.taken += run.memory();
                     self.fan_out(channel, &run, now);
                 }
-                News::Missed { messages } => self.missed(messages),
+                News::Missed { channel, messages } => self.missed(channel, messages),
                 News::Credit(bytes) => self.credit += i64::try_from(bytes).unwrap_or(i64::MAX),
-                News::Unsubscribed => self.channels.unsubscribed_all(),
+                News::GapBegan => self.channels.unsubscribed_all(),
+                News::GapEnded(gap) => tracing::debug!(gap.epoch, "subscribed again"),
+                News::Ready(readiness) => self.readiness = readiness,
             }
         }
         // Said now and then: each time may wake the bus's thread.
@@ -493,6 +498,14 @@ impl Shard {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.sessions.is_empty()
+    }
+
+    /// Whether the instance can deliver from end to end, as far as this shard has heard, and why not.
+    ///
+    /// # Errors
+    /// The reason.
+    pub const fn readiness(&self) -> Result<(), Unready> {
+        self.readiness
     }
 
     /// What waits for one session, in memory: bounded by

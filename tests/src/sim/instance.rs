@@ -289,12 +289,12 @@ impl Instance {
             self.workers[0].moved += 1;
             ground.tell(|| format!("instance {number}: {event:?}"));
             // Without a gap, it was the other connection: the loss of the subscribing one may yet be found.
-            let bus::Event::Up { gap: Some(gap) } = event else { continue };
+            let bus::Event::GapEnded(gap) = event else { continue };
             let Some(lost) = ground.reference.take_lost(number) else { continue };
-            let since = Instant::ZERO + ground.now.since(Instant::ZERO + gap);
+            let since = Instant::ZERO + ground.now.since(Instant::ZERO + gap.duration);
             // The link learns of a reset only when its driver does.
             if since > lost + micros(500_000) {
-                let what = format!("instance {number} missed messages since {lost:?} and told of a gap of {gap:?}");
+                let what = format!("instance {number} missed messages since {lost:?} and told of {gap:?}");
                 ground.fail(Promise::NoSilentLoss, what);
             }
         }

@@ -42,9 +42,10 @@ pub(super) fn news(bus: &mut Bus) -> Vec<(usize, String)> {
                         let payloads: Vec<_> = run.payloads().map(String::from_utf8_lossy).collect();
                         format!("run {} {}", channel.index, payloads.join(" "))
                     }
-                    News::Missed { messages } => format!("missed {messages}"),
-                    News::Credit(_) => continue,
-                    News::Unsubscribed => "unsubscribed".to_owned(),
+                    News::Missed { channel, messages } => format!("missed {messages} of {}", channel.index),
+                    News::Credit(_) | News::Ready(_) => continue,
+                    News::GapBegan => "gap".to_owned(),
+                    News::GapEnded(gap) => format!("gap {} ended", gap.epoch),
                 },
             ));
         }

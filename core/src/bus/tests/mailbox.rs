@@ -1,7 +1,7 @@
 //! A worker that does not keep up.
 
 use super::super::Bus;
-use super::channels::{id, news, publish, subscribe};
+use super::channels::{id, news, publish, subscribe, unsubscribe};
 use crate::exchange::{ToBus, Wish};
 use crate::limits::Limits;
 use crate::route::FrameType;
@@ -57,19 +57,48 @@ fn a_full_mailbox_drops_whole_runs_for_its_worker_alone_and_counts_them() {
 }
 
 #[test]
-fn what_was_missed_is_told_when_there_is_room_and_before_what_comes_next() {
+fn what_was_missed_is_told_when_half_the_mailbox_is_free_and_before_what_comes_next() {
     let mut bus = bus(4 * run());
     for _ in 0..7 {
         message(&mut bus);
     }
     taken(&mut bus, 1, run());
-    assert!(news(&mut bus).is_empty(), "still more than half full");
-    let lines = message(&mut bus);
-    let own: Vec<_> = lines.iter().filter(|(worker, _)| *worker == 1).map(|(_, line)| line.as_str()).collect();
-    assert_eq!(own, ["missed 3", "run 1 xxxxxxxxxx"]);
-    message(&mut bus);
+    assert_eq!(message(&mut bus).len(), 1, "there is room, but the channel has yet to hear what it missed");
+    taken(&mut bus, 1, run());
+    assert_eq!(news(&mut bus), [(1, "missed 4 of 1".to_owned())], "without waiting for a message");
+    assert_eq!(message(&mut bus).len(), 2);
+    assert_eq!(bus.stats().missed, 4);
+}
+
+#[test]
+fn a_full_mailbox_is_a_gap_of_the_channels_that_missed_something_and_of_no_other() {
+    let mut bus = bus(3 * run());
+    bus.handle_shard(1, subscribe("tea", id(2)), NOW).unwrap();
+    news(&mut bus);
+    let tea = |bus: &mut Bus, len| {
+        bus.handle_shard(0, publish("tea", &vec![b'x'; len]), NOW).unwrap();
+        bus.handle_timeout(NOW);
+        news(bus).len()
+    };
+    let large = 2 * run();
+    for _ in 0..2 {
+        assert_eq!(message(&mut bus).len(), 2);
+    }
+    assert_eq!([tea(&mut bus, large), tea(&mut bus, 1)], [0, 0], "too large for the rest, and then in its place");
+    assert_eq!(message(&mut bus).len(), 2, "the other channel goes on");
     taken(&mut bus, 1, 2 * run());
-    assert_eq!(news(&mut bus), [(1, "missed 1".to_owned())], "without waiting for a message");
+    assert_eq!(news(&mut bus), [(1, "missed 2 of 2".to_owned())]);
+    assert_eq!(tea(&mut bus, 1), 1);
+}
+
+#[test]
+fn a_worker_does_not_hear_what_it_missed_of_a_channel_that_it_has_left() {
+    let mut bus = bus(1);
+    message(&mut bus);
+    message(&mut bus);
+    bus.handle_shard(1, unsubscribe("chat", id(1)), NOW).unwrap();
+    taken(&mut bus, 1, run());
+    assert!(news(&mut bus).is_empty());
 }
 
 #[test]
@@ -78,7 +107,7 @@ fn an_empty_mailbox_takes_a_run_of_any_size() {
     assert_eq!(message(&mut bus).len(), 2);
     assert_eq!(message(&mut bus).len(), 1);
     taken(&mut bus, 1, run());
-    assert_eq!(message(&mut bus).len(), 3, "a run for each, and what was missed");
+    assert_eq!(message(&mut bus).len(), 3, "what was missed, and a run for each");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod channels;
 mod credit;
+mod gaps;
 mod mailbox;
 
 use super::Bus;

@@ -168,7 +168,7 @@ impl Teller {
             }
             Step::BusLost => {
                 self.model.lose_bus();
-                self.tell(vec![News::Unsubscribed]);
+                self.tell(vec![News::GapBegan]);
             }
             Step::Say { session, ref said } => self.with(session, |this, id| this.say(id, said)),
             Step::Eof { session } => self.with(session, |this, id| {
