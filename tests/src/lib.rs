@@ -6,6 +6,7 @@
 
 pub mod client;
 pub mod process;
+pub mod proxy;
 pub mod raw;
 pub mod redis;
 pub mod resp;
@@ -13,6 +14,7 @@ pub mod server;
 pub mod sim;
 
 use std::io;
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 /// Asks `ready` every few milliseconds until it says yes; an error after `within`.
@@ -29,4 +31,18 @@ pub fn wait_until(what: &str, within: Duration, mut ready: impl FnMut() -> bool)
         std::thread::sleep(Duration::from_millis(5));
     }
     Ok(start.elapsed())
+}
+
+/// A port that nobody listens on, below the range from which the kernel takes the ports of outgoing connections:
+/// there, one of the test's own clients could take it while whoever should listen on it is down.
+///
+/// # Errors
+///
+/// When none is found.
+pub fn free_port() -> io::Result<u16> {
+    let mut rng = fastrand::Rng::new();
+    (0..100)
+        .map(|_| rng.u16(10_000..32_000))
+        .find(|&port| TcpListener::bind(("127.0.0.1", port)).is_ok())
+        .ok_or_else(|| io::Error::other("no free port found"))
 }

@@ -3,7 +3,6 @@
 use std::env;
 use std::fs;
 use std::io;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -11,7 +10,7 @@ use std::time::Duration;
 
 use crate::process::{Process, Signal};
 use crate::resp::Resp;
-use crate::wait_until;
+use crate::{free_port, wait_until};
 
 /// A server on a port of its own, with its files in a directory of its own. Dropping it kills it.
 pub struct Redis {
@@ -113,6 +112,17 @@ impl Redis {
         Ok(())
     }
 
+    /// Starts another program of [`programs`] in its place, on the same port and with the same arguments, after
+    /// [`Redis::kill`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Redis::start_program`].
+    pub fn restart_as(&mut self, program: &Path) -> io::Result<()> {
+        program.clone_into(&mut self.program);
+        self.restart()
+    }
+
     /// Freezes it: connections stay open and nothing is answered.
     ///
     /// # Errors
@@ -151,16 +161,6 @@ impl Drop for Redis {
         // A directory left behind in the temporary directory does no harm.
         let _ = fs::remove_dir_all(&self.directory);
     }
-}
-
-/// A port that nobody listens on, below the range from which the kernel takes the ports of outgoing connections:
-/// there, one of the test's own clients could take it while Redis is down.
-fn free_port() -> io::Result<u16> {
-    let mut rng = fastrand::Rng::new();
-    (0..100)
-        .map(|_| rng.u16(10_000..32_000))
-        .find(|&port| TcpListener::bind(("127.0.0.1", port)).is_ok())
-        .ok_or_else(|| io::Error::other("no free port found"))
 }
 
 fn find(name: &str) -> Option<PathBuf> {

@@ -133,6 +133,36 @@ impl Resp {
     }
 }
 
+/// The length of the frame of RESP2 or RESP3 that these bytes begin with, or `None` while it is not whole.
+///
+/// # Errors
+///
+/// When they are no frame.
+pub fn frame_length(bytes: &[u8]) -> io::Result<Option<usize>> {
+    let (mut at, mut pending) = (0, 1);
+    while pending > 0 {
+        let Some(line) = bytes[at..].windows(2).position(|two| two == b"\r\n").map(|end| &bytes[at..at + end]) else {
+            return Ok(None);
+        };
+        let bad = || io::Error::other(format!("not a frame: {}", line.escape_ascii()));
+        let number = || str::from_utf8(&line[1..]).ok().and_then(|text| text.parse::<i64>().ok()).ok_or_else(bad);
+        at += line.len() + 2;
+        pending -= 1;
+        match line.first() {
+            Some(b'+' | b'-' | b':' | b'_' | b'#' | b',' | b'(') => {}
+            // A length of -1 stands for nothing, not even an end of line.
+            Some(b'$' | b'=' | b'!') => at += usize::try_from(number()?).map_or(0, |length| length + 2),
+            Some(b'*' | b'~' | b'>') => pending += number()?.max(0),
+            Some(b'%') => pending += 2 * number()?.max(0),
+            _ => return Err(bad()),
+        }
+        if at > bytes.len() {
+            return Ok(None);
+        }
+    }
+    Ok(Some(at))
+}
+
 fn integer(reply: Reply) -> io::Result<i64> {
     match reply {
         Reply::Integer(number) => Ok(number),
