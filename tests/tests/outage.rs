@@ -7,8 +7,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use fanfare_tests::client::Client;
-use fanfare_tests::raw::Raw;
-use fanfare_tests::redis::Redis;
+use fanfare_tests::raw::{Raw, good_request};
+use fanfare_tests::redis::{self, Redis};
 use fanfare_tests::server::{Program, Server};
 use fanfare_tests::wait_until;
 
@@ -19,6 +19,11 @@ fanfare_tests::for_each_program! {
     a_redis_that_freezes_briefly_loses_nothing
     a_redis_that_freezes_beyond_the_reply_time_comes_back_without_doubles
     clients_may_come_and_go_while_redis_is_away
+    a_redis_that_pauses_its_clients_loses_nothing
+    a_subscriber_that_redis_cuts_off_for_its_backlog_comes_back_and_says_so
+    a_password_that_changes_while_running_is_named_and_survived
+    a_channel_that_the_user_may_not_subscribe_refuses_its_clients_alone
+    another_program_may_take_the_place_of_redis
     redis_is_found_again_although_clients_have_taken_all_descriptors
 }
 
@@ -35,7 +40,10 @@ struct Scene {
 
 impl Scene {
     fn set(program: Program, clients: usize) -> Self {
-        let redis = Redis::start().unwrap();
+        Self::set_on(Redis::start().unwrap(), program, clients)
+    }
+
+    fn set_on(redis: Redis, program: Program, clients: usize) -> Self {
         let server = program.start_on(&redis.url(), &[]).unwrap();
         let clients: Vec<_> = (0..clients).map(|_| Client::connect(server.port(), "/chat").unwrap()).collect();
         let heard = clients.iter().map(|_| Vec::new()).collect();
@@ -99,6 +107,11 @@ impl Scene {
             let ours: Vec<_> = heard.iter().filter(|text| texts.contains(text)).cloned().collect();
             assert_eq!(ours, texts, "each once, in the order in which they were sent");
         }
+    }
+
+    /// Waits until the server has printed this.
+    fn wait_for_text(&self, text: &str) {
+        wait_until(text, Duration::from_secs(10), || self.server.text().contains(text)).unwrap();
     }
 
     /// Closes the scene: every client is still a member in good standing.
@@ -204,6 +217,109 @@ fn clients_may_come_and_go_while_redis_is_away(program: Program) {
     let mut late = Client::connect(scene.server.port(), "/chat/new-room").unwrap();
     late.send("hello").unwrap();
     assert_eq!(late.text().unwrap(), "hello");
+    scene.assert_nothing_twice();
+    scene.leave();
+}
+
+fn a_redis_that_pauses_its_clients_loses_nothing(program: Program) {
+    for mode in ["ALL", "WRITE"] {
+        let mut scene = Scene::set(program, 10);
+        scene.redis.connect().unwrap().command(&[b"CLIENT", b"PAUSE", b"2000", mode.as_bytes()]).unwrap();
+        let meanwhile: Vec<_> = (0..20).map(|number| format!("meanwhile {number}")).collect();
+        for text in &meanwhile {
+            scene.say(3, text);
+            sleep(Duration::from_millis(50));
+        }
+        scene.hear_until("meanwhile 19");
+        scene.assert_everybody_heard(&meanwhile);
+        scene.assert_nothing_twice();
+        scene.leave();
+    }
+}
+
+fn a_subscriber_that_redis_cuts_off_for_its_backlog_comes_back_and_says_so(program: Program) {
+    const MESSAGES: usize = 400;
+    let redis = Redis::start_with(&["--client-output-buffer-limit", "pubsub 1mb 1mb 0"]).unwrap();
+    let mut scene = Scene::set_on(redis, program, 5);
+    let mut publisher = scene.redis.connect().unwrap();
+    scene.server.freeze().unwrap();
+    let filler = "x".repeat(60_000);
+    let reached: i64 =
+        (0..MESSAGES).map(|number| publisher.publish("chat", format!("{number}:{filler}").as_bytes()).unwrap()).sum();
+    assert!((1..MESSAGES as i64).contains(&reached), "it was cut off in between: {reached}");
+    scene.server.thaw().unwrap();
+    // Everybody reads at once: who waits for its turn would be a slow reader.
+    let heard: Vec<_> = std::thread::scope(|scope| {
+        let read = |client: &mut Client| {
+            let mut heard = Vec::new();
+            while let Some(text) = client.text_within(Duration::from_secs(2)).unwrap() {
+                heard.push(text.split(':').next().unwrap().parse::<usize>().unwrap());
+            }
+            heard
+        };
+        let readers: Vec<_> = scene.clients.iter_mut().map(|client| scope.spawn(move || read(client))).collect();
+        readers.into_iter().map(|reader| reader.join().unwrap()).collect()
+    });
+    for heard in &heard {
+        assert!(heard.is_sorted_by(|one, next| one + 1 == *next), "the beginning, without a hole: {heard:?}");
+        assert!(heard.len() as i64 <= reached);
+    }
+    scene.wait_for_text("Redis is back");
+    let took = scene.resume("back");
+    assert!(took < RESUMES_WITHIN, "{took:?}");
+    scene.assert_nothing_twice();
+    scene.leave();
+}
+
+fn a_password_that_changes_while_running_is_named_and_survived(program: Program) {
+    let redis = Redis::start().unwrap();
+    // This connection has no password to prove: it is there already.
+    let mut admin = redis.connect().unwrap();
+    let mut scene = Scene::set_on(redis, program, 10);
+    let mut cut_off_with = |password: &str| {
+        admin.command(&[b"CONFIG", b"SET", b"requirepass", password.as_bytes()]).unwrap();
+        for kind in ["pubsub", "normal"] {
+            admin.command(&[b"CLIENT", b"KILL", b"TYPE", kind.as_bytes(), b"SKIPME", b"yes"]).unwrap();
+        }
+    };
+    cut_off_with("changed");
+    scene.wait_for_text("wants a password");
+    scene.say(3, "meanwhile");
+    sleep(Duration::from_secs(1));
+    cut_off_with("");
+    let took = scene.resume("back");
+    assert!(took < RESUMES_WITHIN, "{took:?}");
+    scene.assert_everybody_heard(&["meanwhile".to_owned()]);
+    scene.assert_nothing_twice();
+    scene.leave();
+}
+
+fn a_channel_that_the_user_may_not_subscribe_refuses_its_clients_alone(program: Program) {
+    let mut scene = Scene::set(program, 2);
+    scene.redis.connect().unwrap().command(&[b"ACL", b"SETUSER", b"default", b"resetchannels", b"&chat"]).unwrap();
+    let mut raw = Raw::connect(scene.server.port()).unwrap();
+    raw.send(good_request(scene.server.port(), "/chat/tea").as_bytes()).unwrap();
+    let answer = raw.answer(false).unwrap();
+    assert_eq!((answer.status, answer.header("retry-after").is_some()), (503, true), "{answer:?}");
+    scene.wait_for_text("Redis refuses a subscription");
+    scene.say(0, "still here");
+    scene.hear_until("still here");
+    scene.leave();
+}
+
+fn another_program_may_take_the_place_of_redis(program: Program) {
+    let others = redis::programs();
+    assert!(!others.is_empty());
+    let mut scene = Scene::set(program, 10);
+    for (number, other) in others.iter().rev().enumerate() {
+        scene.redis.kill().unwrap();
+        scene.say(3, &format!("meanwhile {number}"));
+        scene.redis.restart_as(other).unwrap();
+        let took = scene.resume(&format!("{} is there", other.display()));
+        assert!(took < RESUMES_WITHIN, "{took:?}");
+    }
+    let meanwhile: Vec<_> = (0..others.len()).map(|number| format!("meanwhile {number}")).collect();
+    scene.assert_everybody_heard(&meanwhile);
     scene.assert_nothing_twice();
     scene.leave();
 }
