@@ -121,7 +121,7 @@ async fn authorise(room: &str, head: &Parts) -> Result<(Upgrade, Target), (Statu
     let user = user_of(session).await.ok_or_else(|| (StatusCode::UNAUTHORIZED, "Who are you?".to_owned()))?;
     let rights =
         rights_of(user, room).await.ok_or_else(|| (StatusCode::FORBIDDEN, format!("Not your room, {user}.")))?;
-    Ok((upgrade, Target { channel: format!("chat:{room}").into(), frame: FrameType::Text, rights }))
+    Ok((upgrade, Target { rights, ..Target::new(format!("chat:{room}")) }))
 }
 
 fn switch(upgrade: &Upgrade) -> Response {

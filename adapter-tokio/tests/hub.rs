@@ -15,7 +15,7 @@ use tokio::task::{spawn, yield_now};
 const REFUSED: HubError = HubError::Misuse(Misuse::InvalidArgument);
 
 fn target(channel: &'static str) -> Target {
-    Target { channel: channel.into(), frame: FrameType::Text, rights: Rights::default() }
+    Target::new(channel)
 }
 
 /// A client whose handshake is made, on a pipe that holds so many bytes.

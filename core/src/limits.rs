@@ -33,6 +33,9 @@ pub struct Limits {
     pub pong_time: Duration,
     /// From our Close to the peer's end of the connection; likewise for a plain answer. Beyond it the connection is dropped.
     pub close_time: Duration,
+    /// Over how long the sessions are closed with 1012 that a gap concerns and whose route says so, each at its own random
+    /// moment. Zero closes all of them at once.
+    pub gap_close_time: Duration,
     /// From the call to shut down to its end, whatever is left.
     pub drain_time: Duration,
     /// A channel's name in bytes, its prefix included.
@@ -78,6 +81,7 @@ impl Default for Limits {
             ping_time: seconds(25),
             pong_time: seconds(10),
             close_time: seconds(5),
+            gap_close_time: seconds(5),
             drain_time: seconds(10),
             channel_bytes: 255,
             confirm_time: seconds(5),

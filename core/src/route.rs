@@ -7,7 +7,9 @@
 //!   percent-encoded.
 //! - A channel holds each variable of the pattern exactly once. Commas end it, so its literal text cannot have one.
 //! - Options: `text` (the default) or `binary`, `publish=yes` (the default) or `no`, `subscribe=yes` (the default) or
-//!   `no`.
+//!   `no`; what becomes of a session that reads too slowly, `slow=close` (the default), `drop_newest`, `drop_oldest` or
+//!   `latest` ([`Slow`]); and of one when messages may have passed by, `on_gap=keep` (the default) or `close`
+//!   ([`OnGap`]).
 
 use core::fmt;
 use core::str::FromStr;
@@ -97,7 +99,8 @@ impl Routes {
         if channel.len() > self.channel_bytes {
             return Err(Error::RoomName);
         }
-        Ok(Target { channel: channel.into(), frame: route.frame, rights: route.rights })
+        let channel = channel.into();
+        Ok(Target { channel, frame: route.frame, rights: route.rights, policies: route.policies })
     }
 }
 
@@ -110,6 +113,21 @@ pub struct Target {
     pub frame: FrameType,
     /// What a session may do.
     pub rights: Rights,
+    /// What becomes of a session that cannot get every message.
+    pub policies: Policies,
+}
+
+impl Target {
+    /// A channel of text, with all rights and the default policies.
+    #[must_use]
+    pub fn new(channel: impl Into<Bytes>) -> Self {
+        Self {
+            channel: channel.into(),
+            frame: FrameType::default(),
+            rights: Rights::default(),
+            policies: Policies::default(),
+        }
+    }
 }
 
 /// The type of all messages of a route. A Redis payload carries none, so it is not guessed.
@@ -137,6 +155,44 @@ impl Default for Rights {
     }
 }
 
+/// What becomes of a session that cannot get every message. Sessions of one channel may differ in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Policies {
+    /// When it reads too slowly.
+    pub slow: Slow,
+    /// When messages may have passed by.
+    pub on_gap: OnGap,
+}
+
+/// What becomes of a session that reads too slowly: for which more would wait than
+/// [`Limits::queue_bytes`](crate::limits::Limits::queue_bytes), or that is behind when more would wait for all than
+/// [`Limits::all_queues_bytes`](crate::limits::Limits::all_queues_bytes).
+///
+/// Only whole messages are dropped, and none that has begun to leave.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Slow {
+    /// It is closed with 1013.
+    #[default]
+    Close,
+    /// It does not get what does not fit.
+    DropNewest,
+    /// What waits longest makes room for what comes.
+    DropOldest,
+    /// While its socket takes no more, only the newest message waits. Otherwise as `DropOldest`.
+    Latest,
+}
+
+/// What becomes of a session when messages of its channel may have passed by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnGap {
+    /// It goes on.
+    #[default]
+    Keep,
+    /// It gets nothing that came later, and is closed with 1012 within
+    /// [`Limits::gap_close_time`](crate::limits::Limits::gap_close_time), each session at its own random moment.
+    Close,
+}
+
 /// A path pattern and the channel it maps to: `/board/{id}=board:{id},binary,publish=no`.
 ///
 /// Two paths can lead to one channel: with `/{a}/{b}={a}:{b}`, `/x:y/z` and `/x/y:z` do.
@@ -147,6 +203,7 @@ pub struct Route {
     channel: Vec<Part>,
     frame: FrameType,
     rights: Rights,
+    policies: Policies,
 }
 
 impl Route {
@@ -166,6 +223,12 @@ impl Route {
     #[must_use]
     pub fn rights(&self) -> Rights {
         self.rights
+    }
+
+    /// What becomes of a session that cannot get every message.
+    #[must_use]
+    pub fn policies(&self) -> Policies {
+        self.policies
     }
 
     fn matches(&self, segments: &[Option<Cow<'_, [u8]>>]) -> bool {

@@ -209,6 +209,7 @@ impl Config {
             ("pong_time", limits.pong_time, MILLI),
             ("close_time", limits.close_time, MILLI),
             ("confirm_time", limits.confirm_time, MILLI),
+            ("gap_close_time", limits.gap_close_time, Duration::ZERO),
             ("drain_time", limits.drain_time, Duration::ZERO),
             ("linger_time", limits.linger_time, Duration::ZERO),
             ("publish_time", limits.publish_time, MILLI),

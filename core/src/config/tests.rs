@@ -48,6 +48,7 @@ fn each_limit_is_held_to_its_range() {
         ("close_time", 1, DAY, |limits, to| limits.close_time = Duration::from_millis(to)),
         ("confirm_time", 1, DAY, |limits, to| limits.confirm_time = Duration::from_millis(to)),
         ("linger_time", 0, DAY, |limits, to| limits.linger_time = Duration::from_millis(to)),
+        ("gap_close_time", 0, DAY, |limits, to| limits.gap_close_time = Duration::from_millis(to)),
         ("publish_time", 1, DAY, |limits, to| limits.publish_time = Duration::from_millis(to)),
         ("pause_time", 1, DAY, |limits, to| limits.pause_time = Duration::from_millis(to)),
         ("dial_time", 1, DAY, |limits, to| limits.dial_time = Duration::from_millis(to)),

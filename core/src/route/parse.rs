@@ -1,6 +1,6 @@
 //! Routes as people write them.
 
-use super::{FrameType, Part, Rights, Route, Segment, decode};
+use super::{FrameType, OnGap, Part, Policies, Rights, Route, Segment, Slow, decode};
 
 /// What is wrong and how it would be right, without the text itself.
 type Wrong = String;
@@ -15,8 +15,8 @@ pub(super) fn route(text: &str) -> Result<Route, Wrong> {
     let template = parts.next().unwrap_or_default();
     let segments = segments(pattern)?;
     let channel = channel(template, &segments)?;
-    let (frame, rights) = options(parts)?;
-    Ok(Route { pattern: pattern.to_owned(), segments, channel, frame, rights })
+    let Options { frame, rights, policies } = options(parts)?;
+    Ok(Route { pattern: pattern.to_owned(), segments, channel, frame, rights, policies })
 }
 
 fn segments(pattern: &str) -> Result<Vec<Segment>, Wrong> {
@@ -90,8 +90,14 @@ fn channel(template: &str, segments: &[Segment]) -> Result<Vec<Part>, Wrong> {
     }
 }
 
-fn options<'a>(options: impl Iterator<Item = &'a str>) -> Result<(FrameType, Rights), Wrong> {
-    let (mut frame, mut publish, mut subscribe) = (None, None, None);
+struct Options {
+    frame: FrameType,
+    rights: Rights,
+    policies: Policies,
+}
+
+fn options<'a>(options: impl Iterator<Item = &'a str>) -> Result<Options, Wrong> {
+    let (mut frame, mut publish, mut subscribe, mut slow, mut on_gap) = (None, None, None, None, None);
     for option in options {
         let is_first = match option {
             "text" => frame.replace(FrameType::Text).is_none(),
@@ -100,10 +106,17 @@ fn options<'a>(options: impl Iterator<Item = &'a str>) -> Result<(FrameType, Rig
             "publish=no" => publish.replace(false).is_none(),
             "subscribe=yes" => subscribe.replace(true).is_none(),
             "subscribe=no" => subscribe.replace(false).is_none(),
+            "slow=close" => slow.replace(Slow::Close).is_none(),
+            "slow=drop_newest" => slow.replace(Slow::DropNewest).is_none(),
+            "slow=drop_oldest" => slow.replace(Slow::DropOldest).is_none(),
+            "slow=latest" => slow.replace(Slow::Latest).is_none(),
+            "on_gap=keep" => on_gap.replace(OnGap::Keep).is_none(),
+            "on_gap=close" => on_gap.replace(OnGap::Close).is_none(),
             _ => {
                 return Err(format!(
-                    "there is no option {option:?}, but text, binary, publish=yes or no, subscribe=yes or no, as in \
-                     `/news=news,text,publish=no`"
+                    "there is no option {option:?}, but text, binary, publish=yes or no, subscribe=yes or no, \
+                     slow=close, drop_newest, drop_oldest or latest, on_gap=keep or close, as in \
+                     `/news=news,text,publish=no,slow=drop_oldest`"
                 ));
             }
         };
@@ -119,7 +132,8 @@ fn options<'a>(options: impl Iterator<Item = &'a str>) -> Result<(FrameType, Rig
             "a session could neither publish nor subscribe; leave one right, as in `/news=news,publish=no`".into()
         );
     }
-    Ok((frame.unwrap_or_default(), rights))
+    let policies = Policies { slow: slow.unwrap_or_default(), on_gap: on_gap.unwrap_or_default() };
+    Ok(Options { frame: frame.unwrap_or_default(), rights, policies })
 }
 
 fn push_literal(parts: &mut Vec<Part>, text: &str) {

@@ -114,6 +114,21 @@ fn frame_type_and_rights_come_with_the_channel() {
 }
 
 #[test]
+fn policies_come_with_the_channel() {
+    let table = [
+        ("/x=x", Slow::Close, OnGap::Keep),
+        ("/x=x,slow=close,on_gap=keep", Slow::Close, OnGap::Keep),
+        ("/x=x,slow=drop_newest", Slow::DropNewest, OnGap::Keep),
+        ("/x=x,on_gap=close,slow=drop_oldest,binary", Slow::DropOldest, OnGap::Close),
+        ("/x=x,slow=latest,publish=no", Slow::Latest, OnGap::Keep),
+    ];
+    for (text, slow, on_gap) in table {
+        let target = routes(&[text]).expect(text).find("/x").expect(text).expect(text);
+        assert_eq!(target.policies, Policies { slow, on_gap }, "{text}");
+    }
+}
+
+#[test]
 fn the_default_is_a_chat_with_rooms() {
     let routes = Routes::new(Routes::default_chat(), "app:", &Limits::default()).expect("sound routes");
     assert_eq!(["/chat", "/chat/tea", "/"].map(|path| channel(&routes, path)), ["app:chat", "app:chat:tea", "404"]);
@@ -190,6 +205,10 @@ fn what_makes_no_sense_is_explained() {
         ("/a=b,publish", "no option \"publish\""),
         ("/a=b,publish=maybe", "no option \"publish=maybe\""),
         ("/a=b,c", "no option \"c\""),
+        ("/a=b,slow=no", "no option \"slow=no\""),
+        ("/a=b,slow=latest,slow=close", "repeats or contradicts"),
+        ("/a=b,on_gap", "no option \"on_gap\""),
+        ("/a=b,on_gap=keep,on_gap=keep", "repeats or contradicts"),
         ("/a=b,text,text", "repeats or contradicts"),
         ("/a=b,text,binary", "repeats or contradicts"),
         ("/a=b,publish=no,publish=yes", "repeats or contradicts"),
@@ -214,6 +233,7 @@ fn the_examples_in_messages_are_right() {
         "/{a}/{b}=chat:{a}:{b}",
         "/news=news,text,publish=no",
         "/news=news,publish=no",
+        "/news=news,text,publish=no,slow=drop_oldest",
         "/board/{id}=board:{id},binary,publish=no",
     ] {
         assert!(routes(&[text]).is_ok(), "{text}");
@@ -236,6 +256,7 @@ fn routes_that_can_meet_in_a_channel_agree() {
         ("/a=x", "/b=x,publish=no", false),
         ("/a=x,subscribe=no", "/b=x", false),
         ("/a=x,binary", "/b=x,binary", true),
+        ("/a=x,slow=latest", "/b=x,on_gap=close", true),
         ("/a=x", "/b=y,binary", true),
         ("/a/{r}=x:{r}", "/b=x:lobby,binary", false),
         ("/a/{r}=x:{r}", "/b=x:,binary", true),

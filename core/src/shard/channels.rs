@@ -96,10 +96,12 @@ impl Channels {
         Some((id, channel.name))
     }
 
-    /// The bus has lost its connection: nothing is subscribed until it says so again.
-    pub(super) fn unsubscribed_all(&mut self) {
+    /// The bus has lost its connection: nothing is subscribed until it says so again. `lost` sees what was.
+    pub(super) fn unsubscribe_all(&mut self, mut lost: impl FnMut(&Channel)) {
         for (_, channel) in &mut self.slots {
-            channel.subscribed = false;
+            if std::mem::take(&mut channel.subscribed) {
+                lost(channel);
+            }
         }
     }
 

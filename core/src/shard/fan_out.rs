@@ -101,6 +101,10 @@ impl Shard {
         if session.next_deadline(&self.settings.limits).is_none_or(|deadline| deadline > now) {
             return self.settle(id, now);
         }
+        if session.planned_at().is_some_and(|at| at <= now) {
+            session.close_as_planned(now);
+            return self.settle(id, now);
+        }
         let local = |error| Closed { by: Side::Local, code: None, error };
         match &mut session.stage {
             Stage::Head(head) if head.reader.is_empty() => self.remove(id, local(Some(Error::SlowHead))),

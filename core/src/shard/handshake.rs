@@ -75,7 +75,7 @@ impl Shard {
     pub(super) fn join(&mut self, id: SessionId, now: Instant) {
         let Some(session) = get_mut(&mut self.sessions, id) else { return };
         let Stage::Joining(joining) = &mut session.stage else { return };
-        let Target { channel: name, frame, rights } = &mut joining.target;
+        let Target { channel: name, frame, rights, .. } = &mut joining.target;
         if !rights.subscribe {
             return self.open(id, now);
         }

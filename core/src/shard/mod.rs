@@ -37,6 +37,7 @@
 //! | waits for its channel's subscription | the bus's confirmation: 101 and [`Event::Opened`] | 503; [`confirm_time`] |
 //! | open (RFC 6455) | a Close of either side, an error | a ping, then the end; [`ping_time`], [`pong_time`] |
 //! | open, waits for credit to publish | credit | Close 1013; [`pause_time`] |
+//! | open, missed a gap that its route does not keep it through | the end, otherwise | Close 1012; [`gap_close_time`] |
 //! | closing, or a plain answer leaves | the peer's end | the end; [`close_time`] |
 //!
 //! [`Event::Closed`] is the last that is heard of a session, whichever way it ends.
@@ -52,13 +53,16 @@
 //! [`confirm_time`]: crate::limits::Limits::confirm_time
 //! [`ping_time`]: crate::limits::Limits::ping_time
 //! [`pong_time`]: crate::limits::Limits::pong_time
+//! [`gap_close_time`]: crate::limits::Limits::gap_close_time
 //! [`pause_time`]: crate::limits::Limits::pause_time
 //! [`close_time`]: crate::limits::Limits::close_time
 
 mod channels;
 mod credit;
 mod fan_out;
+mod gap;
 mod handshake;
+mod planned;
 mod queue;
 mod session;
 mod stats;
@@ -304,7 +308,7 @@ impl Shard {
                 }
                 News::Missed { channel, messages } => self.missed(channel, messages),
                 News::Credit(bytes) => self.credit += i64::try_from(bytes).unwrap_or(i64::MAX),
-                News::GapBegan => self.channels.unsubscribed_all(),
+                News::GapBegan => self.gap_began(now),
                 News::GapEnded(gap) => tracing::debug!(gap.epoch, "subscribed again"),
                 News::Ready(readiness) => self.readiness = readiness,
             }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 
+use super::planned::Planned;
 use super::queue::{Queue, Runs};
 use crate::error::{Closed, Error, Misuse, Side};
 use crate::http::{Request, RequestReader, Upgrade};
@@ -27,6 +28,8 @@ pub(super) struct Session {
     pub(super) deadline: Option<Instant>,
     /// Since when it waits for credit.
     pub(super) paused: Option<Instant>,
+    /// How it will be closed if it does not end before.
+    pub(super) planned: Option<Box<Planned>>,
     pub(super) flags: Flags,
 }
 
@@ -143,6 +146,7 @@ impl Session {
             member: None,
             deadline: None,
             paused: None,
+            planned: None,
             flags: Flags::default(),
         }
     }
@@ -190,7 +194,7 @@ impl Session {
             Stage::Answered { deadline, .. } => Some(*deadline),
             Stage::Open(open) => {
                 let pause = self.paused.map(|since| since + limits.pause_time);
-                earlier(open.ws.deadline(limits), pause)
+                earlier(open.ws.deadline(limits), earlier(pause, self.planned_at()))
             }
         }
     }

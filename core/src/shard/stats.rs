@@ -24,6 +24,8 @@ pub struct Stats {
     pub missed: u64,
     /// Sessions closed as slow readers.
     pub slow_readers: u64,
+    /// Sessions closed, or about to be, because messages may have passed by.
+    pub gap_closes: u64,
     /// Times that a session was paused for want of credit.
     pub pauses: u64,
     /// Messages that came behind our Close, when no credit was left to publish them.
@@ -50,6 +52,7 @@ impl Stats {
         self.deliveries += other.deliveries;
         self.missed += other.missed;
         self.slow_readers += other.slow_readers;
+        self.gap_closes += other.gap_closes;
         self.pauses += other.pauses;
         self.discarded += other.discarded;
         self.queued_bytes += other.queued_bytes;

@@ -256,6 +256,8 @@ pub(super) const OPTIONS: &[Opt] = &[
         "The most publishes that wait for Redis. Beyond it clients that send are not read for a while."),
     limit!(time "publish-timeout", INSTANCE, publish_time,
         "The age at which a publish that waits for Redis is given up, counted and logged."),
+    limit!(time "gap-close-time", INSTANCE, gap_close_time,
+        "How long the closes are spread over when messages may have been missed, on routes that say `on_gap=close`."),
     limit!(time "drain-time", INSTANCE, drain_time,
         "The longest that shutting down takes; then whatever is left is lost and counted."),
     limit!(time "linger", INSTANCE, linger_time,
@@ -287,12 +289,13 @@ pub(super) const OPTIONS: &[Opt] = &[
 ];
 
 const ROUTE_SYNTAX: &str = "\
-PATTERN=CHANNEL[,text|,binary][,publish=no][,subscribe=no]
+PATTERN=CHANNEL[,text|,binary][,publish=no][,subscribe=no][,on_gap=close]
 
 PATTERN is a path in which {name} stands for one segment. CHANNEL is a Redis channel, and {name} in it is what the \
 path has there, percent-decoded; each name of the path is in the channel once. All messages of a route are text \
-unless it says binary. With publish=no, clients may not send; with subscribe=no, they are sent nothing. A route with \
-the pattern /chat or /chat/{room} takes the place of the chat's own.
+unless it says binary. With publish=no, clients may not send; with subscribe=no, they are sent nothing. With on_gap=close, \
+clients are closed with 1012 when messages may have been missed, instead of going on. A route with the pattern /chat or \
+/chat/{room} takes the place of the chat's own.
 
   --route '/board/{id}=board:{id}'
   --route '/telemetry=telemetry,binary'

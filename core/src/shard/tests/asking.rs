@@ -6,7 +6,7 @@ use super::world::{CLOSE, TEXT, World, limits, ms, request, settings, text};
 use crate::bus::Bus;
 use crate::error::{Error, Misuse};
 use crate::http::Answer;
-use crate::route::{FrameType, Rights, Target};
+use crate::route::{FrameType, Target};
 use crate::time::{Duration, Instant};
 use crate::ws::tests::frame;
 
@@ -18,7 +18,7 @@ fn asking() -> World {
 }
 
 fn target(channel: &str) -> Target {
-    Target { channel: Bytes::copy_from_slice(channel.as_bytes()), frame: FrameType::Text, rights: Rights::default() }
+    Target::new(channel.to_owned())
 }
 
 /// A client that offers two subprotocols and waits for the embedder.

@@ -4,6 +4,7 @@ use super::world::{CLOSE, World, limits, ms, request, text};
 use crate::error::Error;
 use crate::exchange::publish_cost;
 use crate::limits::Limits;
+use crate::route::{Rights, Target};
 use crate::time::Duration;
 use crate::ws::tests::frame;
 
@@ -152,11 +153,8 @@ fn the_line_does_not_remember_those_who_are_gone() {
     });
     world.send(clients[0], &text(&"x".repeat(100)));
     for round in 0..50 {
-        let target = crate::route::Target {
-            channel: "post".into(),
-            frame: crate::route::FrameType::Text,
-            rights: crate::route::Rights { publish: true, subscribe: false },
-        };
+        let rights = Rights { publish: true, subscribe: false };
+        let target = Target { rights, ..Target::new("post") };
         for _ in 0..10 {
             let now = world.now;
             let id = world.shard().adopt(target.clone(), Vec::new(), now).unwrap();

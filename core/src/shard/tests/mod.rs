@@ -6,6 +6,7 @@ mod check;
 mod credit;
 mod delivery;
 mod drain;
+mod gap;
 mod handshake;
 mod stats;
 mod table;

@@ -78,11 +78,7 @@ fn a_session_is_counted_in_the_stage_that_it_is_in() {
     world.send(clients[2], b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     let (id, now) = (world.id(clients[3]), world.now);
     world.send(clients[3], &request("/chat"));
-    let target = || crate::route::Target {
-        channel: "chat".into(),
-        frame: crate::route::FrameType::Text,
-        rights: crate::route::Rights::default(),
-    };
+    let target = || crate::route::Target::new("chat");
     world.shard().accept(id, target(), None, now).unwrap();
     // Needs no subscription.
     world.send(clients[4], &request("/post"));

@@ -4,7 +4,7 @@ use super::world::{CLOSE, World, limits, request, settings, text};
 use crate::bus::Bus;
 use crate::error::Misuse;
 use crate::http::Answer;
-use crate::route::{FrameType, Rights, Target};
+use crate::route::Target;
 use crate::shard::{Event, SessionId, Shard};
 use crate::time::{Duration, Instant};
 use crate::ws::tests::frame;
@@ -94,7 +94,7 @@ const INPUTS: [Input; 20] = [
 ];
 
 fn target() -> Target {
-    Target { channel: "chat".into(), frame: FrameType::Text, rights: Rights::default() }
+    Target::new("chat")
 }
 
 /// A world whose first client is in `stage`. Nothing is confirmed by the bus but what the stage needs.

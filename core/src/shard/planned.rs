@@ -1,0 +1,43 @@
+//! Closes that come later, each at its own moment, so that clients who come back do not all come at once.
+
+use super::session::{Session, Stage};
+use super::{SessionId, Shard, get_mut};
+use crate::time::{Duration, Instant};
+use crate::ws::CloseWhen;
+
+/// A Close that an open session will be sent, unless it ends before.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Planned {
+    pub(super) at: Instant,
+    pub(super) code: u16,
+    pub(super) reason: &'static str,
+}
+
+impl Shard {
+    /// Has an open session closed at a random moment within `time` from now, after what waits for it then. Of two plans
+    /// the earlier holds.
+    pub(super) fn plan_close(&mut self, id: SessionId, code: u16, reason: &'static str, time: Duration, now: Instant) {
+        let delay = self.rng.u64(..=u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
+        let at = now + Duration::from_micros(delay);
+        let Some(session) = get_mut(&mut self.sessions, id) else { return };
+        if session.takes_messages() && session.planned.as_ref().is_none_or(|planned| at < planned.at) {
+            session.planned = Some(Box::new(Planned { at, code, reason }));
+            self.settle(id, now);
+        }
+    }
+}
+
+impl Session {
+    /// When the planned Close is due.
+    pub(super) fn planned_at(&self) -> Option<Instant> {
+        self.planned.as_ref().map(|planned| planned.at)
+    }
+
+    /// Sends the planned Close.
+    pub(super) fn close_as_planned(&mut self, now: Instant) {
+        if let (Stage::Open(open), Some(planned)) = (&mut self.stage, self.planned.take()) {
+            // A session that is closing already refuses a second Close.
+            let _ = open.ws.close(planned.code, planned.reason, CloseWhen::AfterData, now);
+        }
+    }
+}
