@@ -119,6 +119,7 @@ pub mod error;
 pub mod exchange;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+pub mod histogram;
 pub mod http;
 pub mod limits;
 pub mod node;

@@ -1,0 +1,80 @@
+//! Durations counted into fixed buckets.
+
+use core::time::Duration;
+
+const BUCKETS: usize = 20;
+
+/// How often something took how long, in integers alone.
+///
+/// A bucket counts what took its bound or less and more than the bound before. [`Histogram::buckets`] adds them up as
+/// [Prometheus](https://prometheus.io/docs/concepts/metric_types/#histogram) wants them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Histogram {
+    counts: [u64; BUCKETS],
+    micros: u64,
+}
+
+impl Histogram {
+    /// The bounds in microseconds, from 10 µs to 10 s. The last bucket has none.
+    pub const BOUNDS: [u64; BUCKETS - 1] = [
+        10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
+        2_500_000, 5_000_000, 10_000_000,
+    ];
+
+    /// Something took `time`, counted in whole microseconds.
+    pub fn record(&mut self, time: Duration) {
+        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        self.counts[Self::BOUNDS.partition_point(|&bound| bound < micros)] += 1;
+        self.micros = self.micros.saturating_add(micros);
+    }
+
+    /// How often.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// How long in all.
+    #[must_use]
+    pub const fn sum(&self) -> Duration {
+        Duration::from_micros(self.micros)
+    }
+
+    /// Each bound, and how often it took no longer. What took longer than the last one is in [`Histogram::count`] alone.
+    pub fn buckets(&self) -> impl Iterator<Item = (Duration, u64)> {
+        let sums = self.counts.iter().scan(0, |sum, count| {
+            *sum += count;
+            Some(*sum)
+        });
+        Self::BOUNDS.iter().map(|&bound| Duration::from_micros(bound)).zip(sums)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_counts_up_to_its_bound_and_no_further() {
+        let mut histogram = Histogram::default();
+        for bound in Histogram::BOUNDS {
+            for micros in [bound - 1, bound, bound + 1] {
+                histogram.record(Duration::from_micros(micros));
+            }
+        }
+        let bounds = Histogram::BOUNDS.len() as u64;
+        let counts: Vec<u64> = histogram.buckets().map(|(_, count)| count).collect();
+        assert_eq!(counts, (0..bounds).map(|bound| 3 * bound + 2).collect::<Vec<_>>());
+        assert_eq!(histogram.count(), 3 * bounds);
+        assert_eq!(histogram.sum(), Duration::from_micros(3 * Histogram::BOUNDS.iter().sum::<u64>()));
+    }
+
+    #[test]
+    fn no_duration_is_too_long() {
+        let mut histogram = Histogram::default();
+        histogram.record(Duration::MAX);
+        histogram.record(Duration::MAX);
+        assert_eq!((histogram.count(), histogram.buckets().map(|(_, count)| count).max()), (2, Some(0)));
+        assert_eq!(histogram.sum(), Duration::from_micros(u64::MAX));
+    }
+}
