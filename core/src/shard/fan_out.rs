@@ -109,7 +109,7 @@ impl Shard {
         match &mut session.stage {
             Stage::Head(head) if head.reader.is_empty() => self.remove(id, local(Some(Error::SlowHead))),
             Stage::Head(_) => self.answer_error(id, Error::SlowHead, now),
-            Stage::Deciding(_) => self.answer_error(id, Error::Unavailable, now),
+            Stage::Deciding(_) | Stage::Scraping { .. } => self.answer_error(id, Error::Unavailable, now),
             Stage::Joining(_) => self.answer_error(id, Error::NotConfirmed, now),
             Stage::Answered { error, .. } => {
                 let error = *error;
@@ -192,6 +192,7 @@ impl Shard {
             self.partial -= open.partial;
         }
         self.promised -= i64::from(session.flags.promised);
+        self.admins -= usize::from(session.flags.admin);
         self.sessions.remove(id.index());
         self.events.push_back(Event::Closed(id, closed));
     }

@@ -22,8 +22,11 @@ impl Shard {
         }
     }
 
-    /// A valid request: the page, a WebSocket, or what is wrong with it.
+    /// A valid request: for operation, the page, a WebSocket, or what is wrong with it.
     fn request(&mut self, id: SessionId, request: Request, leftover: &[u8], now: Instant) {
+        if self.answer_operation(id, &request, now) {
+            return;
+        }
         if self.closing {
             return self.answer_error(id, Error::Unavailable, now);
         }
@@ -136,6 +139,7 @@ impl Shard {
         let Some(session) = self.get(id) else { return };
         let method = match &session.stage {
             Stage::Head(head) => head.reader.method(),
+            Stage::Scraping { method, .. } => *method,
             Stage::Joining(joining) if joining.switch.is_none() => return self.close_adopted(id, error, now),
             _ => Method::Get,
         };

@@ -34,6 +34,7 @@
 //! | --- | --- | --- |
 //! | reads the request head (RFC 9112) | a complete head | 408, or nothing if nothing came; [`head_time`] |
 //! | waits for the embedder, with [`Settings::ask`] | [`Shard::accept`], [`Shard::refuse`] | 503; the same deadline |
+//! | waits for metrics | [`Shard::answer_scrape`] | 503; the same deadline |
 //! | waits for its channel's subscription | the bus's confirmation: 101 and [`Event::Opened`] | 503; [`confirm_time`] |
 //! | open (RFC 6455) | a Close of either side, an error | a ping, then the end; [`ping_time`], [`pong_time`] |
 //! | open, waits for credit to publish | credit | Close 1013; [`pause_time`] |
@@ -62,6 +63,7 @@ mod credit;
 mod fan_out;
 mod gap;
 mod handshake;
+mod health;
 mod planned;
 mod queue;
 mod session;
@@ -118,6 +120,9 @@ pub struct SubscriberId(u64);
 pub enum Event {
     /// A client asks for a WebSocket: answer with [`Shard::accept`] or [`Shard::refuse`] (only with [`Settings::ask`]).
     Request(SessionId, Box<Asked>),
+    /// Somebody asks for `/metrics` where that may be asked: answer with [`Shard::answer_scrape`]. The session is told 503
+    /// if there is no answer within [`Limits::head_time`](crate::limits::Limits::head_time) of its beginning.
+    Scrape(SessionId),
     /// The WebSocket is open and its channel subscribed.
     Opened(SessionId),
     /// Nothing more will be written: end the write side, and go on reading until the peer ends its own or `Closed` comes.
@@ -140,6 +145,8 @@ pub struct Shard {
     rng: fastrand::Rng,
     latest: Instant,
     sessions: Slab<Session>,
+    /// Sessions that are operation's, not clients'.
+    admins: usize,
     generation: u32,
     timers: Timers<u32>,
     channels: Channels,
@@ -177,6 +184,7 @@ impl Shard {
             rng,
             latest: now,
             sessions: Slab::new(),
+            admins: 0,
             generation: 0,
             timers: Timers::new(),
             runs: Runs::default(),
@@ -228,7 +236,7 @@ impl Shard {
                 joining.leftover.extend_from_slice(input);
             }
             Stage::Deciding(_) | Stage::Joining(_) => self.answer_error(id, Error::LongHead, now),
-            Stage::Answered { .. } => {}
+            Stage::Scraping { .. } | Stage::Answered { .. } => {}
         }
     }
 
@@ -246,7 +254,7 @@ impl Shard {
                 open.ws.handle_eof(now);
                 self.settle(id, now);
             }
-            Stage::Answered { .. } => self.settle(id, now),
+            Stage::Scraping { .. } | Stage::Answered { .. } => self.settle(id, now),
         }
     }
 
@@ -260,7 +268,7 @@ impl Shard {
                 return self.settle(id, now);
             }
             Stage::Answered { error, .. } => *error,
-            Stage::Head(_) | Stage::Deciding(_) | Stage::Joining(_) => None,
+            Stage::Head(_) | Stage::Deciding(_) | Stage::Joining(_) | Stage::Scraping { .. } => None,
         };
         self.remove(id, Closed { by: Side::Transport, code: None, error });
     }
@@ -416,7 +424,7 @@ impl Shard {
         self.closing = true;
         let ids: Vec<SessionId> = self.sessions.iter().map(|(index, session)| id_of(index, session)).collect();
         for id in ids {
-            let Some(session) = self.get_mut(id) else { continue };
+            let Some(session) = self.get_mut(id).filter(|session| !session.flags.admin) else { continue };
             match &mut session.stage {
                 Stage::Open(open) => {
                     // A session that is closing already refuses a second Close.
@@ -429,7 +437,7 @@ impl Shard {
                 Stage::Head(_) | Stage::Deciding(_) | Stage::Joining(_) => {
                     self.answer_error(id, Error::Unavailable, now);
                 }
-                Stage::Answered { .. } => {}
+                Stage::Scraping { .. } | Stage::Answered { .. } => {}
             }
         }
     }
@@ -498,10 +506,10 @@ impl Shard {
 
     // Getters.
 
-    /// Whether no session is left.
+    /// Whether no session is left, those of [`Shard::handle_admin_connection`] aside.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.sessions.is_empty()
+        self.sessions.len() == self.admins
     }
 
     /// Whether the instance can deliver from end to end, as far as this shard has heard, and why not.

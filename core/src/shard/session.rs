@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::planned::Planned;
 use super::queue::{Queue, Runs};
 use crate::error::{Closed, Error, Misuse, Side};
-use crate::http::{Request, RequestReader, Upgrade};
+use crate::http::{Method, Request, RequestReader, Upgrade};
 use crate::limits::Limits;
 use crate::route::Target;
 use crate::time::{Instant, earlier};
@@ -47,6 +47,8 @@ pub(super) struct Flags {
     pub(super) unread: bool,
     /// The embedder heard that it may be read again, and has not asked yet.
     pub(super) promised: bool,
+    /// It is operation's, not a client's.
+    pub(super) admin: bool,
 }
 
 #[derive(Debug)]
@@ -59,6 +61,8 @@ pub(super) enum Stage {
     Joining(Box<Joining>),
     /// A WebSocket.
     Open(Open),
+    /// The embedder gathers the metrics that it is to be answered.
+    Scraping { method: Method, deadline: Instant },
     /// A plain answer leaves, then the peer has `close_time` to end its side.
     Answered { deadline: Instant, error: Option<Error> },
 }
@@ -154,7 +158,7 @@ impl Session {
     /// Whether its socket may be read, with so much credit to publish.
     pub(super) fn may_be_read(&self, credit: i64) -> bool {
         match &self.stage {
-            Stage::Head(_) | Stage::Answered { .. } => true,
+            Stage::Head(_) | Stage::Scraping { .. } | Stage::Answered { .. } => true,
             Stage::Deciding(_) | Stage::Joining(_) => false,
             Stage::Open(open) => credit > 0 || !open.needs_credit(),
         }
@@ -163,7 +167,7 @@ impl Session {
     /// Whether something must happen before it is of use to ask again whether it may be read.
     pub(super) fn waits(&self) -> bool {
         match &self.stage {
-            Stage::Head(_) | Stage::Answered { .. } => false,
+            Stage::Head(_) | Stage::Scraping { .. } | Stage::Answered { .. } => false,
             Stage::Deciding(_) | Stage::Joining(_) => true,
             Stage::Open(open) => self.paused.is_some() && open.needs_credit(),
         }
@@ -191,7 +195,7 @@ impl Session {
             Stage::Head(head) => Some(head.deadline),
             Stage::Deciding(deciding) => Some(deciding.deadline),
             Stage::Joining(joining) => Some(joining.deadline),
-            Stage::Answered { deadline, .. } => Some(*deadline),
+            Stage::Scraping { deadline, .. } | Stage::Answered { deadline, .. } => Some(*deadline),
             Stage::Open(open) => {
                 let pause = self.paused.map(|since| since + limits.pause_time);
                 earlier(open.ws.deadline(limits), earlier(pause, self.planned_at()))
@@ -254,7 +258,7 @@ impl Session {
         let done = match &self.stage {
             Stage::Open(open) => open.ws.state() == ws::State::Finished,
             Stage::Answered { .. } => true,
-            Stage::Head(_) | Stage::Deciding(_) | Stage::Joining(_) => false,
+            Stage::Head(_) | Stage::Deciding(_) | Stage::Joining(_) | Stage::Scraping { .. } => false,
         };
         done && !self.has_output()
     }
@@ -266,7 +270,11 @@ impl Session {
             Stage::Answered { error, .. } if self.flags.peer_ended && !self.has_output() => {
                 Some(Closed { by: Side::Local, code: None, error: *error })
             }
-            Stage::Answered { .. } | Stage::Head(_) | Stage::Deciding(_) | Stage::Joining(_) => None,
+            Stage::Answered { .. }
+            | Stage::Head(_)
+            | Stage::Deciding(_)
+            | Stage::Joining(_)
+            | Stage::Scraping { .. } => None,
         }
     }
 

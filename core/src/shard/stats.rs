@@ -162,7 +162,7 @@ pub struct Stages {
     pub open: usize,
     /// WebSockets whose closing handshake has begun.
     pub closing: usize,
-    /// They are given a plain answer.
+    /// They wait for metrics, or are given a plain answer.
     pub answered: usize,
 }
 
@@ -184,7 +184,7 @@ impl Stages {
             Stage::Joining(_) => &mut self.joining,
             Stage::Open(open) if open.ws.can_send() => &mut self.open,
             Stage::Open(_) => &mut self.closing,
-            Stage::Answered { .. } => &mut self.answered,
+            Stage::Scraping { .. } | Stage::Answered { .. } => &mut self.answered,
         } += 1;
     }
 }

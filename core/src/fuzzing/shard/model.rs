@@ -293,6 +293,7 @@ impl Model {
                 assert!(matches!(self.peer(id).phase, Phase::Closing { .. } | Phase::Answered));
             }
             Event::Closed(id, _) => drop(self.peers.remove(&id).expect("closed once")),
+            Event::Scrape(_) => panic!("no connection is for operation"),
             Event::Subscribed(_) | Event::Missed(_) => {}
             Event::Run(id, run) => {
                 let subscriber = self.subscribers.iter_mut().find(|(other, _, _)| *other == id);

@@ -8,6 +8,7 @@ mod delivery;
 mod drain;
 mod gap;
 mod handshake;
+mod health;
 mod stats;
 mod table;
 pub(crate) mod world;

@@ -22,6 +22,7 @@ enum Stage {
     Awaiting,
     Answering,
     Finished,
+    Scraping,
     AnswerUnsent,
     AnswerSent,
     Gone,
@@ -31,6 +32,7 @@ enum Stage {
 enum Input {
     Readable,
     Request,
+    MetricsRequest,
     Message,
     CloseFrame,
     Garbage,
@@ -45,15 +47,20 @@ enum Input {
     AcceptNotOffered,
     Refuse,
     RefuseWrongly,
+    AnswerScrape,
+    AnswerScrapeWrongly,
     Close,
     CloseWrongly,
     Shutdown,
     BusLost,
 }
 
-use Input::{Accept, AcceptNotOffered, Close, CloseWrongly, Refuse, RefuseWrongly, TransmittedTooMuch};
+use Input::{
+    Accept, AcceptNotOffered, AnswerScrape, AnswerScrapeWrongly, Close, CloseWrongly, Refuse, RefuseWrongly,
+    TransmittedTooMuch,
+};
 
-const STAGES: [Stage; 14] = [
+const STAGES: [Stage; 15] = [
     Stage::Head,
     Stage::HeadBegun,
     Stage::Deciding,
@@ -65,14 +72,16 @@ const STAGES: [Stage; 14] = [
     Stage::Awaiting,
     Stage::Answering,
     Stage::Finished,
+    Stage::Scraping,
     Stage::AnswerUnsent,
     Stage::AnswerSent,
     Stage::Gone,
 ];
 
-const INPUTS: [Input; 20] = [
+const INPUTS: [Input; 23] = [
     Input::Readable,
     Input::Request,
+    Input::MetricsRequest,
     Input::Message,
     Input::CloseFrame,
     Input::Garbage,
@@ -87,11 +96,15 @@ const INPUTS: [Input; 20] = [
     AcceptNotOffered,
     Refuse,
     RefuseWrongly,
+    AnswerScrape,
+    AnswerScrapeWrongly,
     Close,
     CloseWrongly,
     Input::Shutdown,
     Input::BusLost,
 ];
+
+const METRICS_REQUEST: &[u8] = b"HEAD /metrics HTTP/1.1\r\nHost: a\r\n\r\n";
 
 fn target() -> Target {
     Target::new("chat")
@@ -117,12 +130,13 @@ fn world_in(stage: Stage) -> World {
         world.run();
         return world;
     }
-    let client = world.connect();
+    let client = if stage == Stage::Scraping { world.connect_admin() } else { world.connect() };
     let answered = matches!(stage, Stage::AnswerUnsent | Stage::AnswerSent);
     match stage {
         Stage::Head => world.run(),
         Stage::HeadBegun => world.send(client, b"GET / HT"),
         Stage::Gone => world.reset(client),
+        Stage::Scraping => world.send(client, METRICS_REQUEST),
         _ if answered => {
             world.clients[client].room = if stage == Stage::AnswerSent { usize::MAX } else { 0 };
             world.send(client, b"POST / HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -160,6 +174,8 @@ fn give(shard: &mut Shard, id: SessionId, input: Input, now: Instant) -> Option<
         AcceptNotOffered => shard.accept(id, target(), Some("mqtt"), now),
         Refuse => shard.refuse(id, &Answer::text(401, "Who are you?"), now),
         RefuseWrongly => shard.refuse(id, &Answer::text(101, ""), now),
+        AnswerScrape => shard.answer_scrape(id, &Answer::text(200, "fanfare_ready 1\n"), now),
+        AnswerScrapeWrongly => shard.answer_scrape(id, &Answer::text(101, ""), now),
         Close => shard.close(id, 1000, "bye", now),
         CloseWrongly => shard.close(id, 1005, "", now),
         TransmittedTooMuch => shard.transmitted(id, usize::MAX, now),
@@ -168,6 +184,7 @@ fn give(shard: &mut Shard, id: SessionId, input: Input, now: Instant) -> Option<
             match input {
                 Input::Readable => drop(shard.handle_readable(id, now)),
                 Input::Request => shard.handle_read(id, &mut request("/chat"), now),
+                Input::MetricsRequest => shard.handle_read(id, &mut METRICS_REQUEST.to_vec(), now),
                 Input::Message => shard.handle_read(id, &mut text("hello"), now),
                 Input::CloseFrame => shard.handle_read(id, &mut frame(CLOSE, b""), now),
                 Input::Garbage => shard.handle_read(id, &mut [0xFF; 99], now),
@@ -194,6 +211,8 @@ fn expected(stage: Stage, input: Input) -> Result<(), Misuse> {
         (_, TransmittedTooMuch) => Err(Misuse::TooMuchTransmitted),
         (Stage::Deciding, Accept | Refuse) => Ok(()),
         (Stage::Deciding, AcceptNotOffered | RefuseWrongly) => Err(Misuse::InvalidArgument),
+        (Stage::Scraping, AnswerScrape) => Ok(()),
+        (Stage::Scraping, AnswerScrapeWrongly) => Err(Misuse::InvalidArgument),
         (_, Close) if is_open => Ok(()),
         (_, CloseWrongly) if is_ws => Err(Misuse::InvalidArgument),
         _ => Err(Misuse::WrongState),
@@ -257,7 +276,11 @@ fn whatever_comes_in_whatever_order_the_shard_stays_consistent() {
         let mut world = World::from(own, bus);
         for _ in 0..150 {
             if world.clients.is_empty() || rng.u8(..8) == 0 {
-                world.connect();
+                if rng.u8(..4) == 0 {
+                    world.connect_admin()
+                } else {
+                    world.connect()
+                };
             }
             let client = rng.usize(..world.clients.len());
             let (id, now) = (world.id(client), world.now);

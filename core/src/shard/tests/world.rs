@@ -56,6 +56,7 @@ pub(crate) struct World {
     /// Decides what happens when, if not everything is to happen at once.
     pub(crate) lazy: Option<fastrand::Rng>,
     pub(crate) asked: Vec<SessionId>,
+    pub(crate) scrapes: Vec<SessionId>,
     pub(crate) subscriber_events: Vec<(SubscriberId, Option<Arc<crate::run::Run>>)>,
     pub(crate) missed: u64,
     pub(crate) bus_events: Vec<bus::Event>,
@@ -130,6 +131,7 @@ impl World {
             pieces: (16 << 10, usize::MAX),
             lazy: None,
             asked: Vec::new(),
+            scrapes: Vec::new(),
             subscriber_events: Vec::new(),
             missed: 0,
             bus_events: Vec::new(),
@@ -144,6 +146,12 @@ impl World {
         let worker = self.clients.len() % self.shards.len();
         let id = self.shards[worker].handle_connection(None, self.now);
         self.add(worker, id)
+    }
+
+    /// Somebody connects to the first worker's address for operation.
+    pub(crate) fn connect_admin(&mut self) -> usize {
+        let id = self.shards[0].handle_admin_connection(self.now);
+        self.add(0, id)
     }
 
     pub(crate) fn add(&mut self, worker: WorkerId, id: SessionId) -> usize {
@@ -339,6 +347,10 @@ impl World {
             Event::Request(id, _) => {
                 self.find(worker, id);
                 self.asked.push(id);
+            }
+            Event::Scrape(id) => {
+                self.find(worker, id);
+                self.scrapes.push(id);
             }
             Event::Opened(id) => self.find(worker, id).opened = true,
             Event::EndWrites(id) => {

@@ -1,0 +1,62 @@
+//! What load balancers and Prometheus ask for, each on a path of its own, and the connections that are theirs alone.
+
+use super::session::{Head, Stage};
+use super::{Event, SessionId, Shard, get_mut};
+use crate::error::{Error, Misuse};
+use crate::http::{Answer, Method, Request, RequestReader};
+use crate::time::Instant;
+
+impl Shard {
+    /// A connection for operation was accepted, on an address that is not the clients'. It is told `/live`, `/ready` and
+    /// `/metrics` ([`Event::Scrape`]), also during a shutdown, and nothing else; [`Shard::is_empty`] does not wait for it.
+    pub fn handle_admin_connection(&mut self, now: Instant) -> SessionId {
+        let now = self.at(now);
+        let deadline = now + self.settings.limits.head_time;
+        let id = self.insert(Stage::Head(Box::new(Head { reader: RequestReader::new(), peer: None, deadline })));
+        self.sessions[id.index()].flags.admin = true;
+        self.admins += 1;
+        self.settle(id, now);
+        id
+    }
+
+    /// Answers [`Event::Scrape`].
+    ///
+    /// # Errors
+    /// [`Misuse::WrongState`] if the session does not wait for this, [`Misuse::InvalidArgument`] for a status that is
+    /// not 200 to 599, [`Misuse::NoSuchSession`]; nothing changes.
+    pub fn answer_scrape(&mut self, id: SessionId, answer: &Answer, now: Instant) -> Result<(), Misuse> {
+        let now = self.at(now);
+        let session = self.get(id).ok_or(Misuse::NoSuchSession)?;
+        let Stage::Scraping { method, .. } = session.stage else { return Err(Misuse::WrongState) };
+        if !(200..600).contains(&answer.status) {
+            return Err(Misuse::InvalidArgument);
+        }
+        self.answer(id, answer, method, None, now);
+        Ok(())
+    }
+
+    /// Answers a request for one of the paths here; says no if it is for something else. On the clients' address a
+    /// WebSocket is something else, whatever its path.
+    pub(super) fn answer_operation(&mut self, id: SessionId, request: &Request, now: Instant) -> bool {
+        let Some(session) = get_mut(&mut self.sessions, id) else { return false };
+        let (method, is_admin) = (request.method(), session.flags.admin);
+        if !is_admin && request.wants_upgrade() {
+            return false;
+        }
+        match request.path() {
+            "/live" => self.answer(id, &Answer::text(200, "live\n"), method, None, now),
+            "/metrics" if is_admin => self.ask_for_metrics(id, method, now),
+            _ if is_admin => self.answer(id, &Answer::for_error(Error::NotFound), method, Some(Error::NotFound), now),
+            _ => return false,
+        }
+        true
+    }
+
+    fn ask_for_metrics(&mut self, id: SessionId, method: Method, now: Instant) {
+        let Some(session) = get_mut(&mut self.sessions, id) else { return };
+        let Stage::Head(head) = &session.stage else { return };
+        session.stage = Stage::Scraping { method, deadline: head.deadline };
+        self.events.push_back(Event::Scrape(id));
+        self.settle(id, now);
+    }
+}
