@@ -31,11 +31,13 @@ pub enum Unready {
     Undelivered,
     /// Redis does not let this user probe, so that nothing can be proven. The log says what to allow.
     ProbeRefused,
+    /// It is shutting down.
+    Draining,
 }
 
 impl Unready {
     /// Every reason, for tables and tests.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::NoConnection,
         Self::Silent,
         Self::Refused,
@@ -43,6 +45,7 @@ impl Unready {
         Self::Unproven,
         Self::Undelivered,
         Self::ProbeRefused,
+        Self::Draining,
     ];
 
     /// One line for anybody: neither an address nor a channel nor words of Redis are in it.
@@ -56,6 +59,7 @@ impl Unready {
             Self::Unproven => "delivery through Redis is not proven yet",
             Self::Undelivered => "Redis does not deliver what is published",
             Self::ProbeRefused => "Redis does not allow the probe",
+            Self::Draining => "this instance is shutting down",
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::session::{Head, Stage};
 use super::{Event, SessionId, Shard, get_mut};
-use crate::error::{Error, Misuse};
+use crate::error::{Error, Misuse, Unready};
 use crate::http::{Answer, Method, Request, RequestReader};
 use crate::time::Instant;
 
@@ -17,6 +17,21 @@ impl Shard {
         self.admins += 1;
         self.settle(id, now);
         id
+    }
+
+    /// Says from here on that it is not ready, and serves on as before, so that load balancers look elsewhere before
+    /// [`Shard::shutdown`], which says the same, ends anything.
+    pub const fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// Whether the instance can deliver from end to end and is to stay, as far as this shard has heard, and why not: what
+    /// `/ready` tells.
+    ///
+    /// # Errors
+    /// The reason.
+    pub const fn readiness(&self) -> Result<(), Unready> {
+        if self.draining { Err(Unready::Draining) } else { self.readiness }
     }
 
     /// Answers [`Event::Scrape`].
@@ -45,6 +60,7 @@ impl Shard {
         }
         match request.path() {
             "/live" => self.answer(id, &Answer::text(200, "live\n"), method, None, now),
+            "/ready" => self.answer(id, &ready(self.readiness()), method, None, now),
             "/metrics" if is_admin => self.ask_for_metrics(id, method, now),
             _ if is_admin => self.answer(id, &Answer::for_error(Error::NotFound), method, Some(Error::NotFound), now),
             _ => return false,
@@ -58,5 +74,12 @@ impl Shard {
         session.stage = Stage::Scraping { method, deadline: head.deadline };
         self.events.push_back(Event::Scrape(id));
         self.settle(id, now);
+    }
+}
+
+fn ready(readiness: Result<(), Unready>) -> Answer {
+    match readiness {
+        Ok(()) => Answer::text(200, "ready\n"),
+        Err(reason) => Answer::text(503, format!("not ready: {reason}\n")),
     }
 }

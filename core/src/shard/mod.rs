@@ -168,6 +168,8 @@ pub struct Shard {
     readable: VecDeque<SessionId>,
     events: VecDeque<Event>,
     subscribers: u64,
+    /// It is not to be sent new clients.
+    draining: bool,
     closing: bool,
     stats: Stats,
     said_origin: Seldom,
@@ -199,6 +201,7 @@ impl Shard {
             readable: VecDeque::new(),
             events: VecDeque::new(),
             subscribers: 0,
+            draining: false,
             closing: false,
             stats: Stats::default(),
             said_origin: Seldom::default(),
@@ -421,6 +424,7 @@ impl Shard {
     /// connections get 503 from here on. [`Shard::is_empty`] tells when all are gone.
     pub fn shutdown(&mut self, now: Instant) {
         let now = self.at(now);
+        self.draining = true;
         self.closing = true;
         let ids: Vec<SessionId> = self.sessions.iter().map(|(index, session)| id_of(index, session)).collect();
         for id in ids {
@@ -510,14 +514,6 @@ impl Shard {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.sessions.len() == self.admins
-    }
-
-    /// Whether the instance can deliver from end to end, as far as this shard has heard, and why not.
-    ///
-    /// # Errors
-    /// The reason.
-    pub const fn readiness(&self) -> Result<(), Unready> {
-        self.readiness
     }
 
     /// What waits for one session, in memory: bounded by

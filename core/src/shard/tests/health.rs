@@ -1,8 +1,11 @@
 //! What load balancers and Prometheus are told, where and when.
 
-use super::world::{World, limits, ms, request};
-use crate::error::Error;
+use super::world::{World, limits, ms, request, settings, text};
+use crate::bus::Bus;
+use crate::error::{Error, Unready};
+use crate::exchange::{News, ToShard};
 use crate::http::Answer;
+use crate::time::Instant;
 
 fn plain(method: &str, path: &str) -> Vec<u8> {
     format!("{method} {path} HTTP/1.1\r\nHost: a\r\n\r\n").into_bytes()
@@ -34,6 +37,71 @@ fn a_process_that_turns_is_live() {
     assert_eq!(admin_answer(&mut world, &plain("GET", "/live")), live);
     let stats = world.shards[0].stats();
     assert_eq!((stats.errors.of(Error::Method), stats.errors.iter().map(|(_, count)| count).sum::<u64>()), (1, 1));
+}
+
+#[test]
+fn whether_it_is_ready_is_what_the_bus_said_last() {
+    let mut world = World::new();
+    world.run();
+    let tell = |world: &mut World, readiness| {
+        let news = ToShard { news: vec![News::Ready(readiness)] };
+        let now = world.now;
+        world.shard().handle_bus(news, now);
+    };
+    for reason in Unready::ALL {
+        tell(&mut world, Err(reason));
+        let told = answer(&mut world, &plain("GET", "/ready"));
+        assert!(told.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{told}");
+        assert!(told.contains("\r\nCache-Control: no-store\r\n") && told.contains("\r\nRetry-After: "));
+        assert!(told.ends_with(&format!("\r\n\r\nnot ready: {reason}\n")), "{told}");
+        assert_eq!(answer(&mut world, &plain("HEAD", "/ready")).split("\r\n\r\n").nth(1), Some(""));
+        assert_eq!(admin_answer(&mut world, &plain("GET", "/ready")), told);
+        tell(&mut world, Ok(()));
+        let told = answer(&mut world, &plain("GET", "/ready"));
+        assert!(told.starts_with("HTTP/1.1 200 OK\r\n") && told.ends_with("\r\n\r\nready\n"), "{told}");
+    }
+    assert!(answer(&mut world, &plain("PUT", "/ready")).starts_with("HTTP/1.1 405 "));
+}
+
+#[test]
+fn it_is_not_ready_before_redis_was_reached() {
+    let url = "redis://redis.test".parse().unwrap();
+    let bus = Bus::redis(url, &limits(), 1, 1, Instant::ZERO);
+    let mut world = World::from(settings(limits(), 1), bus);
+    world.is_reachable = false;
+    assert!(answer(&mut world, &plain("GET", "/ready")).ends_with("not ready: no connection to Redis\n"));
+}
+
+#[test]
+fn while_it_drains_it_is_not_ready_and_serves_all_the_same() {
+    let mut world = World::new();
+    let before = world.join("/chat");
+    world.shard().drain();
+    assert!(answer(&mut world, &plain("GET", "/ready")).ends_with("not ready: this instance is shutting down\n"));
+    let late = world.join("/chat");
+    world.send(before, &text("hello"));
+    assert_eq!(world.texts(late), ["hello"]);
+    let now = world.now;
+    world.shard().shutdown(now);
+    assert!(answer(&mut world, &plain("GET", "/ready")).starts_with("HTTP/1.1 503 "));
+}
+
+#[test]
+fn who_waits_for_credit_holds_up_no_answer() {
+    let mut world = World::new();
+    let paused = world.join("/chat");
+    while world.shards[0].has_credit() {
+        world.shard().publish(&"other".into(), &vec![b'x'; limits().message_bytes]).unwrap();
+    }
+    let (id, now) = (world.id(paused), world.now);
+    assert!(!world.shard().handle_readable(id, now));
+    let client = world.connect();
+    let id = world.id(client);
+    assert!(world.shard().handle_readable(id, now));
+    world.shard().handle_read(id, &mut plain("GET", "/live"), now);
+    let mut slices = [std::io::IoSlice::new(&[])];
+    assert_eq!(world.shards[0].transmit(id, &mut slices), 1);
+    assert!(slices[0].starts_with(b"HTTP/1.1 200 "));
 }
 
 #[test]
