@@ -28,6 +28,12 @@ impl Histogram {
         self.micros = self.micros.saturating_add(micros);
     }
 
+    /// Adds what another one has counted.
+    pub fn add(&mut self, other: &Self) {
+        self.counts.iter_mut().zip(other.counts).for_each(|(sum, count)| *sum += count);
+        self.micros = self.micros.saturating_add(other.micros);
+    }
+
     /// How often.
     #[must_use]
     pub fn count(&self) -> u64 {
@@ -67,6 +73,18 @@ mod tests {
         assert_eq!(counts, (0..bounds).map(|bound| 3 * bound + 2).collect::<Vec<_>>());
         assert_eq!(histogram.count(), 3 * bounds);
         assert_eq!(histogram.sum(), Duration::from_micros(3 * Histogram::BOUNDS.iter().sum::<u64>()));
+    }
+
+    #[test]
+    fn the_sum_of_two_counts_what_both_have_counted() {
+        let (mut one, mut other, mut both) = (Histogram::default(), Histogram::default(), Histogram::default());
+        for micros in (0..40).map(|power| 1 << power) {
+            let half = if micros % 3 == 1 { &mut one } else { &mut other };
+            half.record(Duration::from_micros(micros));
+            both.record(Duration::from_micros(micros));
+        }
+        one.add(&other);
+        assert_eq!(one, both);
     }
 
     #[test]

@@ -87,6 +87,10 @@ pub enum Loss {
 pub struct Stats {
     /// Channels wanted or lingering.
     pub channels: usize,
+    /// Of these, those that are subscribed.
+    pub subscribed: usize,
+    /// Messages that workers had published.
+    pub publishes: u64,
     /// Messages that came from the bus, in all channels.
     pub messages: u64,
     /// Messages dropped because a text channel's payload was not UTF-8.
@@ -109,6 +113,17 @@ pub struct Stats {
     pub publish_bytes: usize,
     /// Publishes that wait to leave.
     pub unsent: usize,
+    /// What was handed over to the worker that is furthest behind and not yet taken in, in memory. Bounded by
+    /// [`Limits::mailbox_bytes`].
+    pub fullest_mailbox: usize,
+    /// Connections made to Redis, two at a start.
+    pub connects: u64,
+    /// Connections to Redis that could not be made.
+    pub dial_failures: u64,
+    /// Bytes read from Redis.
+    pub bytes_in: u64,
+    /// Bytes written to Redis.
+    pub bytes_out: u64,
 }
 
 /// The bus of one instance. See the [module](self).
@@ -193,6 +208,7 @@ impl Bus {
                     self.workers.left(worker, channel);
                 }
                 Wish::Publish { name, len } => {
+                    self.stats.publishes += 1;
                     self.workers.spend(worker, publish_cost(&name, len));
                     self.publish(name, payloads.split_to(len), now);
                 }
@@ -226,11 +242,13 @@ impl Bus {
 
     /// `lane`'s connection to Redis stands.
     pub fn handle_connected(&mut self, lane: Lane, now: Instant) {
+        self.stats.connects += 1;
         self.with_link(now, |link, now| link.handle_connected(lane, now));
     }
 
     /// `lane`'s connection to Redis could not be made; `reason` is for people.
     pub fn handle_dial_failed(&mut self, lane: Lane, reason: &str, now: Instant) {
+        self.stats.dial_failures += 1;
         self.with_link(now, |link, now| link.handle_dial_failed(lane, reason, now));
     }
 
@@ -239,6 +257,7 @@ impl Bus {
         let now = self.at(now);
         let Carrier::Redis(link) = &mut self.carrier else { return };
         let (channels, stats) = (&mut self.channels, &mut self.stats);
+        stats.bytes_in += input.len() as u64;
         link.handle_read(lane, input, now, |name, payload| channels.add_message(name, payload, stats, now));
         self.seal_runs();
         self.follow_link();
@@ -256,6 +275,7 @@ impl Bus {
     pub fn transmitted(&mut self, lane: Lane, n: usize, now: Instant) -> Result<(), Misuse> {
         let now = self.at(now);
         let result = self.link_mut().map_or(Err(Misuse::TooMuchTransmitted), |link| link.transmitted(lane, n, now));
+        self.stats.bytes_out += if result.is_ok() { n as u64 } else { 0 };
         self.follow_link();
         result
     }
@@ -357,11 +377,13 @@ impl Bus {
     /// Counts since the start.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let unsent = match &self.carrier {
-            Carrier::Local(local) => local.len(),
-            Carrier::Redis(link) => link.unsent_publishes(),
+        let channels = self.channels.len();
+        let (subscribed, unsent) = match &self.carrier {
+            Carrier::Local(local) => (channels, local.len()),
+            Carrier::Redis(link) => (link.confirmed_channels(), link.unsent_publishes()),
         };
-        Stats { channels: self.channels.len(), publish_bytes: self.publish_bytes(), unsent, ..self.stats }
+        let (publish_bytes, fullest_mailbox) = (self.publish_bytes(), self.workers.fullest_mailbox());
+        Stats { channels, subscribed, publish_bytes, unsent, fullest_mailbox, ..self.stats }
     }
 
     fn publish_bytes(&self) -> usize {

@@ -95,6 +95,10 @@ impl Workers {
         }
     }
 
+    pub(super) fn fullest_mailbox(&self) -> usize {
+        self.workers.iter().map(|worker| worker.mailbox).max().unwrap_or(0)
+    }
+
     #[cfg(test)]
     pub(super) fn debts(&self) -> Vec<usize> {
         self.workers.iter().map(|worker| worker.debt).collect()

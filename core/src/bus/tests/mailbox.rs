@@ -53,6 +53,7 @@ fn a_full_mailbox_drops_whole_runs_for_its_worker_alone_and_counts_them() {
             }
         }
         assert_eq!((got, bus.stats().missed), ([5, room], 5 - room as u64), "{bound} bytes");
+        assert_eq!(bus.stats().fullest_mailbox, room * run(), "{bound} bytes");
     }
 }
 

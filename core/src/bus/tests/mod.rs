@@ -4,6 +4,7 @@ mod channels;
 mod credit;
 mod gaps;
 mod mailbox;
+mod stats;
 
 use super::Bus;
 
