@@ -69,7 +69,12 @@ impl Link {
                 Ok(())
             }
             (None, Reply::Error(error)) => Err(LinkErrorKind::Refused(reply_text(error, &self.url))),
-            _ => Err(LinkErrorKind::OutOfTurn),
+            (None, _) => Err(LinkErrorKind::OutOfTurn),
+            (Some(unanswered), _) => {
+                // A publish is to be counted as unconfirmed when this ends its connection.
+                self.parts(lane).0.expected.push_front(unanswered);
+                Err(LinkErrorKind::OutOfTurn)
+            }
         }
     }
 

@@ -175,6 +175,20 @@ fn an_unconfirmed_publish_is_told_and_never_sent_again() {
     assert!(world.link.is_flushed());
 }
 
+/// Found by the fuzzer: the command whose reply was wrong was forgotten, and its credit with it.
+#[test]
+fn a_publish_that_gets_a_wrong_reply_is_told_as_unconfirmed_and_its_credit_comes_back() {
+    let mut world = World::up();
+    world.server.is_mute = true;
+    world.publish("chat", "one");
+    world.server.is_mute = false;
+    world.server.clients.get_mut(&Lane::Publisher).unwrap().output.extend(b"+PONG\r\n");
+    world.run();
+    let news = world.take_news();
+    assert!(news.contains(&LinkEvent::Unconfirmed { messages: 1 }), "{news:?}");
+    assert!(world.link.is_flushed());
+}
+
 #[test]
 fn a_connection_that_swallows_publishes_is_made_again() {
     let mut world = World::up();
