@@ -520,7 +520,7 @@ impl Shard {
     /// [`Limits::queue_bytes`](crate::limits::Limits::queue_bytes).
     #[must_use]
     pub fn queued_bytes(&self, id: SessionId) -> usize {
-        self.get(id).map_or(0, |session| session.queue.memory_with(0))
+        self.get(id).map_or(0, |session| session.queue.memory())
     }
 
     fn get(&self, id: SessionId) -> Option<&Session> {

@@ -75,6 +75,9 @@ struct Entry {
     end: u32,
 }
 
+/// An entry behind the first: a list that grows doubles.
+const ENTRY_BYTES: usize = 2 * size_of::<Entry>();
+
 /// The data frames that wait for one session, oldest first. Empty, it owns no memory.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
@@ -92,11 +95,14 @@ impl Queue {
         self.bytes
     }
 
-    /// What it takes with one more run of `len` bytes: all bytes that wait, and the entries behind the first.
+    /// What it takes: all bytes that wait, and the entries behind the first.
+    pub(super) fn memory(&self) -> usize {
+        self.bytes + self.rest.as_ref().map_or(0, |rest| rest.len()) * ENTRY_BYTES
+    }
+
+    /// What it takes with one more run of `len` bytes behind the first.
     pub(super) fn memory_with(&self, len: usize) -> usize {
-        let entries = self.rest.as_ref().map_or(0, |rest| rest.len()) + 1;
-        // A list that grows doubles.
-        self.bytes + len + 2 * entries * size_of::<Entry>()
+        self.memory() + len + ENTRY_BYTES
     }
 
     pub(super) const fn is_empty(&self) -> bool {

@@ -125,7 +125,7 @@ impl Instance {
                 let (taken, at) = (ground.taken(port), ground.now);
                 for id in ground.reference.read_by_bus(self.number, port.conn, taken, at) {
                     let message = ground.reference.messages.get(id);
-                    self.note_arrival(message.room, message.payload.len());
+                    self.note_arrival(message.room, message.payload.len(), taken);
                 }
                 self.bus().handle_read(lane, &scratch[..n], now);
                 let (bus, model) = (self.bus().stats().oversized, ground.reference.oversized[self.number]);

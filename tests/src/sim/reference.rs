@@ -45,7 +45,7 @@ pub(super) struct Visit {
     pub(super) sent: VecDeque<(u64, MessageId)>,
     /// Messages that were read from its socket and not taken in, which only a session that is closing may do.
     pub(super) untaken: usize,
-    /// It was to be closed as a slow reader.
+    /// It was to be closed as a slow reader, or may have been.
     pub(super) condemned: bool,
 }
 

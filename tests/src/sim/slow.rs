@@ -6,8 +6,25 @@ use super::ground::Ground;
 use super::instance::Instance;
 use super::verdict::Promise;
 
-/// Bytes of frames that came for each room.
-pub(super) type Batch = Vec<usize>;
+/// What one run more takes of a session's queue, in bytes of memory. That of one that keeps up takes nothing.
+const ENTRY_BYTES: usize = 24;
+/// At most what a run takes beside its frames, and each message in it.
+const RUN_BYTES: usize = 200;
+const MESSAGE_BYTES: usize = 8;
+
+/// What came for each room.
+pub(super) type Batch = Vec<Came>;
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Came {
+    messages: usize,
+    /// Of their frames.
+    bytes: usize,
+    /// The messages of one read are one run.
+    runs: usize,
+    /// Where the last read ended.
+    read: u64,
+}
 
 /// What is known before a batch goes to a shard.
 pub(super) struct Forecast {
@@ -17,8 +34,8 @@ pub(super) struct Forecast {
 }
 
 impl Instance {
-    /// Notes a message that the bus has read, for every worker.
-    pub(super) fn note_arrival(&mut self, room: usize, payload: usize) {
+    /// Notes a message that the bus has read, for every worker. `read` is where in the stream that read ended.
+    pub(super) fn note_arrival(&mut self, room: usize, payload: usize, read: u64) {
         let header = match payload {
             0..=125 => 2,
             126..=0xFFFF => 4,
@@ -26,37 +43,43 @@ impl Instance {
         };
         for worker in &mut self.workers {
             if worker.arrived.len() <= room {
-                worker.arrived.resize(room + 1, 0);
+                worker.arrived.resize(room + 1, Came::default());
             }
-            worker.arrived[room] += header + payload;
+            let came = &mut worker.arrived[room];
+            came.messages += 1;
+            came.bytes += header + payload;
+            came.runs += usize::from(came.read != read);
+            came.read = read;
         }
     }
 
-    /// How many sessions of a worker the batch must close. A session that keeps up takes any one run, so that of a
-    /// session without a queue it is not known.
+    /// How many sessions of a worker the batch must close. One that keeps up takes any one run.
     pub(super) fn forecast(&mut self, worker: WorkerId, batch: &Batch, ground: &mut Ground) -> Option<Forecast> {
-        if batch.iter().all(|&bytes| bytes == 0) {
+        if batch.iter().all(|came| came.messages == 0) {
             return None;
         }
         let (queue_bytes, all_queues_bytes) = (self.limits.queue_bytes, self.limits.all_queues_bytes);
         let workers = self.workers.len();
         let has_missed = self.bus().stats().missed > 0;
         let stats = self.shard(worker).stats();
-        let is_full = stats.queued_bytes + batch.iter().sum::<usize>() > all_queues_bytes / workers;
+        let memory = |came: &Came| came.bytes + RUN_BYTES * came.runs + MESSAGE_BYTES * came.messages;
+        let is_full = stats.queued_bytes + batch.iter().map(memory).sum::<usize>() > all_queues_bytes / workers;
         let (mut least, mut most) = (0, 0);
         let sessions: Vec<_> = self.workers[worker].sockets.visits().collect();
         for (visit, id) in sessions {
             let view = &mut ground.reference.visits[visit];
-            let bytes = batch.get(view.room).copied().unwrap_or(0);
-            if bytes == 0 {
+            let came = batch.get(view.room).copied().unwrap_or_default();
+            if came.messages == 0 {
                 continue;
             }
             let queued = self.shard(worker).queued_bytes(id);
-            let is_over = queued + bytes > queue_bytes;
-            most += u64::from(is_over || is_full);
+            let entries = if queued == 0 { came.runs - 1 } else { came.runs };
+            let is_over = entries > 0 && queued + came.bytes + ENTRY_BYTES * entries > queue_bytes;
+            let may_go = is_over || is_full && (queued > 0 || entries > 0);
+            most += u64::from(may_go);
             let is_open = view.opened.is_some() && !view.condemned && !view.excuses.may_be_closing();
-            least += u64::from(queued > 0 && is_over && is_open);
-            view.condemned |= is_over;
+            least += u64::from(is_over && is_open);
+            view.condemned |= may_go;
         }
         let is_exact =
             !has_missed && ground.reference.is_calm_for(self.number, super::reference::LONG_CALM, ground.now);

@@ -67,3 +67,18 @@ fn what_must_not_come_through_does_not_and_is_counted() {
     // The last one in each room comes at the end of every plan.
     assert!(report.received.iter().all(|received| received.len() == 2));
 }
+
+#[test]
+fn what_comes_behind_a_close_when_no_credit_is_left_is_discarded_and_counted() {
+    let mut plan = Plan::still(1, 2);
+    plan.setup.limits.message_bytes = 1_000;
+    plan.setup.limits.publish_bytes = 4_000;
+    let mut plan = plan.joined().at(5_000, Deed::StopRedis { silent: false });
+    for i in 0..10 {
+        plan = plan.at(6_000 + i, Deed::Send { client: 0, bytes: 900, pieces: 1 });
+    }
+    let plan = plan.at(7_000, Deed::CloseSession(0)).at(8_000, Deed::StartRedis { loading: 0, refuses: 0 });
+    let report = sim::run(&plan, false);
+    assert_eq!(report.failure, None);
+    assert!((4..10).contains(&report.published), "{} messages found credit", report.published);
+}

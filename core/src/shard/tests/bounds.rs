@@ -96,8 +96,11 @@ const TWO: usize = 2 * 102 + 24;
 fn a_slow_reader_at_the_bound_loses_nothing() {
     for bound in [TWO, TWO + 1] {
         let (mut world, client) = slow_reader(bound);
+        let id = world.clients[client].id;
+        assert_eq!(world.shards[0].queued_bytes(id), TWO);
         world.make_room(client, usize::MAX);
         assert_eq!((world.texts(client).len(), world.close_code(client)), (2, None));
+        assert_eq!(world.shards[0].queued_bytes(id), 0);
     }
 }
 
