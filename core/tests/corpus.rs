@@ -2,7 +2,7 @@
 
 #![expect(clippy::disallowed_macros, reason = "a test may print")]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use fanfare_core::fuzzing::TARGETS;
 
@@ -10,23 +10,32 @@ fn replay(name: &str) {
     let (_, target) = TARGETS.iter().find(|(other, _)| *other == name).expect("a target of that name");
     let inputs = inputs(name);
     assert!(inputs.len() > 20, "{} inputs are no corpus", inputs.len());
-    for path in inputs {
-        let input = std::fs::read(&path).expect("it was just listed");
-        // The name of the input is what one needs to run it alone.
+    for (place, input) in inputs {
+        // Where the input stands is what one needs to run it alone.
         if let Err(panic) = std::panic::catch_unwind(|| target(&input)) {
-            eprintln!("with {}", path.display());
+            eprintln!("with {place}");
             std::panic::resume_unwind(panic);
         }
     }
 }
 
-fn inputs(name: &str) -> Vec<PathBuf> {
+/// Every input of a target and where it stands: a line of what was found, or a seed.
+fn inputs(name: &str) -> Vec<(String, Vec<u8>)> {
     let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz");
-    let files = |folder| std::fs::read_dir(fuzz.join(folder).join(name)).into_iter().flatten();
-    let mut paths: Vec<_> =
-        files("corpus").chain(files("seeds")).map(|entry| entry.expect("a folder can be read").path()).collect();
-    paths.sort();
-    paths
+    let found = fuzz.join("found").join(name).with_extension("hex");
+    let lines = std::fs::read_to_string(&found).unwrap_or_default();
+    let found = lines.lines().enumerate().map(|(at, line)| (format!("{}:{}", found.display(), at + 1), bytes(line)));
+    let seeds = std::fs::read_dir(fuzz.join("seeds").join(name)).into_iter().flatten().map(|entry| {
+        let path = entry.expect("a folder can be read").path();
+        let seed = std::fs::read(&path).expect("it was just listed");
+        (path.display().to_string(), seed)
+    });
+    found.chain(seeds).collect()
+}
+
+fn bytes(hex: &str) -> Vec<u8> {
+    let pairs = (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16));
+    pairs.collect::<Result<_, _>>().expect("pairs of hexadecimal digits")
 }
 
 macro_rules! replayed {
