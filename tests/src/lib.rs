@@ -12,6 +12,7 @@ pub mod redis;
 pub mod resp;
 pub mod server;
 pub mod sim;
+pub mod swarm;
 
 use std::io;
 use std::net::TcpListener;

@@ -3,8 +3,9 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use fanfare_tests::swarm::{Swarm, message};
+
 use crate::Args;
-use crate::swarm::{Swarm, message};
 
 /// Between two messages of the light load.
 const INTERVAL: Duration = Duration::from_millis(5);

@@ -9,7 +9,7 @@
 
 mod latency;
 mod soak;
-mod swarm;
+mod stuck;
 mod throughput;
 mod usage;
 
@@ -24,6 +24,7 @@ modes:
   idle    opens the clients and holds them: memory of each
   light   one message every 5 ms: how long each takes
   flood   one client sends as fast as the others get it
+  stuck   one client in ten floods, one in a hundred never reads: what the others suffer from the latter
   soak    clients in rooms come, talk and go: nothing lost, doubled or out of order, memory flat";
 
 /// What the command line says.
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         "idle" => throughput::idle(&args),
         "light" => latency::light(&args),
         "flood" => latency::flood(&args),
+        "stuck" => stuck::stuck(&args),
         "soak" => soak::soak(&args),
         _ => Err(std::io::Error::other(USAGE)),
     };

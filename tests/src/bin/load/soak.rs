@@ -7,8 +7,9 @@ use std::collections::HashMap;
 use std::io;
 use std::time::{Duration, Instant};
 
+use fanfare_tests::swarm::{Swarm, message};
+
 use crate::Args;
-use crate::swarm::{Swarm, message};
 use crate::usage::memory;
 
 const ROOMS: usize = 10;

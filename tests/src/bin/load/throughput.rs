@@ -3,8 +3,9 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use fanfare_tests::swarm::{Swarm, message};
+
 use crate::Args;
-use crate::swarm::{Swarm, message};
 use crate::usage::{cpu_seconds, memory};
 
 /// Long enough for a chat's message, short enough that the cost is in the system calls.

@@ -4,11 +4,12 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
-use fanfare_tests::raw::{frame, good_request};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
 use rustix::process::{Resource, getrlimit, setrlimit};
+
+use crate::raw::{frame, good_request};
 
 /// Handshakes under way at a time.
 const GROUP: usize = 64;
@@ -16,16 +17,28 @@ const GROUP: usize = 64;
 /// Connections from one source address: it has some 28,000 ports, and the fuller it is the longer the kernel looks for one.
 const PER_ADDRESS: usize = 4_000;
 
+const BINARY: u8 = 0x82;
 const CLOSE: u8 = 0x88;
 const PING: u8 = 0x89;
 const PONG: u8 = 0x8a;
 
 /// Clients by number. A number is not used again.
-pub(crate) struct Swarm {
+pub struct Swarm {
     poll: Poll,
     events: Events,
     clients: Vec<Option<Connection>>,
     scratch: Box<[u8]>,
+}
+
+/// What a client hears.
+#[derive(Debug)]
+pub enum Heard<'a> {
+    /// A text message.
+    Text(&'a [u8]),
+    /// A binary message.
+    Binary(&'a [u8]),
+    /// The end: the code of the server's Close, if there was one, and what ended it. Nothing comes after it.
+    Gone(Option<u16>, io::Error),
 }
 
 struct Connection {
@@ -35,6 +48,8 @@ struct Connection {
     tail: Vec<u8>,
     /// What the socket had no room for.
     owed: Vec<u8>,
+    /// The code of the server's Close.
+    code: Option<u16>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -46,7 +61,11 @@ enum Phase {
 
 impl Swarm {
     /// A swarm without clients. Raises this process's limit of open files as far as it goes.
-    pub(crate) fn new() -> io::Result<Self> {
+    ///
+    /// # Errors
+    ///
+    /// When the system has no poll or keeps the limit.
+    pub fn new() -> io::Result<Self> {
         let mut limit = getrlimit(Resource::Nofile);
         limit.current = limit.maximum;
         setrlimit(Resource::Nofile, limit)?;
@@ -55,7 +74,11 @@ impl Swarm {
     }
 
     /// Opens clients until there were `count` of them in all, in small groups, and returns when all are open.
-    pub(crate) fn grow(&mut self, count: usize, port: u16, path: &str) -> io::Result<()> {
+    ///
+    /// # Errors
+    ///
+    /// When one is not taken, or takes longer than 10 s.
+    pub fn grow(&mut self, count: usize, port: u16, path: &str) -> io::Result<()> {
         while self.clients.len() < count {
             let group = self.clients.len()..count.min(self.clients.len() + GROUP);
             for _ in group.clone() {
@@ -73,12 +96,26 @@ impl Swarm {
     }
 
     /// Whether its handshake is done and it has not begun to leave.
-    pub(crate) fn is_open(&self, number: usize) -> bool {
+    #[must_use]
+    pub fn is_open(&self, number: usize) -> bool {
         self.clients.get(number).and_then(Option::as_ref).is_some_and(|client| client.phase == Phase::Open)
     }
 
     /// Dials and sends the handshake of one more client, and returns its number. It is open when its answer has come.
-    pub(crate) fn join(&mut self, port: u16, path: &str) -> io::Result<usize> {
+    ///
+    /// # Errors
+    ///
+    /// When nobody listens.
+    pub fn join(&mut self, port: u16, path: &str) -> io::Result<usize> {
+        self.join_with(port, path, "")
+    }
+
+    /// Like [`Swarm::join`], with more header fields, each with its end of line.
+    ///
+    /// # Errors
+    ///
+    /// As [`Swarm::join`].
+    pub fn join_with(&mut self, port: u16, path: &str, fields: &str) -> io::Result<usize> {
         let number = self.clients.len();
         let fd = socket(AddressFamily::INET, SocketType::STREAM, None)?;
         // A number whose source address would be beyond these comes after many have left.
@@ -90,14 +127,19 @@ impl Swarm {
         stream.set_nonblocking(true)?;
         let mut stream = TcpStream::from_std(stream);
         self.poll.registry().register(&mut stream, Token(number), Interest::READABLE | Interest::WRITABLE)?;
-        let mut client = Connection { stream, phase: Phase::Joining, tail: Vec::new(), owed: Vec::new() };
-        client.send(good_request(port, path).as_bytes())?;
+        let mut client = Connection { stream, phase: Phase::Joining, tail: Vec::new(), owed: Vec::new(), code: None };
+        let request = good_request(port, path);
+        client.send(format!("{}{fields}\r\n", request.strip_suffix("\r\n").unwrap_or(&request)).as_bytes())?;
         self.clients.push(Some(client));
         Ok(number)
     }
 
     /// Begins the closing handshake. What the client hears until its end is not handed out any more.
-    pub(crate) fn leave(&mut self, number: usize) -> io::Result<()> {
+    ///
+    /// # Errors
+    ///
+    /// When the client is gone.
+    pub fn leave(&mut self, number: usize) -> io::Result<()> {
         self.send(number, &frame(CLOSE, &1000_u16.to_be_bytes()))?;
         if let Some(client) = &mut self.clients[number] {
             client.phase = Phase::Leaving;
@@ -106,22 +148,56 @@ impl Swarm {
     }
 
     /// Ends a client's connection without a word.
-    pub(crate) fn vanish(&mut self, number: usize) {
+    pub fn vanish(&mut self, number: usize) {
         self.clients[number] = None;
     }
 
+    /// Takes a client from the poll: it reads nothing more, and what is sent to it piles up.
+    ///
+    /// # Errors
+    ///
+    /// When the client is gone.
+    pub fn stop_reading(&mut self, number: usize) -> io::Result<()> {
+        let client = self.clients[number].as_mut().ok_or_else(|| gone(number))?;
+        self.poll.registry().deregister(&mut client.stream)
+    }
+
     /// Sends frames that [`message`] made; what finds no room leaves in a later turn.
-    pub(crate) fn send(&mut self, number: usize, frames: &[u8]) -> io::Result<()> {
+    ///
+    /// # Errors
+    ///
+    /// When the client is gone.
+    pub fn send(&mut self, number: usize, frames: &[u8]) -> io::Result<()> {
         match &mut self.clients[number] {
             Some(client) => client.send(frames).map_err(|e| of_client(number, &e)),
-            None => Err(io::Error::other(format!("client {number} is gone"))),
+            None => Err(gone(number)),
         }
     }
 
     /// Waits for something to happen and hands every message to `hear`, with the number of the client that got it.
     ///
-    /// Pings are answered. A client whom the server closes is an error.
-    pub(crate) fn turn(&mut self, timeout: Duration, mut hear: impl FnMut(usize, &[u8])) -> io::Result<()> {
+    /// Pings are answered.
+    ///
+    /// # Errors
+    ///
+    /// When a client is closed by the server.
+    pub fn turn(&mut self, timeout: Duration, mut hear: impl FnMut(usize, &[u8])) -> io::Result<()> {
+        let mut fault = None;
+        self.listen(timeout, |number, heard| match heard {
+            Heard::Text(payload) | Heard::Binary(payload) => hear(number, payload),
+            Heard::Gone(_, error) => {
+                fault.get_or_insert_with(|| of_client(number, &error));
+            }
+        })?;
+        fault.map_or(Ok(()), Err)
+    }
+
+    /// Like [`Swarm::turn`], for a swarm whose clients may be closed.
+    ///
+    /// # Errors
+    ///
+    /// When the poll fails.
+    pub fn listen(&mut self, timeout: Duration, mut hear: impl FnMut(usize, Heard<'_>)) -> io::Result<()> {
         match self.poll.poll(&mut self.events, Some(timeout)) {
             Err(e) if e.kind() == ErrorKind::Interrupted => return Ok(()),
             other => other?,
@@ -133,14 +209,14 @@ impl Swarm {
                 if event.is_writable() {
                     client.send(&[])?;
                 }
-                client.read(&mut self.scratch, |payload| hear(number, payload))
+                client.read(&mut self.scratch, |heard| hear(number, heard))
             };
-            match step() {
-                Ok(()) => {}
-                // Its end of the connection, and the server's Close before it.
-                Err(_) if client.phase == Phase::Leaving => self.clients[number] = None,
-                Err(e) => return Err(of_client(number, &e)),
+            let Err(error) = step() else { continue };
+            // Its end of the connection, and the server's Close before it, are what whoever leaves waits for.
+            if client.phase != Phase::Leaving {
+                hear(number, Heard::Gone(client.code, error));
             }
+            self.clients[number] = None;
         }
         Ok(())
     }
@@ -159,7 +235,7 @@ impl Connection {
         Ok(())
     }
 
-    fn read(&mut self, scratch: &mut [u8], mut hear: impl FnMut(&[u8])) -> io::Result<()> {
+    fn read(&mut self, scratch: &mut [u8], mut hear: impl FnMut(Heard<'_>)) -> io::Result<()> {
         loop {
             let length = match self.stream.read(scratch) {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
@@ -184,7 +260,7 @@ impl Connection {
     }
 
     /// Takes whole frames out of `bytes`, after the head of the answer, and returns how much of it they were.
-    fn take(&mut self, bytes: &[u8], mut hear: impl FnMut(&[u8])) -> io::Result<usize> {
+    fn take(&mut self, bytes: &[u8], mut hear: impl FnMut(Heard<'_>)) -> io::Result<usize> {
         let mut at = 0;
         if self.phase == Phase::Joining {
             let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(0) };
@@ -196,11 +272,15 @@ impl Connection {
         }
         while let Some((first, payload, length)) = first_frame(&bytes[at..]) {
             match first {
-                CLOSE => return Err(io::Error::other(format!("closed by the server: {}", payload.escape_ascii()))),
+                CLOSE => {
+                    self.code = payload.first_chunk().map(|code| u16::from_be_bytes(*code));
+                    return Err(io::Error::other(format!("closed by the server: {}", payload.escape_ascii())));
+                }
                 PING => self.send(&frame(PONG, payload))?,
                 PONG => {}
                 _ if self.phase == Phase::Leaving => {}
-                _ => hear(payload),
+                BINARY => hear(Heard::Binary(payload)),
+                _ => hear(Heard::Text(payload)),
             }
             at += length;
         }
@@ -209,7 +289,8 @@ impl Connection {
 }
 
 /// A text message as a client's frame.
-pub(crate) fn message(text: &[u8]) -> Vec<u8> {
+#[must_use]
+pub fn message(text: &[u8]) -> Vec<u8> {
     frame(0x81, text)
 }
 
@@ -234,6 +315,10 @@ fn write(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<usize> {
         }
     }
     Ok(sent)
+}
+
+fn gone(number: usize) -> io::Error {
+    io::Error::other(format!("client {number} is gone"))
 }
 
 fn of_client(number: usize, error: &io::Error) -> io::Error {
