@@ -56,10 +56,22 @@
 //! poll_action ─▶ Write: transmit, write ─▶ transmitted, blocked, handle_reset
 //!                Read: treat that socket as readable again
 //!                EndWrites: shutdown(SHUT_WR)   Close: close the socket   Dial: connect to Redis
-//! poll_event  ─▶ as you like
+//! poll_event  ─▶ as you like, but every one
 //! ```
 //!
-//! Read each socket once a turn, and not more than a few dozen KiB: that keeps a flood from delaying others.
+//! - `now` is `Instant::ZERO + start.elapsed()`, with `start` of [`std::time::Instant`]. A seed is the system's
+//!   randomness, for instance `RandomState::new().hash_one(0)`.
+//! - [`node::SocketId::index`] is the token, key or place of a socket in your event library and table.
+//! - Switch Nagle's algorithm off (`TCP_NODELAY`), or a message waits until the one before it is acknowledged.
+//! - Read each socket once a turn, and not more than a few dozen KiB: that keeps a flood from delaying others.
+//! - "Would block" is no error: it means `blocked` for a write and nothing for a read. "Interrupted" means: once more.
+//! - Where readiness is told as long as it lasts (level-triggered), ask for input only while `handle_readable` says yes
+//!   or `Read` has come since, and for room only between `blocked` and `handle_writable`, or you never sleep. Where it
+//!   is told once (edge-triggered), treat a socket as readable in the next turn, too, until a read would block.
+//! - Look Redis's name up where that holds up nobody, or know that all clients wait for a slow name server.
+//! - When the system has no descriptor for another connection, rest until a socket is closed: to accept at once is to
+//!   spin.
+//! - To end: [`node::Node::shutdown`], close the listener, and go on until [`node::Node::is_closed`].
 //!
 //! # Example
 //!

@@ -6,7 +6,10 @@
 //! 1. Sleep until a socket is ready, at most until [`Node::poll_timeout`].
 //! 2. Read each ready socket once and hand over what came: [`Node::handle_readable`], then [`Node::handle_read`].
 //! 3. Call [`Node::handle_timeout`], whether or not it is time: it also carries messages from one part to the other.
-//! 4. Do every [`Action`] of [`Node::poll_action`], and hear [`Node::poll_event`].
+//! 4. Do every [`Action`] of [`Node::poll_action`], and hear every [`Event`] of [`Node::poll_event`]: nothing bounds
+//!    what is not polled.
+//!
+//! To end, call [`Node::shutdown`], accept no more, and go on until [`Node::is_closed`].
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -18,7 +21,7 @@ use crate::config::Settings;
 use crate::error::Misuse;
 use crate::redis::{self, Lane, RedisUrl};
 use crate::shard::{self, SessionId, Shard};
-use crate::time::{Instant, earlier};
+use crate::time::{Duration, Instant, earlier};
 
 /// One of an instance's sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,18 +32,36 @@ pub enum SocketId {
     Client(SessionId),
 }
 
+impl SocketId {
+    /// A small number, unique among the living sockets of an instance: a place for the embedder's own table, and the
+    /// token or key that event libraries ask for. See [`SessionId::index`] for when another gets it.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        match self {
+            Self::Redis(Lane::Subscriber) => 0,
+            Self::Redis(Lane::Publisher) => 1,
+            Self::Client(id) => 2 + id.index(),
+        }
+    }
+}
+
 /// What the owner has to do with sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Connect to the host and port of the URL; then [`Node::handle_connected`] or [`Node::handle_dial_failed`].
+    ///
+    /// It needs no timeout and no second try of yours: [`Action::Close`] ends one that takes longer than
+    /// [`Limits::dial_time`](crate::limits::Limits::dial_time), and another follows.
     Dial(Lane),
-    /// Write once what [`Node::transmit`] lends; then [`Node::transmitted`] or [`Node::blocked`].
+    /// Write once what [`Node::transmit`] lends; then [`Node::transmitted`], [`Node::blocked`] if the socket would block,
+    /// or [`Node::handle_reset`].
     Write(SocketId),
     /// Look whether there is something to read: [`Node::handle_readable`] had said no and would now say yes.
     Read(SocketId),
-    /// End the write side, and go on reading.
+    /// End the write side, and go on reading. If that fails the next read says why.
     EndWrites(SocketId),
-    /// Close the socket, or give up its dial. No input that comes of it may reach the node any more.
+    /// Close the socket, or give up its dial. No input that comes of it may reach the node any more. It comes for every
+    /// socket, those of [`Node::handle_reset`] and of dials that failed among them, and may find that there is none.
     Close(SocketId),
 }
 
@@ -64,11 +85,24 @@ pub struct Node {
     latest: Instant,
     actions: VecDeque<Action>,
     events: VecDeque<Event>,
+    drain_time: Duration,
+    stage: Stage,
+}
+
+/// How far the end has come. It lasts until the instant, whatever is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Open,
+    /// Sessions are leaving.
+    Draining(Instant),
+    /// What they published is leaving.
+    Flushing(Instant),
+    Closed,
 }
 
 impl Node {
     /// An instance of one worker, whatever `settings.workers` says; with `redis` one of many that share it. All that is
-    /// random comes from `seed`.
+    /// random comes from `seed`, which nobody outside should know: hash tables are keyed by it.
     #[must_use]
     pub fn new(mut settings: Settings, redis: Option<RedisUrl>, seed: u64, now: Instant) -> Self {
         settings.workers = 1;
@@ -77,8 +111,10 @@ impl Node {
             Some(url) => Bus::redis(url, &settings.limits, 1, rng.u64(..), now),
             None => Bus::local(&settings.limits, 1, rng.u64(..), now),
         };
+        let drain_time = settings.limits.drain_time;
         let shard = Shard::new(Arc::new(settings), rng.u64(..), now);
-        Self { shard, bus, latest: now, actions: VecDeque::new(), events: VecDeque::new() }
+        let (actions, events) = (VecDeque::new(), VecDeque::new());
+        Self { shard, bus, latest: now, actions, events, drain_time, stage: Stage::Open }
     }
 
     // Inputs.
@@ -93,8 +129,11 @@ impl Node {
         self.bus.handle_connected(lane, now);
     }
 
-    /// A connection to Redis could not be made; `reason` is for people.
+    /// A connection to Redis could not be made; `reason` is for people. Should there be something to close,
+    /// [`Action::Close`] comes for it.
     pub fn handle_dial_failed(&mut self, lane: Lane, reason: &str, now: Instant) {
+        self.see(now);
+        self.actions.push_back(Action::Close(SocketId::Redis(lane)));
         self.bus.handle_dial_failed(lane, reason, now);
     }
 
@@ -114,7 +153,8 @@ impl Node {
         }
     }
 
-    /// A socket's peer has ended its side of the stream.
+    /// A socket's peer has ended its side of the stream: a read gave no bytes. [`Node::handle_readable`] says no from
+    /// here on.
     pub fn handle_eof(&mut self, id: SocketId, now: Instant) {
         match id {
             SocketId::Client(id) => self.shard.handle_eof(id, now),
@@ -122,7 +162,8 @@ impl Node {
         }
     }
 
-    /// A socket is of no more use: reading or writing failed. `reason` is for people.
+    /// A socket is of no more use: reading or writing failed. `reason` is for people. Not for errors that pass, as
+    /// "would block" and "interrupted".
     pub fn handle_reset(&mut self, id: SocketId, reason: &str, now: Instant) {
         self.see(now);
         match id {
@@ -169,6 +210,7 @@ impl Node {
         self.bus.handle_timeout(now);
         self.shard.handle_timeout(now);
         self.exchange(now);
+        self.follow_shutdown();
     }
 
     /// Carries wishes and news between the two until neither has any. [`Node::handle_timeout`] does so, too.
@@ -185,7 +227,25 @@ impl Node {
         }
     }
 
+    /// Begins the end: sessions end as by [`Shard::shutdown`], then what was published leaves, then both connections to
+    /// Redis are closed. Go on as before, but accept no more, until [`Node::is_closed`].
+    pub fn shutdown(&mut self, now: Instant) {
+        self.see(now);
+        if self.stage == Stage::Open {
+            self.stage = Stage::Draining(self.latest + self.drain_time);
+            self.shard.shutdown(now);
+        }
+    }
+
     // Outputs.
+
+    /// Whether [`Node::shutdown`] has come to its end, at the latest after
+    /// [`Limits::drain_time`](crate::limits::Limits::drain_time). What is left then is given up:
+    /// [`bus::Stats::unsent`] says how many publishes, [`shard::Stats::sessions`] how many sessions.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.stage == Stage::Closed
+    }
 
     /// What is to be done with sockets. Can change after every input and command, those of [`Node::shard`] and
     /// [`Node::bus`] among them.
@@ -223,8 +283,30 @@ impl Node {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let unpolled = !self.actions.is_empty() || !self.events.is_empty();
-        let own = unpolled.then_some(self.latest);
+        let own = if unpolled { Some(self.latest) } else { self.end_of_stage() };
         earlier(own, earlier(self.shard.poll_timeout(), self.bus.poll_timeout()))
+    }
+
+    fn follow_shutdown(&mut self) {
+        while self.end_of_stage().is_some_and(|end| end <= self.latest) {
+            self.stage = match self.stage {
+                Stage::Draining(until) if self.shard.is_empty() => {
+                    self.bus.close(self.latest);
+                    Stage::Flushing(until)
+                }
+                _ => Stage::Closed,
+            };
+        }
+    }
+
+    /// When the next stage of the end begins: the present if nothing holds it back.
+    fn end_of_stage(&self) -> Option<Instant> {
+        match self.stage {
+            Stage::Draining(_) if self.shard.is_empty() => Some(self.latest),
+            Stage::Flushing(_) if self.bus.is_closed() => Some(self.latest),
+            Stage::Draining(until) | Stage::Flushing(until) => Some(until),
+            Stage::Open | Stage::Closed => None,
+        }
     }
 
     /// Tells what is to be done from what is only to be heard.

@@ -7,7 +7,8 @@ pub use core::time::Duration;
 
 /// A point in time, in microseconds since an epoch that the embedder picks (one for all workers of an instance).
 ///
-/// The core has no clock. A binary counts from its start; a simulation starts at [`Instant::ZERO`] and jumps.
+/// The core has no clock. A binary counts from its start, `Instant::ZERO + start.elapsed()`; a simulation starts at
+/// [`Instant::ZERO`] and jumps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant(u64);
 

@@ -345,7 +345,7 @@ impl Bus {
 
     // Getters.
 
-    /// Whether [`Bus::close`] has come to its end: what could leave has left.
+    /// Whether [`Bus::close`] has come to its end: what could leave has left. Without Redis, whether nothing is queued.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         match &self.carrier {

@@ -29,8 +29,6 @@ struct Socket<S> {
     waker: Waker,
     /// Waits until it takes bytes again.
     blocked: bool,
-    /// Its peer has ended its side: nothing more to read.
-    ended: bool,
 }
 
 impl<S: Stream> Sockets<S> {
@@ -45,7 +43,7 @@ impl<S: Stream> Sockets<S> {
         let bell = self.bells.bell(id);
         bell.ring();
         let waker = Waker::from(bell.clone());
-        self.table[id.index()] = Some(Socket { id, stream, bell, waker, blocked: false, ended: false });
+        self.table[id.index()] = Some(Socket { id, stream, bell, waker, blocked: false });
     }
 
     pub(super) fn remove(&mut self, id: SessionId) -> bool {
@@ -75,16 +73,13 @@ impl<S: Stream> Sockets<S> {
 
     /// One from the list: tells the shard that it may take bytes again, and reads it once.
     pub(super) fn turn(&mut self, id: SessionId, shard: &mut Shard, scratch: &mut [u8], now: Instant) {
-        let Some(Socket { stream, bell, waker, blocked, ended, .. }) = self.get(id) else { return };
+        let Some(Socket { stream, bell, waker, blocked, .. }) = self.get(id) else { return };
         bell.hush();
         let mut context = Context::from_waker(waker);
         stream.advance(&mut context);
         // If it rang for something else, the next write says so at little cost.
         if std::mem::take(blocked) {
             shard.handle_writable(id);
-        }
-        if *ended {
-            return;
         }
         // A session waits for credit only from when it has something to say.
         if !shard.may_be_read(id) && stream.poll_readable(&mut context).is_pending() {
@@ -96,10 +91,7 @@ impl<S: Stream> Sockets<S> {
         match stream.poll_read(&mut context, &mut scratch[..READ_BYTES]) {
             Poll::Pending => {}
             Poll::Ready(Err(_)) => shard.handle_reset(id),
-            Poll::Ready(Ok(0)) => {
-                *ended = true;
-                shard.handle_eof(id, now);
-            }
+            Poll::Ready(Ok(0)) => shard.handle_eof(id, now),
             Poll::Ready(Ok(read)) => {
                 if stream.poll_readable(&mut context).is_ready() {
                     bell.ring();

@@ -164,3 +164,88 @@ fn a_connection_to_redis_is_closed_before_it_is_dialled_again() {
         node.handle_connected(Lane::Subscriber, now);
     }
 }
+
+#[test]
+fn an_end_comes_when_sessions_and_then_their_publishes_have_left() {
+    let settings = Config::default().settings(NonZero::<usize>::MIN).unwrap();
+    let mut node = Node::new(settings, Some("redis://redis.test".parse().unwrap()), 7, NOW);
+    let id = node.handle_connection(None, NOW);
+    node.handle_read(id, &mut b"GET /".to_vec(), NOW);
+    settle(&mut node);
+    node.shutdown(NOW);
+    let (written, others) = settle(&mut node);
+    assert!(matches!(&written[..], [(to, bytes)] if *to == id && bytes.starts_with(b"HTTP/1.1 503 ")));
+    assert_eq!((others, node.is_closed()), (vec![Action::EndWrites(id)], false), "the client is there");
+    node.handle_eof(id, NOW);
+    let ends = [id, SocketId::Redis(Lane::Subscriber), SocketId::Redis(Lane::Publisher)];
+    let (_, others) = settle(&mut node);
+    assert_eq!(others, ends.map(Action::Close));
+    assert!(node.is_closed());
+    while node.poll_event().is_some() {}
+    assert_eq!(node.poll_timeout(), None);
+}
+
+#[test]
+fn what_the_last_session_says_is_delivered_before_the_end() {
+    let mut node = node();
+    let id = join(&mut node);
+    let channel = "chat".into();
+    node.shard.subscribe(&channel, crate::route::FrameType::Text).unwrap();
+    settle(&mut node);
+    node.handle_read(id, &mut [text("bye"), CLOSE.to_vec()].concat(), NOW);
+    node.handle_eof(id, NOW);
+    node.shutdown(NOW);
+    settle(&mut node);
+    node.handle_timeout(NOW);
+    assert!(node.is_closed());
+    let heard =
+        std::iter::from_fn(|| node.poll_event()).filter(|event| matches!(event, Event::Shard(shard::Event::Run(..))));
+    assert_eq!(heard.count(), 1);
+}
+
+#[test]
+fn an_end_takes_no_longer_than_its_time_whatever_is_left() {
+    let limits = Limits { drain_time: Duration::from_secs(1), ..Limits::default() };
+    let mut node = Node::new(settings(limits, 1), None, 7, NOW);
+    join(&mut node);
+    node.shutdown(NOW);
+    // To begin again does not put it off.
+    node.shutdown(NOW + Duration::from_micros(1));
+    settle(&mut node);
+    while node.poll_event().is_some() {}
+    let end = NOW + Duration::from_secs(1);
+    assert_eq!(node.poll_timeout(), Some(end));
+    for (at, closed) in [(end.as_micros() - 1, false), (end.as_micros(), true), (end.as_micros() + 1, true)] {
+        node.handle_timeout(Instant::from_micros(at));
+        assert_eq!(node.is_closed(), closed);
+    }
+    assert_eq!(node.shard.stats().sessions, 1);
+}
+
+#[test]
+fn a_socket_is_not_read_after_its_end() {
+    let mut node = node();
+    let id = node.handle_connection(None, NOW);
+    node.handle_read(id, &mut b"GET / HTTP/1.1\r\n\r\n".to_vec(), NOW);
+    assert!(node.handle_readable(id, NOW), "its answer has yet to leave");
+    node.handle_eof(id, NOW);
+    assert!(!node.handle_readable(id, NOW));
+    assert_eq!(settle(&mut node).1, [Action::Close(id)]);
+}
+
+#[test]
+fn what_is_left_of_a_dial_that_failed_is_closed() {
+    let settings = Config::default().settings(NonZero::<usize>::MIN).unwrap();
+    let mut node = Node::new(settings, Some("redis://redis.test".parse().unwrap()), 7, NOW);
+    settle(&mut node);
+    node.handle_dial_failed(Lane::Publisher, "refused", NOW);
+    assert_eq!(settle(&mut node).1, [Action::Close(SocketId::Redis(Lane::Publisher))]);
+}
+
+#[test]
+fn living_sockets_have_different_numbers() {
+    let mut node = node();
+    let clients = [join(&mut node), join(&mut node)];
+    let all = Lane::ALL.map(SocketId::Redis).into_iter().chain(clients);
+    assert!(all.map(SocketId::index).eq(0..4));
+}

@@ -14,8 +14,8 @@ const READ_BYTES: i64 = 16 << 10;
 impl Shard {
     /// A session's socket is readable: may it be read? If not, [`Shard::poll_readable`] names it when it may.
     ///
-    /// No is said while the embedder or the bus has yet to answer, and when no credit to publish is left. In the
-    /// latter case the session waits in line, its pong deadline stands still, and after
+    /// No is said while the embedder or the bus has yet to answer, when no credit to publish is left, and after the peer's
+    /// end. For want of credit the session waits in line, its pong deadline stands still, and after
     /// [`Limits::pause_time`](crate::limits::Limits::pause_time) it is closed with 1013.
     pub fn handle_readable(&mut self, id: SessionId, now: Instant) -> bool {
         let now = self.at(now);
@@ -23,6 +23,9 @@ impl Shard {
         let Some(session) = get_mut(&mut self.sessions, id) else { return false };
         let promised = std::mem::take(&mut session.flags.promised);
         self.promised -= i64::from(promised);
+        if session.flags.peer_ended {
+            return false;
+        }
         // Who has no promise stands behind those that have one.
         if session.may_be_read(if promised { self.credit } else { free }) {
             session.unpause(now);

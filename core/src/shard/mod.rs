@@ -104,6 +104,9 @@ pub struct SessionId {
 
 impl SessionId {
     /// A small number, unique among the living sessions of a shard: a place for the embedder's own table.
+    ///
+    /// It is free for another as soon as its session has ended, which can be before `Closed` is polled. So keep the
+    /// whole id in the table, too, and compare it.
     #[must_use]
     pub const fn index(self) -> usize {
         self.index as usize
@@ -244,6 +247,7 @@ impl Shard {
     }
 
     /// The session's peer has ended its side of the stream. An answer or a Close that is on its way still leaves.
+    /// [`Shard::handle_readable`] says no from here on.
     pub fn handle_eof(&mut self, id: SessionId, now: Instant) {
         let now = self.at(now);
         let Some(session) = self.get_mut(id) else { return };

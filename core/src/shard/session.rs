@@ -158,6 +158,7 @@ impl Session {
     /// Whether its socket may be read, with so much credit to publish.
     pub(super) fn may_be_read(&self, credit: i64) -> bool {
         match &self.stage {
+            _ if self.flags.peer_ended => false,
             Stage::Head(_) | Stage::Scraping { .. } | Stage::Answered { .. } => true,
             Stage::Deciding(_) | Stage::Joining(_) => false,
             Stage::Open(open) => credit > 0 || !open.needs_credit(),

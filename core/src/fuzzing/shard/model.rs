@@ -125,6 +125,7 @@ impl Model {
     pub(super) fn may_be_read(&self, id: SessionId) -> bool {
         let peer = &self.peers[&id];
         match peer.phase {
+            _ if peer.has_ended => false,
             Phase::Asked { .. } | Phase::Joining { .. } => false,
             Phase::Open => self.credit > 0 || !peer.target.rights.publish,
             Phase::Closing { .. } | Phase::Answered => true,
@@ -207,6 +208,9 @@ impl Model {
     pub(super) fn pause(&mut self, id: SessionId) {
         let now = self.now;
         let peer = self.peer(id);
+        if peer.has_ended {
+            return;
+        }
         peer.is_unread = true;
         if peer.phase == Phase::Open {
             peer.paused.get_or_insert(now);

@@ -23,6 +23,8 @@ pub(super) struct Peer {
     /// The shard has named it since it was written to last.
     pub(super) is_named: bool,
     pub(super) is_blocked: bool,
+    /// The client says nothing more.
+    pub(super) has_ended: bool,
     client: Client,
 }
 
@@ -64,6 +66,7 @@ impl Peer {
             is_amid: false,
             is_named: false,
             is_blocked: false,
+            has_ended: false,
             client,
         }
     }
@@ -108,6 +111,7 @@ impl Peer {
     }
 
     pub(super) fn end_input(&mut self) {
+        self.has_ended = true;
         if let Phase::Closing { reads } = &mut self.phase {
             *reads = false;
         }
