@@ -10,7 +10,8 @@ use crate::limits::Limits;
 /// each line once for a bare CR, and the complete head is parsed once.
 ///
 /// Bare line ends and limits are refused at the line that has them, so a client that ends its lines wrongly hears of
-/// it at once instead of waiting for `head_time`. The outcome does not depend on how the bytes were split.
+/// it at once instead of waiting for `head_time`. So does one whose first byte can begin no request line: a browser that
+/// was given `https://` begins with a TLS record. The outcome does not depend on how the bytes were split.
 #[derive(Debug, Default)]
 pub struct RequestReader {
     /// At most `head_bytes`; grows with what came, never ahead of it.
@@ -41,6 +42,9 @@ impl RequestReader {
     /// ([`Error::LongTarget`] while still in the request line, then [`Error::LongHead`]) and `head_fields`. The first
     /// error is the connection's: nothing more may be read after it.
     pub fn read(&mut self, input: &[u8], limits: &Limits) -> Result<Option<(Request, usize)>, Error> {
+        if self.is_empty() && input.first().is_some_and(|&byte| !may_begin(byte)) {
+            return Err(Error::HeadSyntax);
+        }
         let room = limits.head_bytes.saturating_sub(self.head.len());
         let input = &input[..input.len().min(room)];
         let mut taken = 0;
@@ -112,4 +116,9 @@ impl RequestReader {
         }
         Ok(false)
     }
+}
+
+/// Whether a connection may begin with `byte`: that of a method or of the end of an empty line, which is judged later.
+fn may_begin(byte: u8) -> bool {
+    byte.is_ascii_graphic() || matches!(byte, b'\r' | b'\n')
 }

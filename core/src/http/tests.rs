@@ -120,6 +120,21 @@ fn an_unfinished_head_waits_for_more() {
 }
 
 #[test]
+fn what_can_begin_no_request_is_refused_at_its_first_byte() {
+    let limits = Limits::default();
+    for byte in u8::MIN..=u8::MAX {
+        let outcome = RequestReader::new().read(&[byte], &limits);
+        match byte {
+            b'\n' => assert_eq!(outcome.err(), Some(Error::BareLf)),
+            b'\r' | b'!'..=b'~' => assert!(outcome.is_ok_and(|request| request.is_none()), "{byte:#04x}"),
+            _ => assert_eq!(outcome.err(), Some(Error::HeadSyntax), "{byte:#04x}"),
+        }
+    }
+    let tls = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
+    assert_eq!(read_anyhow(tls, &limits).err(), Some(Error::HeadSyntax));
+}
+
+#[test]
 fn the_method_is_known_when_the_head_is_refused() {
     for (input, expected) in [
         (&b"HEAD / HTTP/1.1\r\n\r\n"[..], Method::Head),

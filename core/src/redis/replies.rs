@@ -100,9 +100,10 @@ impl Link {
         let Ok(refused) = self.subscriptions.handle_refused(now) else { return Err(LinkErrorKind::Refused(reason)) };
         let Some(channel) = refused else { return Ok(()) };
         if self.reported.subscribe.as_ref() == Some(&reason) {
-            debug!(?channel, reason, "Redis refuses a subscription");
+            debug!(channel = %String::from_utf8_lossy(&channel), reason, "Redis refuses a subscription");
         } else {
-            warn!(?channel, reason, "Redis refuses a subscription; there may be more");
+            let channel = String::from_utf8_lossy(&channel);
+            warn!(%channel, reason, "Redis refuses a subscription; there may be more");
             self.reported.subscribe = Some(reason.clone());
         }
         self.events.push_back(LinkEvent::SubscribeRefused { channel, reason });
