@@ -22,10 +22,13 @@ pub struct Limits {
     /// Unfinished messages of all sessions of an instance together. Beyond it, whoever asks for more is closed with 1013.
     pub partial_bytes: usize,
     /// Frames that wait for one session, and the 24 bytes a run that keeping them in order takes. Beyond it: close code
-    /// 1013, unless nothing waits: whoever keeps up takes a run of any size.
+    /// 1013, or messages are dropped, as the route's [`Slow`](crate::route::Slow) says. If nothing waits it does not
+    /// count: whoever keeps up takes a run of any size.
     pub queue_bytes: usize,
-    /// Frames that wait for all sessions of an instance together, each run once, by what it takes in memory. Beyond it, a
-    /// session that is behind and would fall further behind is closed with 1013.
+    /// Frames that wait for all sessions of an instance together, each run once, by what it takes in memory. Beyond it,
+    /// whoever is behind and would fall further behind loses by its own route: it is closed with 1013, gets nothing of
+    /// what comes (`drop_newest`), or keeps only the newest message (`drop_oldest`, `latest`). Each session may hold one
+    /// run beyond it: the only one that waits, or that of a frame which has begun to leave.
     pub all_queues_bytes: usize,
     /// Silence after which the server sends a ping, shortened by up to a tenth at random.
     pub ping_time: Duration,

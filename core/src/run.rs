@@ -70,6 +70,24 @@ impl Run {
         if at == 0 { 0 } else { self.end(before) }
     }
 
+    /// How many messages there are from `start` to `end`, where frames start or end.
+    pub(crate) fn messages_in(&self, start: usize, end: usize) -> u64 {
+        let before = |at| match at {
+            0 => 0,
+            at if at >= self.bytes.len() => self.len(),
+            at => self.ends.partition_point(|&end| (end as usize) <= at),
+        };
+        before(end).saturating_sub(before(start)) as u64
+    }
+
+    /// Where the last of the first frames ends that are no longer than `room` together.
+    pub(crate) fn fitting(&self, room: usize) -> usize {
+        if room >= self.bytes.len() {
+            return self.bytes.len();
+        }
+        self.start(self.ends.partition_point(|&end| end as usize <= room))
+    }
+
     /// The messages without their headers.
     pub fn payloads(&self) -> impl Iterator<Item = &[u8]> {
         (0..self.len()).map(|message| {
@@ -189,6 +207,19 @@ mod tests {
         for (message, payload) in payloads.iter().enumerate() {
             let frame = &run.bytes()[run.start(message)..run.end(message)];
             assert_eq!(client_reads(frame)[0].clone().into_data(), payload);
+        }
+    }
+
+    #[test]
+    fn a_run_knows_its_frames_by_place_and_by_size() {
+        let run = run(FrameType::Text, &["a".into(), "bc".into(), "def".into()]);
+        assert_eq!([0, 1, 2, 3].map(|message| run.start(message)), [0, 3, 7, 12]);
+        assert_eq!([0, 1, 3, 4, 7, 8, 12].map(|at| run.boundary(at)), [0, 3, 3, 7, 7, 12, 12]);
+        assert_eq!([0, 2, 3, 6, 7, 11, 12, 99].map(|room| run.fitting(room)), [0, 0, 3, 3, 7, 7, 12, 12]);
+        for (start, first) in [(0, 0), (3, 1), (7, 2), (12, 3)] {
+            for (end, last) in [(0, 0), (3, 1), (7, 2), (12, 3)] {
+                assert_eq!(run.messages_in(start, end), u64::saturating_sub(last, first), "{start} to {end}");
+            }
         }
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::credit::cost;
 use super::session::{Session, Stage};
+use super::slow::Arrived;
 use super::{Event, SessionId, Shard, get_mut};
 use crate::error::{Closed, Error, Side};
 use crate::exchange::ChannelId;
@@ -48,7 +49,7 @@ impl Shard {
         }
     }
 
-    /// Puts a run into the queue of every session of its channel.
+    /// Puts a run into the queue of every session of its channel, or what a session that is behind may have of it.
     pub(super) fn fan_out(&mut self, channel: ChannelId, run: &Arc<Run>, now: Instant) {
         let Some(channel) = self.channels.get_mut(channel) else { return };
         let limits = &self.settings.limits;
@@ -65,7 +66,8 @@ impl Shard {
             let id = SessionId { index, generation: session.generation };
             let behind = !session.queue.is_empty();
             // Whoever keeps up takes any run, however large.
-            if behind && (full || session.queue.memory_with(len) > limits.queue_bytes) {
+            let too_much = behind && (full || session.queue.memory_with(len) > limits.queue_bytes);
+            if too_much || session.keeps_latest() {
                 slow.push(id);
                 continue;
             }
@@ -76,16 +78,17 @@ impl Shard {
                 self.writable.push_back(id);
             }
         }
-        if entries > 0 {
-            self.runs.hold(run.clone(), entries);
+        // Fewer than 2³² sessions, as everywhere.
+        let holders = entries + slow.len() as u32;
+        if holders > 0 {
+            self.runs.hold(run.clone(), holders);
         }
         self.stats.deliveries += u64::from(entries) * run.len() as u64;
         for &subscriber in &channel.subscribers {
             self.events.push_back(Event::Run(subscriber, run.clone()));
         }
         for id in slow {
-            self.stats.slow_readers += 1;
-            self.fail(id, Error::SlowReader, now);
+            self.fall_behind(id, &Arrived { run, place, full }, now);
         }
     }
 
@@ -128,7 +131,7 @@ impl Shard {
 
     /// An open session ends for `error`. A slow reader gets nothing more than the rest of a begun frame; who else is
     /// closed gets what waits for it.
-    fn fail(&mut self, id: SessionId, error: Error, now: Instant) {
+    pub(super) fn fail(&mut self, id: SessionId, error: Error, now: Instant) {
         let Some(session) = get_mut(&mut self.sessions, id) else { return };
         let Stage::Open(open) = &mut session.stage else { return };
         tracing::debug!(session = id.index, "closing: {error}");
@@ -161,7 +164,11 @@ impl Shard {
             self.timers.set(id.index, &mut session.deadline, deadline);
         }
         let closing = matches!(&session.stage, Stage::Open(open) if !open.ws.can_send());
+        let may_have_dropped = session.rare.is_some() && session.queue.is_empty();
         self.list(id);
+        if may_have_dropped {
+            self.tell_dropped(id);
+        }
         if closing {
             self.leave(id);
         }
@@ -184,6 +191,7 @@ impl Shard {
 
     pub(super) fn remove(&mut self, id: SessionId, closed: Closed) {
         self.leave(id);
+        self.tell_dropped(id);
         let Some(session) = get_mut(&mut self.sessions, id) else { return };
         Self::count_end(&mut self.stats, session, &closed);
         session.queue.clear(&mut self.runs);

@@ -67,6 +67,7 @@ mod health;
 mod planned;
 mod queue;
 mod session;
+mod slow;
 mod stats;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -136,6 +137,9 @@ pub enum Event {
     Subscribed(SubscriberId),
     /// Messages for a subscriber that is not a socket.
     Run(SubscriberId, Arc<Run>),
+    /// A slow reader lost so many messages, by its route's [`Slow`](crate::route::Slow). Comes when it has caught up, or
+    /// just before it is gone.
+    Dropped(SessionId, u64),
     /// So many messages of this shard's channels were dropped because its mailbox was full
     /// ([`Limits::mailbox_bytes`](crate::limits::Limits::mailbox_bytes)).
     Missed(u64),
@@ -176,6 +180,7 @@ pub struct Shard {
     closing: bool,
     stats: Stats,
     said_origin: Seldom,
+    said_dropped: Seldom,
 }
 
 impl Shard {
@@ -208,6 +213,7 @@ impl Shard {
             closing: false,
             stats: Stats::default(),
             said_origin: Seldom::default(),
+            said_dropped: Seldom::default(),
             settings,
         }
     }
@@ -290,7 +296,7 @@ impl Shard {
         session.sent(&mut self.runs, n, now)?;
         self.stats.bytes_out += n as u64;
         // Nothing follows from a write to a session that is open and up to date, which nearly all are.
-        if !session.takes_messages() || session.has_output() {
+        if !session.takes_messages() || session.has_output() || session.rare.is_some() {
             self.settle(id, now);
         }
         Ok(())
@@ -298,8 +304,10 @@ impl Shard {
 
     /// The session's socket takes no more. It is not named by [`Shard::poll_transmit`] until [`Shard::handle_writable`].
     pub fn blocked(&mut self, id: SessionId) {
-        if let Some(session) = self.get_mut(id) {
-            session.flags.blocked = true;
+        let Some(session) = self.get_mut(id) else { return };
+        session.flags.blocked = true;
+        if session.keeps_latest() {
+            self.keep_latest(id);
         }
     }
 

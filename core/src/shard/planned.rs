@@ -20,8 +20,8 @@ impl Shard {
         let delay = self.rng.u64(..=u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
         let at = now + Duration::from_micros(delay);
         let Some(session) = get_mut(&mut self.sessions, id) else { return };
-        if session.takes_messages() && session.planned.as_ref().is_none_or(|planned| at < planned.at) {
-            session.planned = Some(Box::new(Planned { at, code, reason }));
+        if session.takes_messages() && session.planned_at().is_none_or(|planned| at < planned) {
+            session.rare.get_or_insert_default().planned = Some(Planned { at, code, reason });
             self.settle(id, now);
         }
     }
@@ -30,12 +30,13 @@ impl Shard {
 impl Session {
     /// When the planned Close is due.
     pub(super) fn planned_at(&self) -> Option<Instant> {
-        self.planned.as_ref().map(|planned| planned.at)
+        self.rare.as_ref()?.planned.map(|planned| planned.at)
     }
 
     /// Sends the planned Close.
     pub(super) fn close_as_planned(&mut self, now: Instant) {
-        if let (Stage::Open(open), Some(planned)) = (&mut self.stage, self.planned.take()) {
+        let planned = self.rare.as_mut().and_then(|rare| rare.planned.take());
+        if let (Stage::Open(open), Some(planned)) = (&mut self.stage, planned) {
             // A session that is closing already refuses a second Close.
             let _ = open.ws.close(planned.code, planned.reason, CloseWhen::AfterData, now);
         }

@@ -10,6 +10,8 @@ use slab::Slab;
 
 use crate::run::Run;
 
+mod dropping;
+
 /// The runs that some session's queue still refers to.
 #[derive(Debug, Default)]
 pub(super) struct Runs {
@@ -48,8 +50,18 @@ impl Runs {
         assert_eq!(self.memory, self.slots.iter().map(|(_, slot)| slot.run.memory()).sum::<usize>());
     }
 
+    /// One of the entries that [`Runs::hold`] spoke of is not wanted.
+    pub(super) fn give_back(&mut self, run: u32) {
+        self.release(&Entry { run, at: 0, end: 0 });
+    }
+
     fn get(&self, entry: &Entry) -> &Run {
         &self.slots[entry.run as usize].run
+    }
+
+    /// There is one more entry of the same run.
+    fn hold_again(&mut self, entry: &Entry) {
+        self.slots[entry.run as usize].entries += 1;
     }
 
     fn release(&mut self, entry: &Entry) {
@@ -102,7 +114,12 @@ impl Queue {
 
     /// What it takes with one more run of `len` bytes behind the first.
     pub(super) fn memory_with(&self, len: usize) -> usize {
-        self.memory() + len + ENTRY_BYTES
+        self.memory() + len + if self.first.is_some() { ENTRY_BYTES } else { 0 }
+    }
+
+    /// How long one more run may be within `bound`.
+    pub(super) fn room(&self, bound: usize) -> usize {
+        bound.saturating_sub(self.memory_with(0))
     }
 
     pub(super) const fn is_empty(&self) -> bool {
@@ -111,9 +128,14 @@ impl Queue {
 
     /// Appends the run that [`Runs::hold`] puts at `run`, of `len` bytes.
     pub(super) fn push(&mut self, run: u32, len: usize) {
+        self.push_part(run, 0, len);
+    }
+
+    /// Appends a part of the run that [`Runs::hold`] put at `run`. It starts and ends where frames do.
+    pub(super) fn push_part(&mut self, run: u32, start: usize, end: usize) {
         // A run is shorter than 4 GiB.
-        let entry = Entry { run, at: 0, end: len as u32 };
-        self.bytes += len;
+        let entry = Entry { run, at: start as u32, end: end as u32 };
+        self.bytes += end - start;
         if self.first.is_none() {
             self.first = Some(entry);
         } else {
@@ -131,7 +153,7 @@ impl Queue {
     /// Lends what waits from byte `skip` on, in order, into `out`; says how many slices it filled.
     pub(super) fn slices<'a>(&self, runs: &'a Runs, mut skip: usize, out: &mut [IoSlice<'a>]) -> usize {
         let mut filled = 0;
-        for entry in self.first.iter().chain(self.rest.iter().flat_map(|rest| rest.iter())) {
+        for entry in self.entries() {
             if filled == out.len() {
                 break;
             }
@@ -185,11 +207,48 @@ impl Queue {
     #[cfg(test)]
     pub(super) fn count_entries(&self, entries: &mut HashMap<u32, u32>) {
         let mut bytes = 0;
-        for entry in self.first.iter().chain(self.rest.iter().flat_map(|rest| rest.iter())) {
+        for entry in self.entries() {
             *entries.entry(entry.run).or_default() += 1;
             bytes += (entry.end - entry.at) as usize;
         }
         assert_eq!(self.bytes, bytes, "bytes that wait");
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_single_run(&self) -> bool {
+        self.rest.is_none()
+    }
+
+    // Entries by their place, the oldest at 0.
+
+    fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.first.iter().chain(self.rest.iter().flat_map(|rest| rest.iter()))
+    }
+
+    fn replace(&mut self, index: usize, entry: Entry) {
+        match (index.checked_sub(1), &mut self.rest) {
+            (Some(index), Some(rest)) => rest[index] = entry,
+            _ => self.first = Some(entry),
+        }
+    }
+
+    fn insert(&mut self, index: usize, entry: Entry) {
+        let pushed_back = if index == 0 { self.first.replace(entry) } else { Some(entry) };
+        if let Some(entry) = pushed_back {
+            self.rest.get_or_insert_default().insert(index.saturating_sub(1), entry);
+        }
+    }
+
+    fn remove(&mut self, index: usize) {
+        match (index.checked_sub(1), &mut self.rest) {
+            (Some(index), Some(rest)) => {
+                rest.remove(index);
+                if rest.is_empty() {
+                    self.rest = None;
+                }
+            }
+            _ => self.first = self.pop_rest(),
+        }
     }
 
     fn drop_first(&mut self, runs: &mut Runs) {

@@ -28,9 +28,17 @@ pub(super) struct Session {
     pub(super) deadline: Option<Instant>,
     /// Since when it waits for credit.
     pub(super) paused: Option<Instant>,
-    /// How it will be closed if it does not end before.
-    pub(super) planned: Option<Box<Planned>>,
+    pub(super) rare: Option<Box<Rare>>,
     pub(super) flags: Flags,
+}
+
+/// What few sessions have.
+#[derive(Debug, Default)]
+pub(super) struct Rare {
+    /// How it will be closed if it does not end before.
+    pub(super) planned: Option<Planned>,
+    /// Messages that it lost and that the embedder has not heard of.
+    pub(super) dropped: u64,
 }
 
 #[derive(Debug, Default)]
@@ -150,7 +158,7 @@ impl Session {
             member: None,
             deadline: None,
             paused: None,
-            planned: None,
+            rare: None,
             flags: Flags::default(),
         }
     }

@@ -18,12 +18,18 @@ pub struct Stats {
     pub bytes_in: u64,
     /// Bytes written to clients, answers and frame headers among them.
     pub bytes_out: u64,
-    /// Messages put into sessions' queues: one for each message and session.
+    /// Messages put into sessions' queues: one for each message and session, those that are dropped later among them.
     pub deliveries: u64,
     /// Messages that the bus had for this worker and could not hand over.
     pub missed: u64,
     /// Sessions closed as slow readers.
     pub slow_readers: u64,
+    /// Messages that slow readers lost because no more fitted into their queues.
+    pub dropped_newest: u64,
+    /// Messages that slow readers lost to make room for newer ones.
+    pub dropped_oldest: u64,
+    /// Messages that slow readers lost because only the newest is of use to them.
+    pub dropped_latest: u64,
     /// Sessions closed, or about to be, because messages may have passed by.
     pub gap_closes: u64,
     /// Times that a session was paused for want of credit.
@@ -52,6 +58,9 @@ impl Stats {
         self.deliveries += other.deliveries;
         self.missed += other.missed;
         self.slow_readers += other.slow_readers;
+        self.dropped_newest += other.dropped_newest;
+        self.dropped_oldest += other.dropped_oldest;
+        self.dropped_latest += other.dropped_latest;
         self.gap_closes += other.gap_closes;
         self.pauses += other.pauses;
         self.discarded += other.discarded;

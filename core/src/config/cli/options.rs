@@ -233,7 +233,7 @@ pub(super) const OPTIONS: &[Opt] = &[
     limit!(count "max-fragments", CLIENTS, message_fragments,
         "The most fragments of one message. Beyond it: close code 1009."),
     limit!(size "max-queue", CLIENTS, queue_bytes,
-        "The most that waits for one slow reader. Beyond it: close code 1013."),
+        "The most that waits for one slow reader. Beyond it: close code 1013, or what its route says."),
     limit!(time "ping-interval", CLIENTS, ping_time,
         "Silence of a client after which it is pinged, shortened by up to a tenth at random."),
     limit!(time "pong-timeout", CLIENTS, pong_time,
@@ -249,7 +249,7 @@ pub(super) const OPTIONS: &[Opt] = &[
     limit!(size "max-partial", INSTANCE, partial_bytes,
         "The most that unfinished messages of all clients hold. Beyond it: close code 1013."),
     limit!(size "max-all-queues", INSTANCE, all_queues_bytes,
-        "The most that waits for all slow readers together. Beyond it: close code 1013."),
+        "The most that waits for all slow readers together. Beyond it: close code 1013, or what the route says."),
     limit!(size "max-mailbox", INSTANCE, mailbox_bytes,
         "The most that waits for one worker. Beyond it messages to that worker are dropped and counted."),
     limit!(size "max-publish-queue", INSTANCE, publish_bytes,
@@ -289,17 +289,21 @@ pub(super) const OPTIONS: &[Opt] = &[
 ];
 
 const ROUTE_SYNTAX: &str = "\
-PATTERN=CHANNEL[,text|,binary][,publish=no][,subscribe=no][,on_gap=close]
+PATTERN=CHANNEL[,text|,binary][,publish=no][,subscribe=no][,slow=close|drop_newest|drop_oldest|latest]\
+[,on_gap=keep|close]
 
 PATTERN is a path in which {name} stands for one segment. CHANNEL is a Redis channel, and {name} in it is what the \
 path has there, percent-decoded; each name of the path is in the channel once. All messages of a route are text \
 unless it says binary. With publish=no, clients may not send; with subscribe=no, they are sent nothing. With on_gap=close, \
-clients are closed with 1012 when messages may have been missed, instead of going on. A route with the pattern /chat or \
+clients are closed with 1012 when messages may have been missed, instead of going on. slow= says what becomes of a \
+client that reads too slowly: it is closed with 1013, it does not get what does not fit (drop_newest), what waits \
+longest makes room (drop_oldest), or only the newest message waits for it (latest). A route with the pattern /chat or \
 /chat/{room} takes the place of the chat's own.
 
   --route '/board/{id}=board:{id}'
   --route '/telemetry=telemetry,binary'
-  --route '/news=news,publish=no'";
+  --route '/news=news,publish=no'
+  --route '/prices/{stock}=prices:{stock},publish=no,slow=latest'";
 
 const LEVELS: &[(&str, LevelFilter)] = &[
     ("off", LevelFilter::OFF),

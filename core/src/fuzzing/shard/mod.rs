@@ -2,6 +2,8 @@
 
 mod model;
 mod peer;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::io::IoSlice;
@@ -108,8 +110,18 @@ enum Said<'a> {
     NotMasked,
 }
 
-/// A path that is on a route, two of which differ in rights and one in frame type.
-const PATHS: [&str; 5] = ["/chat", "/chat/a", "/wall", "/drop", "/bits"];
+/// Paths that are on a route. They differ in rights, in frame type, in policy; all but the first five lead to the chat.
+const PATHS: [&str; 9] = ["/chat", "/chat/a", "/wall", "/drop", "/bits", "/newest", "/oldest", "/latest", "/tight"];
+
+const ROUTES: [&str; 7] = [
+    "/wall=wall,publish=no",
+    "/drop=drop,subscribe=no",
+    "/bits=bits,binary",
+    "/newest=chat,slow=drop_newest",
+    "/oldest=chat,slow=drop_oldest",
+    "/latest=chat,slow=latest",
+    "/tight=chat,on_gap=close",
+];
 
 fn limits() -> Limits {
     Limits {
@@ -118,6 +130,8 @@ fn limits() -> Limits {
         all_queues_bytes: 1_200,
         publish_bytes: 400,
         mailbox_bytes: 2_000,
+        // So that it is known when a session is closed.
+        gap_close_time: Duration::ZERO,
         ..Limits::default()
     }
 }
@@ -141,9 +155,8 @@ struct Teller {
 
 impl Teller {
     fn new(story: &ShardStory<'_>) -> Self {
-        let routes = ["/wall=wall,publish=no", "/drop=drop,subscribe=no", "/bits=bits,binary"];
         let mut config = Config { limits: limits(), ..Config::default() };
-        config.routes = routes.iter().map(|route| route.parse().expect("a route")).collect();
+        config.routes = ROUTES.iter().map(|route| route.parse().expect("a route")).collect();
         let mut settings = config.settings(core::num::NonZero::<usize>::MIN).expect("sound settings");
         settings.ask = story.asks;
         let target = |path| settings.routes.find(path).expect("a route").expect("a name");
@@ -182,7 +195,7 @@ impl Teller {
             }
             Step::Block { session } => self.with(session, |this, id| {
                 this.shard.blocked(id);
-                this.model.peer(id).block();
+                this.model.block(id);
             }),
             Step::Free { session } => self.with(session, |this, id| {
                 this.shard.handle_writable(id);

@@ -10,7 +10,7 @@ use super::peer::{Frame, Peer, Phase};
 use crate::exchange::{ChannelId, ToBus, Wish, first_credit, publish_cost};
 use crate::fuzzing::client::Client;
 use crate::limits::Limits;
-use crate::route::{FrameType, Target};
+use crate::route::{FrameType, Slow, Target};
 use crate::run::Run;
 use crate::shard::{Event, SessionId, Shard, SubscriberId};
 use crate::time::Instant;
@@ -41,6 +41,9 @@ pub(super) struct Model {
     pub(super) taken: usize,
     deliveries: u64,
     slow_readers: u64,
+    gap_closes: u64,
+    /// Messages lost to `drop_newest`, `drop_oldest`, `latest`.
+    dropped: [u64; 3],
     number: u64,
 }
 
@@ -71,6 +74,8 @@ impl Model {
             taken: 0,
             deliveries: 0,
             slow_readers: 0,
+            gap_closes: 0,
+            dropped: [0; 3],
             number: 0,
         }
     }
@@ -86,6 +91,12 @@ impl Model {
         let stats = shard.stats();
         assert_eq!(stats.sessions, self.peers.len());
         assert_eq!((stats.deliveries, stats.slow_readers), (self.deliveries, self.slow_readers));
+        assert_eq!([stats.dropped_newest, stats.dropped_oldest, stats.dropped_latest], self.dropped);
+        assert_eq!(stats.gap_closes, self.gap_closes);
+        assert!(
+            self.peers.values().all(|peer| peer.untold == 0 || !peer.queue.is_empty()),
+            "a loss that nobody heard of"
+        );
         assert_eq!(shard.has_credit(), self.credit > 0);
         // Those that wait for credit are named one by one, each time that the shard is called.
         let is_called = shard.poll_timeout().is_some_and(|at| at <= self.now);
@@ -254,6 +265,7 @@ impl Model {
             match peer.phase {
                 Phase::Joining { until, is_adopted: true } if until <= now => peer.close(true),
                 Phase::Asked { until } | Phase::Joining { until, .. } if until <= now => peer.phase = Phase::Answered,
+                Phase::Open if peer.is_doomed => peer.close(true),
                 Phase::Open if peer.paused.is_some_and(|since| since + pause_time <= now) => {
                     assert!(self.credit <= 0, "closed for want of credit that is there");
                     peer.close(false);
@@ -296,7 +308,11 @@ impl Model {
             Event::EndWrites(id) => {
                 assert!(matches!(self.peer(id).phase, Phase::Closing { .. } | Phase::Answered));
             }
-            Event::Closed(id, _) => drop(self.peers.remove(&id).expect("closed once")),
+            Event::Closed(id, _) => {
+                let peer = self.peers.remove(&id).expect("closed once");
+                assert_eq!(peer.untold, 0, "it ended and nobody heard of what it lost");
+            }
+            Event::Dropped(id, messages) => assert_eq!(messages, std::mem::take(&mut self.peer(id).untold)),
             Event::Scrape(_) => panic!("no connection is for operation"),
             Event::Subscribed(_) | Event::Missed(_) => {}
             Event::Run(id, run) => {
@@ -323,23 +339,32 @@ impl Model {
         let is_full = self.held_memory() + memory > self.limits.all_queues_bytes;
         self.runs.push(memory);
         self.taken += memory;
+        let number = self.runs.len() - 1;
+        let frame = |(index, payload): (usize, &Vec<u8>)| Frame {
+            run: number,
+            index,
+            len: run.end(index) - run.start(index),
+            payload: payload.clone(),
+        };
+        let frames: Vec<Frame> = payloads.iter().enumerate().map(frame).collect();
         for peer in self.peers.values_mut() {
             if peer.phase != Phase::Open || !peer.is_member() || peer.target.channel != name {
                 continue;
             }
-            let is_behind = !peer.queue.is_empty();
-            if is_behind && (is_full || peer.queue_memory() + len > self.limits.queue_bytes) {
+            let is_too_much =
+                !peer.queue.is_empty() && (is_full || peer.queue_memory() + len > self.limits.queue_bytes);
+            let slow = peer.target.policies.slow;
+            if !is_too_much && !peer.keeps_latest() {
+                self.deliveries += payloads.len() as u64;
+                peer.queue.extend(frames.iter().cloned());
+            } else if slow == Slow::Close {
                 self.slow_readers += 1;
                 peer.drop_queue();
-                continue;
+            } else {
+                let lost = peer.untold;
+                self.deliveries += peer.take_what_fits(&frames, is_full, self.limits.queue_bytes);
+                self.dropped[slow as usize - 1] += peer.untold - lost;
             }
-            self.deliveries += payloads.len() as u64;
-            let number = self.runs.len() - 1;
-            peer.queue.extend(payloads.iter().enumerate().map(|(i, payload)| Frame {
-                run: number,
-                len: run.end(i) - run.start(i),
-                payload: payload.clone(),
-            }));
         }
         for (_, channel, runs) in &mut self.subscribers {
             if channel == name {
@@ -362,9 +387,26 @@ impl Model {
         bytes
     }
 
+    /// The session's socket takes no more.
+    pub(super) fn block(&mut self, id: SessionId) {
+        let peer = self.peers.get_mut(&id).expect("only what is there is named");
+        peer.is_blocked = true;
+        peer.is_named = false;
+        while peer.keeps_latest() && peer.unheard() > 1 {
+            peer.drop_oldest();
+            self.dropped[2] += 1;
+        }
+    }
+
     pub(super) fn lose_bus(&mut self) {
-        for channel in self.channels.values_mut() {
-            channel.is_subscribed = false;
+        for (name, channel) in &mut self.channels {
+            if !std::mem::take(&mut channel.is_subscribed) {
+                continue;
+            }
+            for peer in self.peers.values_mut().filter(|peer| peer.dies_of_gaps() && peer.target.channel == name) {
+                peer.is_doomed = true;
+                self.gap_closes += 1;
+            }
         }
     }
 }

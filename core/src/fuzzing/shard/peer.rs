@@ -1,9 +1,9 @@
 //! One client as the model sees it.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 use crate::fuzzing::client::Client;
-use crate::route::Target;
+use crate::route::{OnGap, Slow, Target};
 use crate::time::Instant;
 
 #[derive(Debug)]
@@ -25,6 +25,10 @@ pub(super) struct Peer {
     pub(super) is_blocked: bool,
     /// The client says nothing more.
     pub(super) has_ended: bool,
+    /// A gap has begun that its route does not keep it through.
+    pub(super) is_doomed: bool,
+    /// Messages that it lost since it was told of any, or rather its embedder.
+    pub(super) untold: u64,
     client: Client,
 }
 
@@ -46,10 +50,12 @@ pub(super) enum Phase {
     Answered,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Frame {
     /// The number of its run.
     pub(super) run: usize,
+    /// Its number in the run.
+    pub(super) index: usize,
     pub(super) len: usize,
     pub(super) payload: Vec<u8>,
 }
@@ -67,19 +73,73 @@ impl Peer {
             is_named: false,
             is_blocked: false,
             has_ended: false,
+            is_doomed: false,
+            untold: 0,
             client,
         }
     }
 
     /// Whether it is in its channel.
     pub(super) fn is_member(&self) -> bool {
-        self.target.rights.subscribe && matches!(self.phase, Phase::Joining { .. } | Phase::Open)
+        self.target.rights.subscribe && matches!(self.phase, Phase::Joining { .. } | Phase::Open) && !self.is_doomed
     }
 
-    /// Bytes that it has yet to hear, and 24 for each run among them.
+    /// Whether a gap is the end of it.
+    pub(super) fn dies_of_gaps(&self) -> bool {
+        self.is_member() && self.phase == Phase::Open && self.target.policies.on_gap == OnGap::Close
+    }
+
+    /// Bytes that it has yet to hear, and 24 for each piece of a run among them.
     pub(super) fn queue_memory(&self) -> usize {
-        let runs: BTreeSet<usize> = self.queue.iter().map(|frame| frame.run).collect();
-        self.queue.iter().map(|frame| frame.len).sum::<usize>() - self.begun + 24 * runs.len()
+        let mut pieces = 0;
+        let mut next = None;
+        for frame in &self.queue {
+            pieces += usize::from(next != Some((frame.run, frame.index)));
+            next = Some((frame.run, frame.index + 1));
+        }
+        self.queue.iter().map(|frame| frame.len).sum::<usize>() - self.begun + 24 * pieces
+    }
+
+    /// Only the newest message is to wait for it.
+    pub(super) fn keeps_latest(&self) -> bool {
+        self.is_blocked && self.target.policies.slow == Slow::Latest && self.phase == Phase::Open
+    }
+
+    /// Loses the oldest message of which it has heard nothing. Says whether there was one.
+    pub(super) fn drop_oldest(&mut self) -> bool {
+        let is_there = self.queue.remove(usize::from(self.begun > 0)).is_some();
+        self.untold += u64::from(is_there);
+        is_there
+    }
+
+    /// Takes of a run what its policy lets it have, although not all of it and of what waits fits. Says how many messages
+    /// it took.
+    pub(super) fn take_what_fits(&mut self, frames: &[Frame], is_full: bool, bound: usize) -> u64 {
+        let len = |frames: &[Frame]| frames.iter().map(|frame| frame.len).sum::<usize>();
+        let mut taken = frames;
+        if self.target.policies.slow == Slow::DropNewest {
+            while let Some((_, rest)) = taken.split_last()
+                && (is_full || self.queue_memory() + len(taken) > bound)
+            {
+                taken = rest;
+            }
+        } else {
+            let only_newest = is_full || self.keeps_latest();
+            while (only_newest || self.queue_memory() + len(taken) > bound) && self.drop_oldest() {}
+            while let Some((_, rest)) = taken.split_first()
+                && (only_newest && !rest.is_empty() || self.queue_memory() + len(taken) > bound)
+            {
+                taken = rest;
+            }
+        }
+        self.untold += (frames.len() - taken.len()) as u64;
+        self.queue.extend(taken.iter().cloned());
+        taken.len() as u64
+    }
+
+    /// How many messages it has heard nothing of.
+    pub(super) fn unheard(&self) -> usize {
+        self.queue.len() - usize::from(self.begun > 0)
     }
 
     /// The client gets these bytes: the frames that are next, in their order.
@@ -115,11 +175,6 @@ impl Peer {
         if let Phase::Closing { reads } = &mut self.phase {
             *reads = false;
         }
-    }
-
-    pub(super) fn block(&mut self) {
-        self.is_blocked = true;
-        self.is_named = false;
     }
 
     /// Whoever has something to write and can write is named.

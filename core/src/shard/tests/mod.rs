@@ -9,6 +9,7 @@ mod drain;
 mod gap;
 mod handshake;
 mod health;
+mod slow;
 mod stats;
 mod table;
 pub(crate) mod world;

@@ -42,6 +42,8 @@ pub(crate) struct Client {
     /// The write side was ended.
     pub(crate) ended: bool,
     pub(crate) closed: Option<Closed>,
+    /// What the embedder heard of messages that it lost.
+    pub(crate) dropped: Vec<u64>,
 }
 
 pub(crate) struct World {
@@ -167,6 +169,7 @@ impl World {
             opened: false,
             ended: false,
             closed: None,
+            dropped: Vec::new(),
         });
         self.clients.len() - 1
     }
@@ -364,6 +367,7 @@ impl World {
             }
             Event::Subscribed(subscriber) => self.subscriber_events.push((subscriber, None)),
             Event::Run(subscriber, run) => self.subscriber_events.push((subscriber, Some(run))),
+            Event::Dropped(id, messages) => self.find(worker, id).dropped.push(messages),
             Event::Missed(messages) => self.missed += messages,
         }
     }

@@ -1,0 +1,36 @@
+//! Stories of clients that are open, get messages and do not always read: a fuzzer takes long to make up the first.
+
+use super::{PATHS, Said, ShardStory, Step, shard};
+
+/// One step of traffic. The first steps have everybody come.
+fn step(number: usize, rng: &mut fastrand::Rng) -> Step<'static> {
+    let session = rng.u8(..12);
+    if number < 2 * PATHS.len() {
+        let path = (number / 2) as u8;
+        return if number.is_multiple_of(2) { Step::Connect { path } } else { Step::Confirm { channel: rng.u8(..5) } };
+    }
+    match rng.u8(..100) {
+        0..30 => Step::Deliver { channel: rng.u8(..6), lengths: [(); 3].map(|()| rng.u8(..120)) },
+        30..60 => Step::Write { session, bytes: rng.u8(..) },
+        60..72 => Step::Block { session },
+        72..80 => Step::Free { session },
+        80..82 => Step::Connect { path: rng.u8(..) },
+        82..86 => Step::Confirm { channel: rng.u8(..6) },
+        86..88 => Step::BusLost,
+        88..90 => Step::Say { session, said: Said::Ping(rng.u8(..)) },
+        90 => Step::Close { session, code: 1000 },
+        91 => Step::Reset { session },
+        92 => Step::Acknowledge { session, more_than_lent: 0 },
+        93..96 => Step::Repay,
+        _ => Step::Pass { hundredths: rng.u16(..300) },
+    }
+}
+
+#[test]
+fn a_shard_under_traffic_agrees_with_the_model() {
+    for seed in 0..400 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let steps = (0..200).map(|number| step(number, &mut rng)).collect();
+        shard(ShardStory { seed: 1, asks: false, steps });
+    }
+}

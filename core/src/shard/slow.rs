@@ -1,0 +1,130 @@
+//! Sessions that do not keep up: what they lose, by their route's policy.
+
+use super::queue::Queue;
+use super::session::{Session, Stage};
+use super::{Event, SessionId, Shard, get_mut};
+use crate::error::Error;
+use crate::route::Slow;
+use crate::run::Run;
+use crate::time::Instant;
+
+/// A run that is not to be put whole behind what waits.
+pub(super) struct Arrived<'a> {
+    pub(super) run: &'a Run,
+    /// Where the shard holds it, once for each session that is asked.
+    pub(super) place: u32,
+    /// No more may wait for all sessions together.
+    pub(super) full: bool,
+}
+
+/// What a session lost of what waited and of a run, and the part of the run that it gets.
+struct Loss {
+    messages: u64,
+    start: usize,
+    end: usize,
+}
+
+impl Shard {
+    /// The session is behind, and all of the run would be too much for it.
+    pub(super) fn fall_behind(&mut self, id: SessionId, arrived: &Arrived<'_>, now: Instant) {
+        let Some(session) = get_mut(&mut self.sessions, id) else { return };
+        let bound = self.settings.limits.queue_bytes;
+        let Arrived { run, place, full } = *arrived;
+        let loss = match session.slow() {
+            Slow::Close => {
+                self.runs.give_back(place);
+                self.stats.slow_readers += 1;
+                return self.fail(id, Error::SlowReader, now);
+            }
+            Slow::DropNewest => newest(run, if full { 0 } else { session.queue.room(bound) }),
+            Slow::DropOldest | Slow::Latest => {
+                let only_newest = full || session.keeps_latest();
+                let dropped = if only_newest {
+                    session.queue.drop_messages(&mut self.runs)
+                } else {
+                    session.queue.drop_oldest(&mut self.runs, run.bytes().len(), bound)
+                };
+                oldest(run, dropped, &session.queue, bound, only_newest)
+            }
+        };
+        if loss.start < loss.end {
+            session.queue.push_part(place, loss.start, loss.end);
+            self.stats.deliveries += run.messages_in(loss.start, loss.end);
+        } else {
+            self.runs.give_back(place);
+        }
+        self.lost(id, loss.messages, now);
+        self.list(id);
+    }
+
+    /// The session's socket takes no more: of what waits, only what its route says goes on waiting.
+    pub(super) fn keep_latest(&mut self, id: SessionId) {
+        let now = self.latest;
+        let Some(session) = get_mut(&mut self.sessions, id) else { return };
+        let dropped = session.queue.keep_newest(&mut self.runs);
+        self.lost(id, dropped, now);
+    }
+
+    /// So many messages were dropped of what the session had a right to.
+    fn lost(&mut self, id: SessionId, messages: u64, now: Instant) {
+        let Some(session) = get_mut(&mut self.sessions, id) else { return };
+        if messages == 0 {
+            return;
+        }
+        *match session.slow() {
+            Slow::Close | Slow::DropNewest => &mut self.stats.dropped_newest,
+            Slow::DropOldest => &mut self.stats.dropped_oldest,
+            Slow::Latest => &mut self.stats.dropped_latest,
+        } += messages;
+        session.rare.get_or_insert_default().dropped += messages;
+        if let Some(unsaid) = self.said_dropped.say(now) {
+            tracing::warn!(session = id.index, messages, unsaid, "a slow reader does not get every message");
+        }
+    }
+
+    /// Tells what a session lost, now that it has caught up or is gone.
+    pub(super) fn tell_dropped(&mut self, id: SessionId) {
+        let Some(session) = get_mut(&mut self.sessions, id) else { return };
+        if let Some(messages) = session.take_dropped() {
+            self.events.push_back(Event::Dropped(id, messages));
+        }
+    }
+}
+
+/// What does not fit into `room` is lost.
+fn newest(run: &Run, room: usize) -> Loss {
+    let end = run.fitting(room);
+    Loss { messages: run.len() as u64 - run.messages_in(0, end), start: 0, end }
+}
+
+/// As much of the end of the run as there is room for, at most the newest message if that is all that counts; `dropped`
+/// messages have made room already.
+fn oldest(run: &Run, dropped: u64, queue: &Queue, bound: usize, only_newest: bool) -> Loss {
+    let end = run.bytes().len();
+    let least = if only_newest { run.start(run.len().saturating_sub(1)) } else { 0 };
+    let start = run.boundary(end.saturating_sub(queue.room(bound))).max(least);
+    Loss { messages: dropped + run.messages_in(0, start), start, end }
+}
+
+impl Session {
+    /// Whether of what waits for it only the newest message is to go on waiting.
+    pub(super) fn keeps_latest(&self) -> bool {
+        self.flags.blocked && self.slow() == Slow::Latest && self.takes_messages()
+    }
+
+    fn slow(&self) -> Slow {
+        match &self.stage {
+            Stage::Open(open) => open.target.policies.slow,
+            _ => Slow::Close,
+        }
+    }
+
+    fn take_dropped(&mut self) -> Option<u64> {
+        let rare = self.rare.as_mut()?;
+        let messages = std::mem::take(&mut rare.dropped);
+        if rare.planned.is_none() {
+            self.rare = None;
+        }
+        (messages > 0).then_some(messages)
+    }
+}
