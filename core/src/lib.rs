@@ -134,6 +134,8 @@ pub mod fuzzing;
 pub mod histogram;
 pub mod http;
 pub mod limits;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 pub mod node;
 pub mod redis;
 pub mod resp;

@@ -19,6 +19,10 @@ use std::sync::Arc;
 use crate::bus::{self, Bus};
 use crate::config::Settings;
 use crate::error::Misuse;
+#[cfg(feature = "metrics")]
+use crate::histogram::Histogram;
+#[cfg(feature = "metrics")]
+use crate::metrics::{Share, Snapshot};
 use crate::redis::{self, Lane, RedisUrl};
 use crate::shard::{self, SessionId, Shard};
 use crate::time::{Duration, Instant, earlier};
@@ -82,6 +86,9 @@ pub struct Node {
     pub shard: Shard,
     /// What carries publishes to every instance, for commands and getters: its outputs are the node's.
     pub bus: Bus,
+    /// When it was made.
+    #[cfg(feature = "metrics")]
+    since: Instant,
     latest: Instant,
     actions: VecDeque<Action>,
     events: VecDeque<Event>,
@@ -114,7 +121,17 @@ impl Node {
         let drain_time = settings.limits.drain_time;
         let shard = Shard::new(Arc::new(settings), rng.u64(..), now);
         let (actions, events) = (VecDeque::new(), VecDeque::new());
-        Self { shard, bus, latest: now, actions, events, drain_time, stage: Stage::Open }
+        Self {
+            shard,
+            bus,
+            #[cfg(feature = "metrics")]
+            since: now,
+            latest: now,
+            actions,
+            events,
+            drain_time,
+            stage: Stage::Open,
+        }
     }
 
     // Inputs.
@@ -122,6 +139,12 @@ impl Node {
     /// A client's connection was accepted; see [`Shard::handle_connection`].
     pub fn handle_connection(&mut self, peer: Option<IpAddr>, now: Instant) -> SocketId {
         SocketId::Client(self.shard.handle_connection(peer, now))
+    }
+
+    /// A connection for operation was accepted; see [`Shard::handle_admin_connection`]. With the feature `metrics` the
+    /// node answers `/metrics` by itself; without it there is [`shard::Event::Scrape`].
+    pub fn handle_admin_connection(&mut self, now: Instant) -> SocketId {
+        SocketId::Client(self.shard.handle_admin_connection(now))
     }
 
     /// A connection to Redis stands.
@@ -287,6 +310,16 @@ impl Node {
         earlier(own, earlier(self.shard.poll_timeout(), self.bus.poll_timeout()))
     }
 
+    // Getters.
+
+    /// What it counts. Nothing measures its fan-out: that is for whoever drives its sockets.
+    #[cfg(feature = "metrics")]
+    #[must_use]
+    pub fn metrics(&self) -> Snapshot {
+        let share = Share::new(&self.shard, &Histogram::default());
+        Snapshot::new(&self.bus, &self.shard, self.latest.since(self.since)).with(&share)
+    }
+
     fn follow_shutdown(&mut self) {
         while self.end_of_stage().is_some_and(|end| end <= self.latest) {
             self.stage = match self.stage {
@@ -317,6 +350,12 @@ impl Node {
                 shard::Event::Closed(id, _) => {
                     self.actions.push_back(Action::Close(SocketId::Client(id)));
                     self.events.push_back(Event::Shard(event));
+                }
+                #[cfg(feature = "metrics")]
+                shard::Event::Scrape(id) => {
+                    let answer = self.metrics().answer();
+                    // Misuse is impossible: it has just asked.
+                    let _ = self.shard.answer_scrape(id, &answer, self.latest);
                 }
                 _ => self.events.push_back(Event::Shard(event)),
             }

@@ -11,10 +11,12 @@ use crate::http::OriginPolicy;
 use crate::limits::Limits;
 use crate::redis::RedisUrl;
 use crate::route::{Route, RouteError, Routes};
+pub use listen::{ListenAddress, ListenAddressError};
 use units::{Size, Time};
 
 #[cfg(feature = "cli")]
 pub mod cli;
+mod listen;
 #[cfg(test)]
 mod tests;
 mod units;
@@ -29,6 +31,8 @@ pub struct Config {
     pub host: Option<String>,
     /// The port to listen on; 0 lets the system pick a free one.
     pub port: u16,
+    /// Where `/metrics`, `/live` and `/ready` are served to operation apart from clients. `None`: nowhere.
+    pub admin_listen: Option<ListenAddress>,
     /// Threads that serve sessions. `None`: one per core of the machine.
     pub workers: Option<NonZero<usize>>,
     /// The Redis that carries messages between instances. `None`: messages stay in this process.
@@ -90,6 +94,7 @@ impl Default for Config {
         Self {
             host: None,
             port: 3000,
+            admin_listen: None,
             workers: None,
             redis: None,
             wait_for_redis: false,

@@ -156,3 +156,41 @@ fn routes_that_contradict_each_other_or_none_at_all_are_refused() {
     let nothing = with(|config| config.chat = false);
     assert_eq!(nothing.check(), Err(ConfigError::NoRoutes));
 }
+
+#[test]
+fn an_address_to_listen_on_is_a_host_and_a_port() {
+    for (text, host, port) in [
+        ("127.0.0.1:9090", Some("127.0.0.1"), 9090),
+        ("localhost:0", Some("localhost"), 0),
+        ("[::1]:9090", Some("::1"), 9090),
+        ("[fe80::1%eth0]:65535", Some("fe80::1%eth0"), 65535),
+        (":9090", None, 9090),
+    ] {
+        let address: ListenAddress = text.parse().unwrap();
+        assert_eq!((address.host.as_deref(), address.port), (host, port));
+        assert_eq!(address.to_string(), text);
+    }
+    for text in [
+        "",
+        ":",
+        "9090",
+        "localhost",
+        "localhost:",
+        "::1",
+        "::1:9090",
+        "[::1]",
+        "[::1]9090",
+        "[localhost]:1",
+        "[]:1",
+        "a b:1",
+        "a/b:1",
+        "http://a:1",
+        "a:65536",
+        "a:+1",
+        "a:-1",
+        "a:1 ",
+        "[::1:9090",
+    ] {
+        assert_eq!(text.parse::<ListenAddress>(), Err(ListenAddressError), "{text}");
+    }
+}

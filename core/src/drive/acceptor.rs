@@ -28,6 +28,8 @@ pub(super) struct Acceptor<R: Runtime> {
     bells: Arc<Bells<usize>>,
     /// The most connections that there are descriptors for.
     most: usize,
+    /// What is said when there are as many.
+    full: &'static str,
     /// Out of descriptors until then, or until a connection is closed.
     rests_until: Option<Instant>,
     said_resting: Seldom,
@@ -64,6 +66,7 @@ impl<R: Runtime> Acceptor<R> {
             listeners: Vec::new(),
             bells: Arc::default(),
             most: 0,
+            full: "too many connections for the limit of open files",
             rests_until: None,
             said_resting: Seldom::default(),
         }
@@ -73,6 +76,17 @@ impl<R: Runtime> Acceptor<R> {
     pub(super) fn close(&mut self) {
         self.listeners.clear();
         self.rests_until = None;
+    }
+
+    /// Leaves so many connections to others.
+    pub(super) fn spare(&mut self, connections: usize) {
+        self.most = self.most.saturating_sub(connections).max(1);
+    }
+
+    /// Takes no more than so many at once; `full` is said when there are as many.
+    pub(super) fn limit(&mut self, connections: usize, full: &'static str) {
+        self.most = connections;
+        self.full = full;
     }
 
     fn bind_everywhere(&mut self, port: u16) -> io::Result<()> {
@@ -120,7 +134,7 @@ impl<R: Runtime> Acceptor<R> {
                     break;
                 }
                 if held >= self.most {
-                    self.rest("too many connections for the limit of open files", now);
+                    self.rest(self.full, now);
                     return;
                 }
                 match R::poll_accept(listener, &mut context) {

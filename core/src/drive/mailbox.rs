@@ -8,7 +8,8 @@ use std::task::Waker;
 use super::desk::Command;
 use super::runtime::Runtime;
 use crate::exchange::{ToBus, ToShard, WorkerId};
-use crate::time::Duration;
+use crate::metrics::Share;
+use crate::time::{Duration, Instant};
 
 /// One piece of mail.
 pub(super) enum Mail<R: Runtime> {
@@ -16,10 +17,14 @@ pub(super) enum Mail<R: Runtime> {
     Client(R::Parcel, IpAddr),
     /// From an embedder, through its hub.
     Command(Command<R::Stream>),
-    /// From the bus.
-    News(ToShard),
+    /// From the bus, which handed it over then.
+    News(ToShard, Instant),
     /// For the bus.
     Wishes(WorkerId, ToBus),
+    /// Tell the first worker what you count.
+    Measure,
+    /// What another worker counts.
+    Share(WorkerId, Box<Share>),
     /// Close all sessions, and end within this time.
     Shutdown(Duration),
     /// A worker's sessions are all gone; its wishes came before this.

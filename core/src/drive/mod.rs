@@ -12,8 +12,10 @@
 //! subscriptions come from there.
 
 mod acceptor;
+mod admin;
 mod bells;
 mod desk;
+mod fan_out;
 mod hub;
 mod lanes;
 mod mailbox;

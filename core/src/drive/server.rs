@@ -26,6 +26,8 @@ pub enum ServeError {
     Bind {
         /// What was asked for.
         address: String,
+        /// The flag that asks for something else.
+        option: &'static str,
         /// What the system said.
         error: io::Error,
     },
@@ -161,10 +163,10 @@ impl fmt::Display for ServeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Config(error) => error.fmt(f),
-            Self::Bind { address, error } if error.kind() == io::ErrorKind::AddrInUse => {
-                write!(f, "{address} is taken by another process: stop that, or choose another --port")
+            Self::Bind { address, option, error } if error.kind() == io::ErrorKind::AddrInUse => {
+                write!(f, "{address} is taken by another process: stop that, or choose another {option}")
             }
-            Self::Bind { address, error } => write!(f, "cannot listen on {address}: {error}"),
+            Self::Bind { address, error, .. } => write!(f, "cannot listen on {address}: {error}"),
             Self::Redis(error) => error.fmt(f),
             Self::System(error) => write!(f, "the system refuses what a server needs: {error}"),
             Self::Unflushed { messages } => {

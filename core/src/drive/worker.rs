@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::acceptor::Acceptor;
+use super::admin::{self, Admin};
 use super::desk::{Command, Desk};
+use super::fan_out::FanOut;
 use super::lanes::Lanes;
 use super::mailbox::{Mail, Mailbox};
 use super::report::Report;
@@ -19,7 +21,8 @@ use super::sockets::Sockets;
 use crate::bus::{self, Bus};
 use crate::config::{Config, Settings};
 use crate::exchange::WorkerId;
-use crate::shard::{self, Shard};
+use crate::metrics::Share;
+use crate::shard::{self, SessionId, Shard};
 use crate::time::{Instant, earlier};
 
 /// The scratch buffer of a worker: one read from Redis.
@@ -42,7 +45,7 @@ impl<R: Runtime> Seat<R> {
     /// The first worker, from listening to the end of the server.
     pub(super) async fn lead(mut self, settings: Arc<Settings>, config: Config, seeds: [u64; 2]) {
         let result = match self.listen(&config).await {
-            Ok(acceptor) => match self.head(&config, seeds[0], acceptor) {
+            Ok((acceptor, admin)) => match self.head(&config, seeds[0], acceptor, admin) {
                 Ok(head) => self.work(settings, seeds[1], Some(head), None).await,
                 Err(error) => Err(error),
             },
@@ -54,7 +57,7 @@ impl<R: Runtime> Seat<R> {
 
     /// The only worker of a hub, which listens nowhere.
     pub(super) async fn host(mut self, settings: Arc<Settings>, config: Config, seeds: [u64; 2], desk: Desk) {
-        let result = match self.head(&config, seeds[0], Acceptor::idle()) {
+        let result = match self.head(&config, seeds[0], Acceptor::idle(), None) {
             Ok(head) => self.work(settings, seeds[1], Some(head), Some(desk)).await,
             Err(error) => Err(error),
         };
@@ -70,18 +73,32 @@ impl<R: Runtime> Seat<R> {
         self.has_ended = true;
     }
 
-    async fn listen(&self, config: &Config) -> Result<Acceptor<R>, ServeError> {
-        let bind = Acceptor::bind(config.host.as_deref(), config.port, self.mailboxes.len());
-        bind.await.map_err(|error| {
-            let address = match &config.host {
-                Some(host) => format!("port {} of {host}", config.port),
-                None => format!("port {}", config.port),
-            };
-            ServeError::Bind { address, error }
-        })
+    async fn listen(&self, config: &Config) -> Result<(Acceptor<R>, Option<Admin<R>>), ServeError> {
+        let workers = self.mailboxes.len();
+        let bind_error = |host: Option<&str>, port, option, error| {
+            let host = host.map(|host| format!(" of {host}")).unwrap_or_default();
+            ServeError::Bind { address: format!("port {port}{host}"), option, error }
+        };
+        let mut admin = None;
+        if let Some(address) = &config.admin_listen {
+            let bound = Admin::bind(address, workers).await;
+            let error = |error| bind_error(address.host.as_deref(), address.port, "--admin-listen", error);
+            admin = Some(bound.map_err(error)?);
+        }
+        let bound = Acceptor::bind(config.host.as_deref(), config.port, workers).await;
+        let error = |error| bind_error(config.host.as_deref(), config.port, "--port", error);
+        let mut acceptor: Acceptor<R> = bound.map_err(error)?;
+        acceptor.spare(if admin.is_some() { admin::CONNECTIONS } else { 0 });
+        Ok((acceptor, admin))
     }
 
-    fn head(&self, config: &Config, seed: u64, acceptor: Acceptor<R>) -> Result<Head<R>, ServeError> {
+    fn head(
+        &self,
+        config: &Config,
+        seed: u64,
+        acceptor: Acceptor<R>,
+        admin: Option<Admin<R>>,
+    ) -> Result<Head<R>, ServeError> {
         let workers = self.mailboxes.len();
         let addresses = acceptor.addresses().map_err(ServeError::System)?;
         let now = self.runtime.now();
@@ -92,6 +109,7 @@ impl<R: Runtime> Seat<R> {
             },
             lanes: Lanes::new(config.redis.as_ref()),
             acceptor,
+            admin,
             starting: Some(addresses),
             report: self.report.clone(),
             accepting: false,
@@ -119,6 +137,7 @@ impl<R: Runtime> Seat<R> {
             mailboxes: self.mailboxes.clone(),
             runtime: self.runtime.clone(),
             sockets: Sockets::new(),
+            fan_out: FanOut::default(),
             mail: VecDeque::new(),
             scratch: vec![0; SCRATCH_BYTES],
             alarm: None,
@@ -153,6 +172,7 @@ struct Head<R: Runtime> {
     bus: Bus,
     lanes: Lanes<R>,
     acceptor: Acceptor<R>,
+    admin: Option<Admin<R>>,
     /// What the report is to say once the bus is up.
     starting: Option<Vec<SocketAddr>>,
     report: Arc<Report>,
@@ -166,7 +186,9 @@ struct Head<R: Runtime> {
 impl<R: Runtime> Head<R> {
     /// Has `worker` woken by its next socket; says no if one has something to do already.
     fn sleep(&self, worker: &Waker) -> bool {
-        self.lanes.sleep(worker) && (!self.accepting || self.acceptor.sleep(worker))
+        self.lanes.sleep(worker)
+            && (!self.accepting || self.acceptor.sleep(worker))
+            && self.admin.as_ref().is_none_or(|admin| admin.sleep(worker))
     }
 
     /// Clients are accepted from here on.
@@ -187,6 +209,7 @@ struct Worker<R: Runtime> {
     mailboxes: Arc<[Mailbox<R>]>,
     runtime: R,
     sockets: Sockets<R::Stream>,
+    fan_out: FanOut,
     /// Taken out of the mailbox and left for the next turns.
     mail: VecDeque<Mail<R>>,
     scratch: Vec<u8>,
@@ -230,6 +253,7 @@ impl<R: Runtime> Worker<R> {
             head.lanes.write(&mut head.bus, now);
         }
         self.follow_bus();
+        self.answer_scrapes(now);
         self.follow_shutdown(now);
         self.exchange(now);
         if let Some(desk) = &self.desk {
@@ -252,9 +276,10 @@ impl<R: Runtime> Worker<R> {
                 let _ = head.bus.handle_shard(self.id, wishes, now);
             } else if let Some((worker, news)) = head.bus.poll_shard() {
                 if worker == self.id {
+                    self.fan_out.begin(&news, now);
                     self.shard.handle_bus(news, now);
                 } else {
-                    self.mailboxes[worker].post(Mail::News(news));
+                    self.mailboxes[worker].post(Mail::News(news, now));
                 }
             } else {
                 return;
@@ -271,8 +296,9 @@ impl<R: Runtime> Worker<R> {
             && let Some(mail) = self.mail.pop_front()
         {
             match mail {
-                Mail::News(news) => {
+                Mail::News(news, at) => {
                     bytes += news.run_bytes();
+                    self.fan_out.begin(&news, at);
                     self.shard.handle_bus(news, now);
                 }
                 Mail::Client(parcel, peer) => match R::attach(parcel) {
@@ -297,6 +323,15 @@ impl<R: Runtime> Worker<R> {
                         head.starting = None;
                         head.waits_for = Some(self.mailboxes.len());
                         head.ends_at = Some(now + time);
+                    }
+                }
+                Mail::Measure => {
+                    let share = Share::new(&self.shard, self.fan_out.times());
+                    self.mailboxes[0].post(Mail::Share(self.id, Box::new(share)));
+                }
+                Mail::Share(worker, share) => {
+                    if let Some(admin) = self.head.as_mut().and_then(|head| head.admin.as_mut()) {
+                        admin.hear(worker, *share);
                     }
                 }
                 Mail::Empty => {
@@ -346,9 +381,15 @@ impl<R: Runtime> Worker<R> {
     }
 
     fn accept(&mut self, now: Instant) {
-        let Some(head) = self.head.as_mut().filter(|head| head.accepting) else { return };
+        let Some(head) = &mut self.head else { return };
         let (id, mailboxes) = (self.id, &self.mailboxes);
         let (shard, sockets) = (&mut self.shard, &mut self.sockets);
+        if let Some(admin) = &mut head.admin {
+            admin.accept(shard, sockets, now);
+        }
+        if !head.accepting {
+            return;
+        }
         head.acceptor.accept(Mailbox::sessions(mailboxes), now, |stream, peer| {
             let worker = Mailbox::add_session(mailboxes);
             if worker == id {
@@ -388,13 +429,11 @@ impl<R: Runtime> Worker<R> {
                 shard::Event::EndWrites(id) => self.sockets.end_writes(id),
                 shard::Event::Closed(id, closed) => {
                     tracing::debug!(session = id.index(), ?closed, "session closed");
-                    if self.sockets.remove(id) {
-                        self.mailboxes[self.id].remove_session();
-                    } else if let Some(desk) = &mut self.desk {
-                        desk.take_reserved(id);
-                    }
-                    if let Some(head) = &mut self.head {
-                        head.acceptor.connection_closed(now);
+                    self.forget(id, now);
+                }
+                shard::Event::Scrape(id) => {
+                    if let Some(admin) = self.head.as_mut().and_then(|head| head.admin.as_mut()) {
+                        admin.scrape(id, &self.mailboxes, now);
                     }
                 }
                 event => {
@@ -407,6 +446,30 @@ impl<R: Runtime> Worker<R> {
         while let Some(id) = self.shard.poll_readable() {
             self.sockets.ring(id);
         }
+        self.fan_out.end(|| self.runtime.now());
+    }
+
+    /// The session is gone.
+    fn forget(&mut self, id: SessionId, now: Instant) {
+        let has_socket = self.sockets.remove(id);
+        let mut head = self.head.as_mut();
+        let admin = head.as_mut().and_then(|head| head.admin.as_mut());
+        if admin.is_some_and(|admin| admin.closed(id, now)) {
+            return;
+        }
+        if has_socket {
+            self.mailboxes[self.id].remove_session();
+        } else if let Some(desk) = &mut self.desk {
+            desk.take_reserved(id);
+        }
+        if let Some(head) = head {
+            head.acceptor.connection_closed(now);
+        }
+    }
+
+    fn answer_scrapes(&mut self, now: Instant) {
+        let Some(Head { admin: Some(admin), bus, .. }) = &mut self.head else { return };
+        admin.settle(bus, &mut self.shard, |shard| Share::new(shard, self.fan_out.times()), now);
     }
 
     /// Hears of the bus whether the instance has started.
@@ -449,7 +512,8 @@ impl<R: Runtime> Worker<R> {
         let head = self.head.as_ref();
         let head_next = head.and_then(|head| {
             let accepts = earlier(head.acceptor.poll_timeout(), head.ends_at);
-            earlier(head.bus.poll_timeout(), accepts)
+            let admin = head.admin.as_ref().and_then(Admin::poll_timeout);
+            earlier(head.bus.poll_timeout(), earlier(accepts, admin))
         });
         if let Some(next) = earlier(self.shard.poll_timeout(), head_next) {
             if next <= now {

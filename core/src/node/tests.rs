@@ -249,3 +249,20 @@ fn living_sockets_have_different_numbers() {
     let all = Lane::ALL.map(SocketId::Redis).into_iter().chain(clients);
     assert!(all.map(SocketId::index).eq(0..4));
 }
+
+#[cfg(feature = "metrics")]
+#[test]
+fn who_connects_for_operation_is_told_the_metrics_at_once() {
+    let mut node = node();
+    let client = join(&mut node);
+    node.handle_read(client, &mut text("hello"), NOW);
+    settle(&mut node);
+    let id = node.handle_admin_connection(NOW);
+    node.handle_read(id, &mut b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(), NOW);
+    let (written, others) = settle(&mut node);
+    let [(to, answer)] = &written[..] else { panic!("{written:?}") };
+    let answer = String::from_utf8_lossy(answer);
+    assert!(*to == id && answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    assert!(answer.contains("\nfanfare_deliveries_total 1\n") && answer.contains("\nfanfare_workers 1\n"), "{answer}");
+    assert_eq!(others, [Action::EndWrites(id)]);
+}

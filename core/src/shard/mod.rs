@@ -46,7 +46,7 @@
 //! # Memory
 //!
 //! An open session that keeps up takes less than 300 bytes here, and shares its channel's name. Beyond that a shard
-//! holds, of the [`Limits`](crate::limits::Limits) that an instance's workers share in equal parts: unfinished messages,
+//! holds, of the [`Limits`] that an instance's workers share in equal parts: unfinished messages,
 //! runs that some session has yet to take, and what one read published and [`Shard::poll_bus`] has not fetched. A run
 //! counts once, by what it takes in memory. Events that are not polled are not bounded.
 //!
@@ -88,6 +88,7 @@ use crate::config::Settings;
 use crate::error::{Closed, Error, Misuse, Side, Unready};
 use crate::exchange::{self, News, ToBus, ToShard, Wish};
 use crate::http::{Answer, Method, RequestReader};
+use crate::limits::Limits;
 use crate::route::Target;
 use crate::run::Run;
 use crate::time::{Instant, Seldom, Timers};
@@ -533,6 +534,12 @@ impl Shard {
     #[must_use]
     pub fn queued_bytes(&self, id: SessionId) -> usize {
         self.get(id).map_or(0, |session| session.queue.memory())
+    }
+
+    /// Every bound.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.settings.limits
     }
 
     fn get(&self, id: SessionId) -> Option<&Session> {

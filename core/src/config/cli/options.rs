@@ -113,6 +113,18 @@ pub(super) const OPTIONS: &[Opt] = &[
         },
     },
     Opt {
+        name: "admin-listen",
+        value: "HOST:PORT",
+        heading: LISTENING,
+        setting: "admin_listen",
+        takes: Takes::One,
+        help: "Where `/metrics`, `/live` and `/ready` are served apart from clients, for example `127.0.0.1:9090`.",
+        more: "Without a host, as in :9090, on all addresses. Metrics are nowhere else. They tell how much the instance is \
+               used, so let only those connect who operate it.",
+        default: |_| "nowhere".to_owned(),
+        apply: |config, text| put(&mut config.admin_listen, text.parse().map(Some).map_err(|error| not_a(text, error))),
+    },
+    Opt {
         name: "workers",
         value: "NUMBER",
         heading: LISTENING,

@@ -33,6 +33,7 @@ fn refusal(args: &[&str], env: &[(&str, &str)]) -> String {
 fn other_value(option: &Opt) -> String {
     let value = match (option.name, option.value) {
         ("host", _) => "localhost",
+        ("admin-listen", _) => "127.0.0.1:9090",
         ("allow-origin", _) => "https://example.com",
         ("trusted-proxy", _) => "10.0.0.0/8",
         ("redis-url", _) => "redis://cache",
@@ -197,6 +198,13 @@ fn a_refusal_says_what_is_wrong_where_and_what_to_try() {
             &["--head-timeout", "10"],
             &[],
             "--head-timeout: '10' is not a time: write a whole number and ms, s, m or h (for example 25s)".into(),
+        ),
+        (
+            &["--admin-listen", "9090"],
+            &[],
+            "--admin-listen: '9090' is not a host and a port: write both, an IPv6 address in brackets (for example \
+             127.0.0.1:9090)"
+                .into(),
         ),
         (&["--no-chat"], &[], "--route: there is nothing to serve: give a route, or keep the chat".into()),
         (

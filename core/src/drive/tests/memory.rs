@@ -31,16 +31,21 @@ pub(super) struct World {
     pub(super) now: Instant,
     /// What the next accepts find.
     pub(super) accepts: VecDeque<io::Result<End>>,
+    /// What those find that listen anywhere but at [`ADDRESS`].
+    admin_accepts: VecDeque<io::Result<End>>,
     /// How often somebody tried to accept.
     pub(super) accept_tries: usize,
     pub(super) signals: VecDeque<Signal>,
-    pub(super) refuses_to_listen: bool,
+    /// The port that somebody else listens at.
+    pub(super) taken: Option<u16>,
     tasks: Vec<Task>,
     wakers: Vec<Waker>,
     sleepers: Vec<(Instant, Waker)>,
 }
 
 struct Task {
+    /// Its thread is stuck.
+    stuck: bool,
     future: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     woken: Arc<Woken>,
 }
@@ -87,6 +92,9 @@ impl Memory {
             for place in 0..count {
                 let (woken, future) = {
                     let task = &mut self.lock().tasks[place];
+                    if task.stuck {
+                        continue;
+                    }
                     (task.woken.clone(), task.future.take())
                 };
                 let Some(mut future) = future else { continue };
@@ -127,6 +135,20 @@ impl Memory {
         Client { memory: self.clone(), end }
     }
 
+    /// Somebody connects to the address for operation.
+    pub(super) fn connect_admin(&self) -> Client {
+        let end = End::default();
+        end.lock().room = usize::MAX;
+        self.change(|world| world.admin_accepts.push_back(Ok(end.clone())));
+        Client { memory: self.clone(), end }
+    }
+
+    /// The thread that was started as the `number`th, from 0 on, does not come back from something for a while.
+    pub(super) fn set_stuck(&self, number: usize, stuck: bool) {
+        self.lock().tasks[number].stuck = stuck;
+        self.run();
+    }
+
     /// Runs `future` beside the workers.
     pub(super) fn start<T: Send + 'static>(
         &self,
@@ -153,7 +175,7 @@ impl Memory {
 
     fn add(&self, future: impl Future<Output = ()> + Send + 'static) {
         let woken = Arc::new(Woken(AtomicBool::new(true)));
-        self.lock().tasks.push(Task { future: Some(Box::pin(future)), woken });
+        self.lock().tasks.push(Task { stuck: false, future: Some(Box::pin(future)), woken });
     }
 }
 
@@ -240,7 +262,8 @@ impl Stream for End {
     }
 }
 
-pub(super) struct Listening;
+/// Listens at this port.
+pub(super) struct Listening(u16);
 
 impl AsRawFd for Listening {
     fn as_raw_fd(&self) -> RawFd {
@@ -299,23 +322,32 @@ impl Runtime for Memory {
         })
     }
 
-    async fn resolve(_host: &str, _port: u16) -> io::Result<Vec<SocketAddr>> {
-        Ok(vec![ADDRESS])
+    async fn resolve(_host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        Ok(vec![SocketAddr::new(ADDRESS.ip(), port)])
     }
 
-    fn listen(_address: SocketAddr, _backlog: u32) -> io::Result<Listening> {
-        if Self::default().lock().refuses_to_listen { Err(io::ErrorKind::AddrInUse.into()) } else { Ok(Listening) }
+    fn listen(address: SocketAddr, _backlog: u32) -> io::Result<Listening> {
+        let port = address.port();
+        if Self::default().lock().taken == Some(port) {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        Ok(Listening(port))
     }
 
-    fn local_address(_listener: &Listening) -> io::Result<SocketAddr> {
-        Ok(ADDRESS)
+    fn local_address(listener: &Listening) -> io::Result<SocketAddr> {
+        Ok(SocketAddr::new(ADDRESS.ip(), listener.0))
     }
 
-    fn poll_accept(_listener: &mut Listening, context: &mut Context<'_>) -> Poll<io::Result<(End, SocketAddr)>> {
+    fn poll_accept(listener: &mut Listening, context: &mut Context<'_>) -> Poll<io::Result<(End, SocketAddr)>> {
         let memory = Self::default();
         let mut world = memory.lock();
-        world.accept_tries += 1;
-        match world.accepts.pop_front() {
+        let accepted = if listener.0 == ADDRESS.port() {
+            world.accept_tries += 1;
+            world.accepts.pop_front()
+        } else {
+            world.admin_accepts.pop_front()
+        };
+        match accepted {
             Some(result) => Poll::Ready(result.map(|end| (end, ADDRESS))),
             None => {
                 world.wakers.push(context.waker().clone());

@@ -1,5 +1,6 @@
 //! A server on a runtime of memory: what reaches its clients, when it accepts, how it starts and ends.
 
+mod admin;
 mod memory;
 
 use std::io;
@@ -120,7 +121,7 @@ fn an_accept_that_fails_for_its_connection_alone_holds_up_nobody() {
 #[test]
 fn an_address_that_is_taken_is_named_and_all_workers_end() {
     let memory = Memory::default();
-    memory.lock().refuses_to_listen = true;
+    memory.lock().taken = Some(3000);
     let server = memory.start(Server::<Memory>::start(config(3)));
     let error = server.lock().unwrap().take().unwrap().unwrap_err();
     assert!(error.to_string().starts_with("port 3000 of localhost is taken"), "{error}");

@@ -1,0 +1,115 @@
+//! The address for operation: its few connections, and metrics gathered from all workers.
+
+use std::collections::BTreeSet;
+use std::task::Waker;
+
+use super::acceptor::Acceptor;
+use super::mailbox::{Mail, Mailbox};
+use super::runtime::Runtime;
+use super::sockets::Sockets;
+use crate::bus::Bus;
+use crate::config::ListenAddress;
+use crate::exchange::WorkerId;
+use crate::http::Answer;
+use crate::metrics::{Share, Snapshot};
+use crate::shard::{SessionId, Shard};
+use crate::time::{Duration, Instant, earlier};
+
+/// The most connections at once. Clients leave them their descriptors.
+pub(super) const CONNECTIONS: usize = 8;
+/// How long the other workers have to tell their numbers. Prometheus waits 10 s unless it is told otherwise.
+const GATHERING: Duration = Duration::from_secs(1);
+
+/// What the first worker has for operation.
+pub(super) struct Admin<R: Runtime> {
+    acceptor: Acceptor<R>,
+    connections: BTreeSet<SessionId>,
+    /// Those that wait for the metrics.
+    waiting: Vec<SessionId>,
+    /// When they are answered, whoever has not told its numbers by then.
+    until: Instant,
+    /// Of each worker, as it told them last.
+    shares: Vec<Share>,
+    /// Workers that were asked and have not answered. They are not asked again.
+    asked: BTreeSet<WorkerId>,
+}
+
+impl<R: Runtime> Admin<R> {
+    pub(super) async fn bind(address: &ListenAddress, workers: usize) -> std::io::Result<Self> {
+        let mut acceptor = Acceptor::bind(address.host.as_deref(), address.port, workers).await?;
+        acceptor.limit(CONNECTIONS, "too many connections for operation");
+        for address in acceptor.addresses()? {
+            tracing::info!("metrics are at http://{address}/metrics");
+        }
+        Ok(Self {
+            acceptor,
+            connections: BTreeSet::new(),
+            waiting: Vec::new(),
+            until: Instant::ZERO,
+            shares: vec![Share::default(); workers],
+            asked: BTreeSet::new(),
+        })
+    }
+
+    pub(super) fn accept(&mut self, shard: &mut Shard, sockets: &mut Sockets<R::Stream>, now: Instant) {
+        let connections = &mut self.connections;
+        self.acceptor.accept(connections.len(), now, |stream, _| {
+            let id = shard.handle_admin_connection(now);
+            connections.insert(id);
+            sockets.insert(id, stream);
+        });
+    }
+
+    /// Whether the connection was one for operation, which it is no longer.
+    pub(super) fn closed(&mut self, id: SessionId, now: Instant) -> bool {
+        let known = self.connections.remove(&id);
+        if known {
+            self.acceptor.connection_closed(now);
+        }
+        known
+    }
+
+    /// Somebody asks for metrics, on the first worker: asks all others, unless that goes on already.
+    pub(super) fn scrape(&mut self, id: SessionId, mailboxes: &[Mailbox<R>], now: Instant) {
+        if self.waiting.is_empty() {
+            self.until = now + GATHERING;
+            for (worker, mailbox) in mailboxes.iter().enumerate().skip(1) {
+                if self.asked.insert(worker) {
+                    mailbox.post(Mail::Measure);
+                }
+            }
+        }
+        self.waiting.push(id);
+    }
+
+    pub(super) fn hear(&mut self, worker: WorkerId, share: Share) {
+        self.shares[worker] = share;
+        self.asked.remove(&worker);
+    }
+
+    /// Answers those who wait if all numbers are here, or cannot be waited for any longer.
+    pub(super) fn settle(&mut self, bus: &Bus, shard: &mut Shard, own: impl FnOnce(&Shard) -> Share, now: Instant) {
+        if self.waiting.is_empty() || !self.asked.is_empty() && now < self.until {
+            return;
+        }
+        self.shares[0] = own(shard);
+        let blank = Snapshot::new(bus, shard, now.since(Instant::ZERO));
+        let mut snapshot = self.shares.iter().fold(blank, Snapshot::with);
+        snapshot.late_workers = self.asked.len();
+        let answer: Answer = snapshot.answer();
+        for id in self.waiting.drain(..) {
+            // It may have given up.
+            let _ = shard.answer_scrape(id, &answer, now);
+        }
+    }
+
+    /// Has `worker` woken by the next connection; says no if one has something to do already.
+    pub(super) fn sleep(&self, worker: &Waker) -> bool {
+        self.acceptor.sleep(worker)
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        let until = (!self.waiting.is_empty()).then_some(self.until);
+        earlier(self.acceptor.poll_timeout(), until)
+    }
+}

@@ -1,0 +1,146 @@
+//! The address for operation: who is served there, and what the numbers of several workers are together.
+
+use super::memory::{ADDRESS, Client, Memory};
+use super::{config, heard, opened};
+use crate::config::Config;
+use crate::drive::{ServeError, Server};
+use crate::shard::tests::world::{request, text};
+use crate::time::Duration;
+
+fn admin_config(workers: usize) -> Config {
+    Config { admin_listen: Some("localhost:9090".parse().unwrap()), ..config(workers) }
+}
+
+fn started(config: Config) -> (Memory, Server<Memory>) {
+    let memory = Memory::default();
+    let server = memory.start(Server::<Memory>::start(config));
+    let server = server.lock().unwrap().take().unwrap().unwrap();
+    assert_eq!(server.addresses(), [ADDRESS], "it is not for clients");
+    (memory, server)
+}
+
+fn asked(client: Client, path: &str) -> Client {
+    client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
+    client
+}
+
+fn taken(client: &Client) -> String {
+    String::from_utf8(client.take()).unwrap()
+}
+
+/// The value of a sample without labels, or with them.
+fn value(metrics: &str, sample: &str) -> f64 {
+    let mut lines = metrics.lines().filter_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+    lines.next().unwrap_or_else(|| panic!("{sample} is missing in {metrics}")).parse().unwrap()
+}
+
+#[test]
+fn the_numbers_of_all_workers_are_added_up() {
+    for workers in [1, 2, 3] {
+        let (memory, server) = started(admin_config(workers));
+        let clients: Vec<_> = (0..6).map(|_| opened(&memory)).collect();
+        for client in &clients {
+            client.send(&text("hello"));
+        }
+        clients[0].send(&[0x88, 0x80, 0, 0, 0, 0]);
+        clients[0].change(|pipe| pipe.input_ends = true);
+        let metrics = taken(&asked(memory.connect_admin(), "/metrics"));
+        assert!(metrics.starts_with("HTTP/1.1 200 OK\r\n"), "{metrics}");
+        for (sample, count) in [
+            ("fanfare_workers", workers),
+            ("fanfare_workers_late", 0),
+            ("fanfare_sessions{stage=\"open\"}", 5),
+            ("fanfare_sessions_opened_total", 6),
+            ("fanfare_sessions_closed_total{by=\"client\",code=\"none\"}", 1),
+            ("fanfare_client_messages_total", 6),
+            ("fanfare_deliveries_total", 36),
+        ] {
+            assert_eq!(value(&metrics, sample), count as f64, "{sample} of {workers} workers");
+        }
+        // Each message is a turn of each worker.
+        assert_eq!(value(&metrics, "fanfare_fan_out_seconds_count"), 6.0 * workers as f64);
+        drop(server);
+        clients.iter().for_each(|client| client.change(|pipe| pipe.input_ends = true));
+        assert_eq!(memory.running(), 0);
+    }
+}
+
+#[test]
+fn it_is_no_place_for_websockets() {
+    let (memory, _server) = started(admin_config(2));
+    let client = memory.connect_admin();
+    client.send(&request("/chat"));
+    assert!(taken(&client).starts_with("HTTP/1.1 404 "));
+    assert!(taken(&asked(memory.connect_admin(), "/")).starts_with("HTTP/1.1 404 "));
+    for path in ["/live", "/ready"] {
+        assert!(taken(&asked(memory.connect_admin(), path)).starts_with("HTTP/1.1 200 "));
+        assert!(taken(&asked(memory.connect(), path)).starts_with("HTTP/1.1 200 "));
+    }
+    assert!(taken(&asked(memory.connect(), "/metrics")).starts_with("HTTP/1.1 404 "));
+}
+
+#[test]
+fn a_worker_that_is_stuck_is_waited_for_no_longer_than_a_second() {
+    let (memory, _server) = started(admin_config(2));
+    let clients: Vec<_> = (0..2).map(|_| opened(&memory)).collect();
+    clients[0].send(&text("hello"));
+    let before = taken(&asked(memory.connect_admin(), "/metrics"));
+    // The first task is the one that starts the server, the next are its workers.
+    memory.set_stuck(2, true);
+    for _ in 0..2 {
+        let waits = [(); 2].map(|()| asked(memory.connect_admin(), "/metrics"));
+        memory.pass(Duration::from_millis(999));
+        assert!(waits.iter().all(|client| client.take().is_empty()));
+        memory.pass(Duration::from_millis(1));
+        for client in &waits {
+            let metrics = taken(client);
+            assert_eq!(value(&metrics, "fanfare_workers_late"), 1.0);
+            for sample in ["fanfare_deliveries_total", "fanfare_sessions{stage=\"open\"}"] {
+                assert_eq!(value(&metrics, sample), value(&before, sample), "no count goes back");
+            }
+        }
+    }
+    clients[0].send(&text("again"));
+    memory.set_stuck(2, false);
+    let after = taken(&asked(memory.connect_admin(), "/metrics"));
+    assert_eq!((value(&after, "fanfare_workers_late"), value(&after, "fanfare_deliveries_total")), (0.0, 4.0));
+}
+
+#[test]
+fn it_has_few_connections_and_each_that_ends_makes_room() {
+    let (memory, _server) = started(admin_config(1));
+    let held: Vec<_> = (0..8).map(|_| memory.connect_admin()).collect();
+    let late = asked(memory.connect_admin(), "/live");
+    assert_eq!(taken(&late), "");
+    let client = opened(&memory);
+    client.send(&text("clients are not kept waiting"));
+    assert_eq!(client.take(), heard("clients are not kept waiting"));
+    held[3].change(|pipe| pipe.input_ends = true);
+    assert!(held[3].is_closed());
+    memory.pass(Duration::from_millis(500));
+    assert!(taken(&late).starts_with("HTTP/1.1 200 "));
+}
+
+#[test]
+fn the_end_does_not_wait_for_it_and_until_then_it_answers() {
+    let (memory, server) = started(admin_config(2));
+    let (_silent, client) = (memory.connect_admin(), opened(&memory));
+    server.stop();
+    memory.run();
+    let ready = taken(&asked(memory.connect_admin(), "/ready"));
+    assert!(ready.ends_with("not ready: this instance is shutting down\n"), "{ready}");
+    let metrics = taken(&asked(memory.connect_admin(), "/metrics"));
+    assert_eq!(value(&metrics, "fanfare_unready{reason=\"draining\"}"), 1.0);
+    client.change(|pipe| pipe.input_ends = true);
+    assert_eq!(memory.running(), 0);
+}
+
+#[test]
+fn an_address_that_is_taken_is_named_with_the_option_to_change() {
+    let memory = Memory::default();
+    memory.lock().taken = Some(9090);
+    let server = memory.start(Server::<Memory>::start(admin_config(3)));
+    let error: ServeError = server.lock().unwrap().take().unwrap().unwrap_err();
+    let told = "port 9090 of localhost is taken by another process: stop that, or choose another --admin-listen";
+    assert_eq!((error.to_string().as_str(), memory.running()), (told, 0));
+}
