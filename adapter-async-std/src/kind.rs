@@ -4,9 +4,9 @@ use std::fmt;
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::marker::PhantomData;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::num::NonZero;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::{thread, time};
@@ -42,7 +42,7 @@ pub trait Kind: Copy + Default + Send + Sync + 'static {
     ///
     /// # Errors
     /// The runtime does not take it.
-    fn listener(listener: std::net::TcpListener) -> io::Result<Self::Listener>;
+    fn listener(listener: TcpListener) -> io::Result<Self::Listener>;
 
     /// The next connection and its peer.
     fn accept(listener: &Self::Listener) -> impl Future<Output = io::Result<(Self::Stream, SocketAddr)>> + Send;
@@ -128,7 +128,12 @@ impl<K: Kind> Runtime for On<K> {
         socket.set_reuse_address(true)?;
         socket.bind(&address.into())?;
         socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
-        let socket = std::net::TcpListener::from(socket);
+        Self::adopt(socket.into())
+    }
+
+    fn adopt(socket: OwnedFd) -> io::Result<Listener<K>> {
+        let socket = TcpListener::from(socket);
+        socket.set_nonblocking(true)?;
         let address = socket.local_addr()?;
         let descriptor = socket.as_raw_fd();
         Ok(Listener { address, descriptor, next: next::<K>(K::listener(socket)?) })

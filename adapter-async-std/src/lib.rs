@@ -26,7 +26,7 @@ use std::net::SocketAddr;
 pub use fanfare_core as core;
 use fanfare_core::config::Config;
 use fanfare_core::drive;
-pub use fanfare_core::drive::ServeError;
+pub use fanfare_core::drive::{Listeners, ServeError};
 
 pub use self::kind::{Kind, Listener, On};
 pub use self::on_async_std::{AsyncStd, AsyncStdConnection};
@@ -34,12 +34,12 @@ pub use self::on_smol::{Smol, SmolConnection};
 
 /// Serves until SIGINT or SIGTERM, then shuts down; a second signal ends it at once.
 ///
-/// `ready` hears the addresses as soon as clients are accepted.
+/// `ready` hears the addresses as soon as clients are accepted. [`drive::serve`] takes sockets that listen already, too.
 ///
 /// # Errors
 /// See [`ServeError`].
 pub async fn serve(config: Config, ready: impl FnOnce(&Config, &[SocketAddr])) -> Result<(), ServeError> {
-    drive::serve::<On<AsyncStd>>(config, ready).await
+    drive::serve::<On<AsyncStd>>(config, Listeners::default(), ready).await
 }
 
 /// A server that runs on threads of its own. Dropping it stops it.
@@ -50,14 +50,14 @@ pub type Hub = drive::Hub<On<AsyncStd>>;
 
 /// The same on smol.
 pub mod smol {
-    use super::{Config, On, ServeError, Smol, SocketAddr, drive};
+    use super::{Config, Listeners, On, ServeError, Smol, SocketAddr, drive};
 
     /// As [`serve`](super::serve).
     ///
     /// # Errors
     /// See [`ServeError`].
     pub async fn serve(config: Config, ready: impl FnOnce(&Config, &[SocketAddr])) -> Result<(), ServeError> {
-        drive::serve::<On<Smol>>(config, ready).await
+        drive::serve::<On<Smol>>(config, Listeners::default(), ready).await
     }
 
     /// As [`Server`](super::Server).

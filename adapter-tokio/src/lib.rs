@@ -16,19 +16,19 @@ use std::net::SocketAddr;
 pub use fanfare_core as core;
 use fanfare_core::config::Config;
 use fanfare_core::drive;
-pub use fanfare_core::drive::{Heard, HubError, ServeError};
+pub use fanfare_core::drive::{Heard, HubError, Listeners, ServeError};
 
 pub use self::connection::Connection;
 pub use self::runtime::Tokio;
 
 /// Serves until SIGINT or SIGTERM, then shuts down; a second signal ends it at once.
 ///
-/// `ready` hears the addresses as soon as clients are accepted.
+/// `ready` hears the addresses as soon as clients are accepted. [`drive::serve`] takes sockets that listen already, too.
 ///
 /// # Errors
 /// See [`ServeError`].
 pub async fn serve(config: Config, ready: impl FnOnce(&Config, &[SocketAddr])) -> Result<(), ServeError> {
-    drive::serve::<Tokio>(config, ready).await
+    drive::serve::<Tokio>(config, Listeners::default(), ready).await
 }
 
 /// A server that runs on threads of its own. Dropping it stops it.

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZero;
+use std::os::fd::OwnedFd;
 use std::task::{Context, Poll, ready};
 use std::thread;
 
@@ -85,6 +86,12 @@ impl Runtime for Tokio {
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
         socket.listen(backlog)
+    }
+
+    fn adopt(socket: OwnedFd) -> io::Result<TcpListener> {
+        let listener = std::net::TcpListener::from(socket);
+        listener.set_nonblocking(true)?;
+        TcpListener::from_std(listener)
     }
 
     fn local_address(listener: &TcpListener) -> io::Result<SocketAddr> {

@@ -223,7 +223,7 @@ async fn a_publisher_waits_while_redis_is_away_and_what_was_accepted_is_counted_
         _ = hub.publish("tea", "given up") => panic!("there is no room"),
         () = yield_now() => {}
     }
-    assert!(matches!(hub.stop().await, Err(ServeError::Unflushed { messages }) if messages == accepted));
+    assert!(matches!(hub.stop().await, Err(ServeError::Unflushed { messages }) if messages == accepted as u64));
     assert_eq!(publisher.await.unwrap(), Err(HubError::Stopped));
 }
 

@@ -39,7 +39,11 @@ pub struct Limits {
     /// Over how long the sessions are closed with 1012 that a gap concerns and whose route says so, each at its own random
     /// moment. Zero closes all of them at once.
     pub gap_close_time: Duration,
-    /// From the call to shut down to its end, whatever is left.
+    /// From the call to shut down to the end of listening: new clients are served meanwhile, so that a load balancer has
+    /// the time to see that the instance is not ready.
+    pub drain_delay: Duration,
+    /// From the end of listening to the end of the instance, whatever is left. Closes are spread over at most its first
+    /// half; its last tenth belongs to publishes alone.
     pub drain_time: Duration,
     /// A channel's name in bytes, its prefix included.
     pub channel_bytes: usize,
@@ -85,6 +89,7 @@ impl Default for Limits {
             pong_time: seconds(10),
             close_time: seconds(5),
             gap_close_time: seconds(5),
+            drain_delay: Duration::ZERO,
             drain_time: seconds(10),
             channel_bytes: 255,
             confirm_time: seconds(5),

@@ -56,9 +56,18 @@ impl Process {
     ///
     /// When the program cannot be started.
     pub fn start(command: &mut Command) -> io::Result<Self> {
+        Self::start_with(command, Stdio::null())
+    }
+
+    /// Starts `command` with its output captured and `stdin` as its standard input.
+    ///
+    /// # Errors
+    ///
+    /// When the program cannot be started.
+    pub fn start_with(command: &mut Command, stdin: Stdio) -> io::Result<Self> {
         let program = command.get_program().to_owned();
         let mut child = command
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()

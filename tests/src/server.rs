@@ -2,6 +2,8 @@
 
 use std::env;
 use std::io;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -90,7 +92,9 @@ impl Program {
     #[must_use]
     pub fn command(self, args: &[&str]) -> Command {
         let mut command = Command::new(binaries().join(self.name()));
-        let ours = |name: &str| name.starts_with("FANFARE_") || ["PORT", "HOST", "REDIS_URL"].contains(&name);
+        let ours = |name: &str| {
+            name.starts_with("FANFARE_") || name.starts_with("LISTEN_") || ["PORT", "HOST", "REDIS_URL"].contains(&name)
+        };
         for (name, _) in env::vars_os() {
             if name.to_str().is_some_and(ours) {
                 command.env_remove(name);
@@ -116,6 +120,31 @@ impl Program {
     /// When it does not say within 10 s that it listens.
     pub fn start(self, args: &[&str]) -> io::Result<Server> {
         Server::start_command(self.command(&["--host", "127.0.0.1", "--port", "0"]).args(args))
+    }
+
+    /// Starts it with `socket` as the descriptor 3 that a service manager hands over.
+    ///
+    /// # Errors
+    ///
+    /// When it does not start.
+    pub fn start_process_on(self, socket: impl Into<OwnedFd>, args: &[&str]) -> io::Result<Process> {
+        let server = self.command(args);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "LISTEN_FDS=1 LISTEN_PID=$$ exec \"$@\" 3<&0 0</dev/null", "sh"]);
+        shell.arg(server.get_program()).args(server.get_args());
+        for (name, _) in server.get_envs() {
+            shell.env_remove(name);
+        }
+        Process::start_with(&mut shell, socket.into().into())
+    }
+
+    /// Starts an instance on a listening socket that is handed over.
+    ///
+    /// # Errors
+    ///
+    /// As [`Program::start`].
+    pub fn start_on_listener(self, listener: &TcpListener, args: &[&str]) -> io::Result<Server> {
+        Server::of(self.start_process_on(listener.try_clone()?, args)?)
     }
 
     /// Starts an instance that shares messages through `redis_url`.
@@ -165,7 +194,10 @@ impl Server {
     ///
     /// As [`Program::start`].
     pub fn start_command(command: &mut Command) -> io::Result<Self> {
-        let mut process = Process::start(command)?;
+        Self::of(Process::start(command)?)
+    }
+
+    fn of(mut process: Process) -> io::Result<Self> {
         let port = process.wait_for_line(Duration::from_secs(10), listening_port)?;
         Ok(Self { process, port })
     }

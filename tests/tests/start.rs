@@ -24,7 +24,6 @@ fanfare_tests::for_each_program! {
     asked_to_end_it_says_goodbye_and_exits_with_zero
     what_was_accepted_leaves_before_the_end
     once_asked_to_end_it_refuses_new_clients_at_once
-    a_second_signal_ends_it_at_once
     a_redis_that_vanishes_later_ends_nothing
 }
 
@@ -229,17 +228,6 @@ fn once_asked_to_end_it_refuses_new_clients_at_once(program: Program) {
     assert_eq!(silent.frame().unwrap().close_code(), Some(1001));
     wait_until("the port to be closed", Duration::from_secs(2), || Raw::connect(server.port()).is_err()).unwrap();
     assert!(server.wait(Duration::ZERO).is_err(), "it still waits for the client");
-}
-
-fn a_second_signal_ends_it_at_once(program: Program) {
-    let mut server = program.start(&[]).unwrap();
-    // A client that never answers the Close keeps the drain going.
-    let _silent = Raw::upgrade(server.port(), "/chat").unwrap();
-    server.terminate().unwrap();
-    sleep(Duration::from_millis(200));
-    server.terminate().unwrap();
-    let ended = server.wait(Duration::from_secs(1)).unwrap();
-    assert_ne!(ended.code, Some(0), "cut short is not success: {ended:?}");
 }
 
 fn a_redis_that_vanishes_later_ends_nothing(program: Program) {

@@ -3,14 +3,15 @@
 use std::env;
 use std::process::ExitCode;
 
+use fanfare_async_std::{On, Smol};
 use fanfare_core::config::cli::Program;
-use fanfare_core::drive::program;
+use fanfare_core::drive::{self, program};
 
 const PROGRAM: Program = Program { name: env!("CARGO_BIN_NAME"), version: env!("CARGO_PKG_VERSION") };
 
 fn main() -> ExitCode {
-    program::main(&PROGRAM, env::args_os(), env::vars_os(), |config| {
+    program::main(&PROGRAM, env::args_os(), env::vars_os(), |config, listeners| {
         let ready = |config: &_, addresses: &[_]| program::announce(&PROGRAM, config, addresses);
-        smol::block_on(fanfare_async_std::smol::serve(config, ready))
+        smol::block_on(drive::serve::<On<Smol>>(config, listeners, ready))
     })
 }

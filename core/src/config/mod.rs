@@ -215,6 +215,7 @@ impl Config {
             ("close_time", limits.close_time, MILLI),
             ("confirm_time", limits.confirm_time, MILLI),
             ("gap_close_time", limits.gap_close_time, Duration::ZERO),
+            ("drain_delay", limits.drain_delay, Duration::ZERO),
             ("drain_time", limits.drain_time, Duration::ZERO),
             ("linger_time", limits.linger_time, Duration::ZERO),
             ("publish_time", limits.publish_time, MILLI),

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
@@ -60,6 +60,17 @@ impl<R: Runtime> Acceptor<R> {
         Ok(acceptor)
     }
 
+    /// Takes over sockets that listen already.
+    pub(super) fn adopt(sockets: Vec<OwnedFd>, workers: usize) -> io::Result<Self> {
+        let mut acceptor = Self::idle();
+        for socket in sockets {
+            // The number of an inherited descriptor says nothing; that of a new one tells how many are taken.
+            acceptor.most = most_connections(&socket.try_clone()?, workers as u64)?;
+            acceptor.add(R::adopt(socket)?);
+        }
+        Ok(acceptor)
+    }
+
     /// Listens nowhere.
     pub(super) fn idle() -> Self {
         Self {
@@ -106,12 +117,15 @@ impl<R: Runtime> Acceptor<R> {
             Some(first) => R::local_address(&first.listener)?.port(),
             None => port,
         };
-        let listener = R::listen(SocketAddr::new(ip, port), BACKLOG)?;
+        self.add(R::listen(SocketAddr::new(ip, port), BACKLOG)?);
+        Ok(())
+    }
+
+    fn add(&mut self, listener: R::Listener) {
         let bell = self.bells.bell(self.listeners.len());
         bell.ring();
         let waker = Waker::from(bell.clone());
         self.listeners.push(Listening { listener, bell, waker });
-        Ok(())
     }
 
     pub(super) fn addresses(&self) -> io::Result<Vec<SocketAddr>> {

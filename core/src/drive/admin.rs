@@ -8,7 +8,6 @@ use super::mailbox::{Mail, Mailbox};
 use super::runtime::Runtime;
 use super::sockets::Sockets;
 use crate::bus::Bus;
-use crate::config::ListenAddress;
 use crate::exchange::WorkerId;
 use crate::http::Answer;
 use crate::metrics::{Share, Snapshot};
@@ -35,8 +34,7 @@ pub(super) struct Admin<R: Runtime> {
 }
 
 impl<R: Runtime> Admin<R> {
-    pub(super) async fn bind(address: &ListenAddress, workers: usize) -> std::io::Result<Self> {
-        let mut acceptor = Acceptor::bind(address.host.as_deref(), address.port, workers).await?;
+    pub(super) fn new(mut acceptor: Acceptor<R>, workers: usize) -> std::io::Result<Self> {
         acceptor.limit(CONNECTIONS, "too many connections for operation");
         for address in acceptor.addresses()? {
             tracing::info!("metrics are at http://{address}/metrics");

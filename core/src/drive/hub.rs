@@ -201,7 +201,7 @@ impl<R: Runtime> Shared<R> {
         self.gate.change(|gate| {
             if !gate.stopped {
                 gate.stopped = true;
-                self.mailbox().post(Mail::Shutdown(self.limits.drain_time));
+                self.mailbox().post(Mail::Drain { delay: Duration::ZERO });
             }
         });
     }

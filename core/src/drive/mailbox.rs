@@ -25,8 +25,10 @@ pub(super) enum Mail<R: Runtime> {
     Measure,
     /// What another worker counts.
     Share(WorkerId, Box<Share>),
-    /// Close all sessions, and end within this time.
-    Shutdown(Duration),
+    /// The instance is about to end: listening ends after this time.
+    Drain { delay: Duration },
+    /// Listening has ended: close all sessions.
+    Close,
     /// A worker's sessions are all gone; its wishes came before this.
     Empty,
     /// The first worker has ended.

@@ -15,9 +15,11 @@ mod acceptor;
 mod admin;
 mod bells;
 mod desk;
+mod ending;
 mod fan_out;
 mod hub;
 mod lanes;
+mod listeners;
 mod mailbox;
 #[cfg(feature = "cli")]
 pub mod program;
@@ -31,5 +33,6 @@ mod watched;
 mod worker;
 
 pub use self::hub::{Heard, Hub, HubError, Reserved, Subscription};
+pub use self::listeners::Listeners;
 pub use self::runtime::{Runtime, Signal, Stream};
 pub use self::server::{ServeError, Server, serve};

@@ -5,12 +5,13 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
+use super::listeners::Listeners;
 use super::server::ServeError;
 use crate::config::cli::{self, Exit, Parsed, Program};
 use crate::config::{Config, Log, LogFormat};
 
 /// A binary's `main`: reads the settings as [`cli::parse`] does, starts the log on standard error, raises the limit of open
-/// files and calls `serve`.
+/// files, takes the listening sockets that a service manager hands over ([`Listeners::from_env`]) and calls `serve`.
 ///
 /// The exit code is 0 after an orderly end, 2 for settings that make no sense, and else what [`ServeError::exit_code`]
 /// says; with each but 0 goes one line on standard error.
@@ -18,7 +19,7 @@ pub fn main(
     program: &Program,
     args: impl IntoIterator<Item = OsString>,
     env: impl IntoIterator<Item = (OsString, OsString)>,
-    serve: impl FnOnce(Config) -> Result<(), ServeError>,
+    serve: impl FnOnce(Config, Listeners) -> Result<(), ServeError>,
 ) -> ExitCode {
     match cli::parse(program, args, env) {
         Ok(Parsed { config, warnings }) => {
@@ -29,7 +30,7 @@ pub fn main(
             // More descriptors are more clients; what the system does not give is met by resting from accepting.
             let descriptors = rlimit::increase_nofile_limit(u64::MAX).unwrap_or_default();
             tracing::debug!(descriptors, "limit of open files");
-            match serve(config) {
+            match Listeners::from_env().map_err(ServeError::Listener).and_then(|handed| serve(config, handed)) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
                     complain(&format!("{}: {error}", program.name));

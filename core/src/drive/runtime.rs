@@ -5,7 +5,7 @@ use std::future::Future;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::num::NonZero;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::task::{Context, Poll};
 
 use crate::time::Instant;
@@ -67,6 +67,12 @@ pub trait Runtime: Clone + Default + Send + Sync + 'static {
     /// # Errors
     /// What the system says.
     fn listen(address: SocketAddr, backlog: u32) -> io::Result<Self::Listener>;
+
+    /// Takes over a TCP socket that listens, and makes it non-blocking.
+    ///
+    /// # Errors
+    /// The runtime does not take it.
+    fn adopt(socket: OwnedFd) -> io::Result<Self::Listener>;
 
     /// Where `listener` listens.
     ///

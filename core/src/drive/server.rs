@@ -8,6 +8,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use super::listeners::Listeners;
 use super::mailbox::{Mail, Mailbox};
 use super::report::Report;
 use super::runtime::{Runtime, Signal};
@@ -31,14 +32,16 @@ pub enum ServeError {
         /// What the system said.
         error: io::Error,
     },
+    /// A socket that was handed over cannot be listened on.
+    Listener(io::Error),
     /// Redis cannot be used.
     Redis(LinkError),
     /// The system refused a thread, a timer, a signal or randomness.
     System(io::Error),
-    /// The time to shut down was over before every accepted publish had left.
+    /// The time to shut down was over before every accepted publish had left and was confirmed.
     Unflushed {
-        /// So many messages are lost.
-        messages: usize,
+        /// So many messages are lost, or may be.
+        messages: u64,
     },
     /// A second signal came while the server shut down.
     CutShort(Signal),
@@ -46,13 +49,17 @@ pub enum ServeError {
 
 /// Serves until SIGINT or SIGTERM, then shuts down; a second signal ends it at once.
 ///
-/// `ready` hears the addresses as soon as clients are accepted.
+/// `listeners` are used if there are any; `ready` hears the addresses as soon as clients are accepted.
 ///
 /// # Errors
 /// See [`ServeError`].
-pub async fn serve<R: Runtime>(config: Config, ready: impl FnOnce(&Config, &[SocketAddr])) -> Result<(), ServeError> {
+pub async fn serve<R: Runtime>(
+    config: Config,
+    listeners: Listeners,
+    ready: impl FnOnce(&Config, &[SocketAddr]),
+) -> Result<(), ServeError> {
     let mut signals = R::signals().map_err(ServeError::System)?;
-    let start = pin!(Server::<R>::start(config.clone()));
+    let start = pin!(Server::<R>::start_on(config.clone(), listeners));
     let mut server = match before_signal(start, &mut signals).await {
         Ok(started) => started?,
         // Nothing was accepted yet.
@@ -61,7 +68,7 @@ pub async fn serve<R: Runtime>(config: Config, ready: impl FnOnce(&Config, &[Soc
     ready(&config, server.addresses());
     match before_signal(pin!(server.ended()), &mut signals).await {
         Ok(result) => return result,
-        Err(signal) => tracing::info!("{signal}: closing all sessions"),
+        Err(signal) => tracing::info!("{signal}: shutting down"),
     }
     server.stop();
     let ended = before_signal(pin!(server.ended()), &mut signals).await;
@@ -84,7 +91,7 @@ async fn before_signal<F: Future>(
 pub struct Server<R: Runtime> {
     addresses: Vec<SocketAddr>,
     mailboxes: Arc<[Mailbox<R>]>,
-    drain_time: Duration,
+    drain_delay: Duration,
     report: Arc<Report>,
 }
 
@@ -94,17 +101,25 @@ impl<R: Runtime> Server<R> {
     /// # Errors
     /// See [`ServeError`].
     pub async fn start(config: Config) -> Result<Self, ServeError> {
+        Self::start_on(config, Listeners::default()).await
+    }
+
+    /// As [`Server::start`], with sockets that listen already.
+    ///
+    /// # Errors
+    /// See [`ServeError`].
+    pub async fn start_on(config: Config, listeners: Listeners) -> Result<Self, ServeError> {
         let runtime = R::default();
         let workers = config.workers.map_or_else(R::cores, Ok).map_err(ServeError::System)?;
         let settings = Arc::new(config.settings(workers).map_err(ServeError::Config)?);
         let mailboxes: Arc<[_]> = std::iter::repeat_with(Mailbox::default).take(workers.get()).collect();
         let report = Arc::<Report>::default();
-        let drain_time = config.limits.drain_time;
+        let drain_delay = config.limits.drain_delay;
         // Dropped on an error, which ends the workers that run by then.
-        let mut server = Self { addresses: Vec::new(), mailboxes, drain_time, report };
+        let mut server = Self { addresses: Vec::new(), mailboxes, drain_delay, report };
         let seat = |id| Seat::new(id, runtime.clone(), server.mailboxes.clone(), server.report.clone());
         let seed = || R::seed().map_err(ServeError::System);
-        let first = seat(0).lead(settings.clone(), config, [seed()?, seed()?]);
+        let first = seat(0).lead(settings.clone(), config, listeners, [seed()?, seed()?]);
         R::spawn("worker-0".to_owned(), first).map_err(ServeError::System)?;
         for id in 1..workers.get() {
             let worker = seat(id).follow(settings.clone(), seed()?);
@@ -120,10 +135,11 @@ impl<R: Runtime> Server<R> {
         &self.addresses
     }
 
-    /// Begins to shut down: no new clients, sessions are closed with 1001, accepted publishes leave.
+    /// Begins to shut down: new clients are taken for [`Limits::drain_delay`](crate::limits::Limits::drain_delay) more,
+    /// then sessions are closed with 1001 and accepted publishes leave.
     pub fn stop(&self) {
         for mailbox in self.mailboxes.iter() {
-            mailbox.post(Mail::Shutdown(self.drain_time));
+            mailbox.post(Mail::Drain { delay: self.drain_delay });
         }
     }
 
@@ -167,10 +183,11 @@ impl fmt::Display for ServeError {
                 write!(f, "{address} is taken by another process: stop that, or choose another {option}")
             }
             Self::Bind { address, error, .. } => write!(f, "cannot listen on {address}: {error}"),
+            Self::Listener(error) => write!(f, "a listening socket that was handed over cannot be used: {error}"),
             Self::Redis(error) => error.fmt(f),
             Self::System(error) => write!(f, "the system refuses what a server needs: {error}"),
             Self::Unflushed { messages } => {
-                write!(f, "{messages} accepted messages could not be delivered before the end")
+                write!(f, "{messages} accepted messages were lost, or not confirmed by Redis, before the end")
             }
             Self::CutShort(signal) => write!(f, "{signal} again: ended before all sessions were closed"),
         }

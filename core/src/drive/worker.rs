@@ -9,10 +9,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::acceptor::Acceptor;
-use super::admin::{self, Admin};
+use super::admin::Admin;
 use super::desk::{Command, Desk};
+use super::ending::Ending;
 use super::fan_out::FanOut;
 use super::lanes::Lanes;
+use super::listeners::Listeners;
 use super::mailbox::{Mail, Mailbox};
 use super::report::Report;
 use super::runtime::Runtime;
@@ -23,7 +25,7 @@ use crate::config::{Config, Settings};
 use crate::exchange::WorkerId;
 use crate::metrics::Share;
 use crate::shard::{self, SessionId, Shard};
-use crate::time::{Instant, earlier};
+use crate::time::{Duration, Instant, earlier};
 
 /// The scratch buffer of a worker: one read from Redis.
 const SCRATCH_BYTES: usize = 64 << 10;
@@ -43,8 +45,8 @@ impl<R: Runtime> Seat<R> {
     }
 
     /// The first worker, from listening to the end of the server.
-    pub(super) async fn lead(mut self, settings: Arc<Settings>, config: Config, seeds: [u64; 2]) {
-        let result = match self.listen(&config).await {
+    pub(super) async fn lead(mut self, settings: Arc<Settings>, config: Config, listeners: Listeners, seeds: [u64; 2]) {
+        let result = match listeners.open(&config, self.mailboxes.len()).await {
             Ok((acceptor, admin)) => match self.head(&config, seeds[0], acceptor, admin) {
                 Ok(head) => self.work(settings, seeds[1], Some(head), None).await,
                 Err(error) => Err(error),
@@ -73,25 +75,6 @@ impl<R: Runtime> Seat<R> {
         self.has_ended = true;
     }
 
-    async fn listen(&self, config: &Config) -> Result<(Acceptor<R>, Option<Admin<R>>), ServeError> {
-        let workers = self.mailboxes.len();
-        let bind_error = |host: Option<&str>, port, option, error| {
-            let host = host.map(|host| format!(" of {host}")).unwrap_or_default();
-            ServeError::Bind { address: format!("port {port}{host}"), option, error }
-        };
-        let mut admin = None;
-        if let Some(address) = &config.admin_listen {
-            let bound = Admin::bind(address, workers).await;
-            let error = |error| bind_error(address.host.as_deref(), address.port, "--admin-listen", error);
-            admin = Some(bound.map_err(error)?);
-        }
-        let bound = Acceptor::bind(config.host.as_deref(), config.port, workers).await;
-        let error = |error| bind_error(config.host.as_deref(), config.port, "--port", error);
-        let mut acceptor: Acceptor<R> = bound.map_err(error)?;
-        acceptor.spare(if admin.is_some() { admin::CONNECTIONS } else { 0 });
-        Ok((acceptor, admin))
-    }
-
     fn head(
         &self,
         config: &Config,
@@ -113,8 +96,8 @@ impl<R: Runtime> Seat<R> {
             starting: Some(addresses),
             report: self.report.clone(),
             accepting: false,
-            waits_for: None,
-            ends_at: None,
+            drain_time: config.limits.drain_time,
+            ending: None,
         };
         if config.redis.is_none() || config.wait_for_redis {
             head.start();
@@ -144,7 +127,7 @@ impl<R: Runtime> Seat<R> {
             closing: false,
             ended: false,
         };
-        match worker.run().await.unsent {
+        match worker.run().await {
             0 => Ok(()),
             messages => Err(ServeError::Unflushed { messages }),
         }
@@ -177,10 +160,9 @@ struct Head<R: Runtime> {
     starting: Option<Vec<SocketAddr>>,
     report: Arc<Report>,
     accepting: bool,
-    /// Workers whose sessions are not all gone, once the instance shuts down.
-    waits_for: Option<usize>,
-    /// When shutting down ends, whatever is left.
-    ends_at: Option<Instant>,
+    drain_time: Duration,
+    /// Once the instance was asked to end.
+    ending: Option<Ending>,
 }
 
 impl<R: Runtime> Head<R> {
@@ -224,13 +206,18 @@ struct Alarm {
 }
 
 impl<R: Runtime> Worker<R> {
-    /// Turns until the instance has shut down; returns what the bus says at the end.
-    async fn run(mut self) -> bus::Stats {
+    /// Turns until the instance has shut down; returns how many accepted publishes were lost on the way.
+    async fn run(mut self) -> u64 {
         while !self.ended {
             poll_fn(|context| self.turn(context)).await;
             R::yield_now().await;
         }
-        self.head.map(|head| head.bus.stats()).unwrap_or_default()
+        let Some(Head { mut bus, ending: Some(ending), .. }) = self.head else { return 0 };
+        let sessions = Mailbox::sessions(&self.mailboxes);
+        if sessions > 0 {
+            tracing::warn!(sessions, "the drain time is over: cutting off who has not left");
+        }
+        ending.lost(&mut bus)
     }
 
     /// Redis first, each ready client once, timers, then the writes. Ready when the next turn should follow at once.
@@ -314,17 +301,8 @@ impl<R: Runtime> Worker<R> {
                         let _ = head.bus.handle_shard(worker, wishes, now);
                     }
                 }
-                Mail::Shutdown(time) => {
-                    self.closing = true;
-                    self.shard.shutdown(now);
-                    if let Some(head) = &mut self.head {
-                        head.accepting = false;
-                        head.acceptor.close();
-                        head.starting = None;
-                        head.waits_for = Some(self.mailboxes.len());
-                        head.ends_at = Some(now + time);
-                    }
-                }
+                Mail::Drain { delay } => self.drain(delay, now),
+                Mail::Close => self.close(now),
                 Mail::Measure => {
                     let share = Share::new(&self.shard, self.fan_out.times());
                     self.mailboxes[0].post(Mail::Share(self.id, Box::new(share)));
@@ -335,8 +313,8 @@ impl<R: Runtime> Worker<R> {
                     }
                 }
                 Mail::Empty => {
-                    if let Some(head) = &mut self.head {
-                        head.waits_for = head.waits_for.map(|workers| workers.saturating_sub(1));
+                    if let Some(ending) = self.head.as_mut().and_then(|head| head.ending.as_mut()) {
+                        ending.worker_is_empty();
                     }
                 }
                 Mail::End => self.ended = true,
@@ -492,28 +470,54 @@ impl<R: Runtime> Worker<R> {
         }
     }
 
-    /// Sessions first, then what they published, then the end.
+    /// The instance was asked to end. To be asked again changes nothing.
+    fn drain(&mut self, delay: Duration, now: Instant) {
+        self.shard.drain();
+        let Some(head) = &mut self.head else { return };
+        head.starting = None;
+        let workers = self.mailboxes.len();
+        head.ending.get_or_insert_with(|| Ending::new(workers, &head.bus, delay, head.drain_time, now));
+    }
+
+    fn close(&mut self, now: Instant) {
+        self.closing = true;
+        self.shard.shutdown(now);
+    }
+
+    /// First the clients, then what they published, then the end.
     fn follow_shutdown(&mut self, now: Instant) {
+        if let Some(head) = &mut self.head
+            && let Some(ending) = &mut head.ending
+            && ending.stops_listening(now)
+        {
+            head.acceptor.close();
+            if std::mem::take(&mut head.accepting) {
+                let sessions = Mailbox::sessions(&self.mailboxes);
+                tracing::info!(sessions, "listening no longer; closing all sessions");
+            }
+            // Behind the last clients that were handed over.
+            for mailbox in &self.mailboxes[1..] {
+                mailbox.post(Mail::Close);
+            }
+            self.close(now);
+        }
         if self.closing && self.shard.is_empty() {
             self.closing = false;
             self.exchange(now);
             self.mailboxes[0].post(Mail::Empty);
         }
-        let Some(head) = &mut self.head else { return };
-        if head.waits_for == Some(0) {
-            head.bus.close(now);
-        }
-        let closed = head.waits_for == Some(0) && head.bus.is_closed();
-        self.ended = closed || head.ends_at.is_some_and(|at| at <= now);
+        let Some(Head { bus, ending: Some(ending), .. }) = &mut self.head else { return };
+        self.ended = ending.is_over(bus, now);
     }
 
     /// Has the worker woken by its next deadline or connection; says no if there is something to do already.
     fn sleep(&mut self, now: Instant, context: &mut Context<'_>) -> bool {
         let head = self.head.as_ref();
         let head_next = head.and_then(|head| {
-            let accepts = earlier(head.acceptor.poll_timeout(), head.ends_at);
+            let ends = head.ending.as_ref().map(|ending| ending.next(now));
             let admin = head.admin.as_ref().and_then(Admin::poll_timeout);
-            earlier(head.bus.poll_timeout(), earlier(accepts, admin))
+            let accepts = earlier(head.acceptor.poll_timeout(), admin);
+            earlier(head.bus.poll_timeout(), earlier(accepts, ends))
         });
         if let Some(next) = earlier(self.shard.poll_timeout(), head_next) {
             if next <= now {

@@ -173,6 +173,7 @@ fn an_end_comes_when_sessions_and_then_their_publishes_have_left() {
     node.handle_read(id, &mut b"GET /".to_vec(), NOW);
     settle(&mut node);
     node.shutdown(NOW);
+    node.handle_timeout(NOW + Duration::from_secs(1));
     let (written, others) = settle(&mut node);
     assert!(matches!(&written[..], [(to, bytes)] if *to == id && bytes.starts_with(b"HTTP/1.1 503 ")));
     assert_eq!((others, node.is_closed()), (vec![Action::EndWrites(id)], false), "the client is there");
@@ -211,6 +212,8 @@ fn an_end_takes_no_longer_than_its_time_whatever_is_left() {
     node.shutdown(NOW);
     // To begin again does not put it off.
     node.shutdown(NOW + Duration::from_micros(1));
+    // Its Close leaves, and it does not answer.
+    node.handle_timeout(NOW + Duration::from_millis(5));
     settle(&mut node);
     while node.poll_event().is_some() {}
     let end = NOW + Duration::from_secs(1);

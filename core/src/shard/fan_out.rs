@@ -110,10 +110,10 @@ impl Shard {
         }
         let local = |error| Closed { by: Side::Local, code: None, error };
         match &mut session.stage {
-            Stage::Head(head) if head.reader.is_empty() => self.remove(id, local(Some(Error::SlowHead))),
-            Stage::Head(_) => self.answer_error(id, Error::SlowHead, now),
+            Stage::Head(head) if head.reader.is_empty() => self.remove(id, local(Some(self.late(Error::SlowHead)))),
+            Stage::Head(_) => self.answer_error(id, self.late(Error::SlowHead), now),
             Stage::Deciding(_) | Stage::Scraping { .. } => self.answer_error(id, Error::Unavailable, now),
-            Stage::Joining(_) => self.answer_error(id, Error::NotConfirmed, now),
+            Stage::Joining(_) => self.answer_error(id, self.late(Error::NotConfirmed), now),
             Stage::Answered { error, .. } => {
                 let error = *error;
                 self.remove(id, local(error));

@@ -3,7 +3,7 @@
 use super::session::Stage;
 use super::{SessionId, Shard};
 use crate::route::OnGap;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 
 /// The Close of a session whose route says so.
 const CODE: u16 = 1012;
@@ -27,7 +27,7 @@ impl Shard {
                 let id = SessionId { index, generation: session.generation };
                 self.leave(id);
                 self.stats.gap_closes += 1;
-                self.plan_close(id, CODE, REASON, self.settings.limits.gap_close_time, now);
+                self.plan_close(id, (CODE, REASON), Duration::ZERO..self.settings.limits.gap_close_time, now);
             }
         }
     }

@@ -27,7 +27,7 @@ impl Shard {
         if self.answer_operation(id, &request, now) {
             return;
         }
-        if self.closing {
+        if self.closing.is_some_and(|until| until <= now) {
             return self.answer_error(id, Error::Unavailable, now);
         }
         if self.settings.page
@@ -131,6 +131,7 @@ impl Shard {
         }
         self.stats.opened += 1;
         self.events.push_back(Event::Opened(id));
+        self.close_latecomer(id, now);
         self.read_frames(id, &mut leftover, now);
     }
 

@@ -67,6 +67,7 @@ mod health;
 mod planned;
 mod queue;
 mod session;
+mod shutdown;
 mod slow;
 mod stats;
 #[cfg(test)]
@@ -178,7 +179,8 @@ pub struct Shard {
     subscribers: u64,
     /// It is not to be sent new clients.
     draining: bool,
-    closing: bool,
+    /// Once it shuts down: until when handshakes may end well.
+    closing: Option<Instant>,
     stats: Stats,
     said_origin: Seldom,
     said_dropped: Seldom,
@@ -211,7 +213,7 @@ impl Shard {
             events: VecDeque::new(),
             subscribers: 0,
             draining: false,
-            closing: false,
+            closing: None,
             stats: Stats::default(),
             said_origin: Seldom::default(),
             said_dropped: Seldom::default(),
@@ -409,7 +411,7 @@ impl Shard {
     /// type, [`Misuse::WrongState`] after [`Shard::shutdown`]; nothing changes.
     pub fn adopt(&mut self, target: Target, leftover: Vec<u8>, now: Instant) -> Result<SessionId, Misuse> {
         let now = self.at(now);
-        if self.closing {
+        if self.closing.is_some() {
             return Err(Misuse::WrongState);
         }
         self.channels.check(&target.channel, target.frame, &self.settings.limits)?;
@@ -431,32 +433,6 @@ impl Shard {
         open.ws.close(code, reason, CloseWhen::AfterData, now)?;
         self.settle(id, now);
         Ok(())
-    }
-
-    /// Ends all sessions: those that are open by a Close with 1001 behind what waits for them, others by 503. New
-    /// connections get 503 from here on. [`Shard::is_empty`] tells when all are gone.
-    pub fn shutdown(&mut self, now: Instant) {
-        let now = self.at(now);
-        self.draining = true;
-        self.closing = true;
-        let ids: Vec<SessionId> = self.sessions.iter().map(|(index, session)| id_of(index, session)).collect();
-        for id in ids {
-            let Some(session) = self.get_mut(id).filter(|session| !session.flags.admin) else { continue };
-            match &mut session.stage {
-                Stage::Open(open) => {
-                    // A session that is closing already refuses a second Close.
-                    let _ = open.ws.close(1001, "the server is going away", CloseWhen::AfterData, now);
-                    self.settle(id, now);
-                }
-                Stage::Head(head) if head.reader.is_empty() => {
-                    self.remove(id, Closed { by: Side::Local, code: None, error: None });
-                }
-                Stage::Head(_) | Stage::Deciding(_) | Stage::Joining(_) => {
-                    self.answer_error(id, Error::Unavailable, now);
-                }
-                Stage::Scraping { .. } | Stage::Answered { .. } => {}
-            }
-        }
     }
 
     // Outputs.

@@ -1,5 +1,7 @@
 //! Closes that come later, each at its own moment, so that clients who come back do not all come at once.
 
+use std::ops::Range;
+
 use super::session::{Session, Stage};
 use super::{SessionId, Shard, get_mut};
 use crate::time::{Duration, Instant};
@@ -14,11 +16,17 @@ pub(super) struct Planned {
 }
 
 impl Shard {
-    /// Has an open session closed at a random moment within `time` from now, after what waits for it then. Of two plans
-    /// the earlier holds.
-    pub(super) fn plan_close(&mut self, id: SessionId, code: u16, reason: &'static str, time: Duration, now: Instant) {
-        let delay = self.rng.u64(..=u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
-        let at = now + Duration::from_micros(delay);
+    /// Has an open session closed at a random moment `within` so long from now, after what waits for it then. Of two
+    /// plans the earlier holds.
+    pub(super) fn plan_close(
+        &mut self,
+        id: SessionId,
+        (code, reason): (u16, &'static str),
+        within: Range<Duration>,
+        now: Instant,
+    ) {
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let at = now + Duration::from_micros(self.rng.u64(micros(within.start)..=micros(within.end)));
         let Some(session) = get_mut(&mut self.sessions, id) else { return };
         if session.takes_messages() && session.planned_at().is_none_or(|planned| at < planned) {
             session.rare.get_or_insert_default().planned = Some(Planned { at, code, reason });

@@ -270,8 +270,10 @@ pub(super) const OPTIONS: &[Opt] = &[
         "The age at which a publish that waits for Redis is given up, counted and logged."),
     limit!(time "gap-close-time", INSTANCE, gap_close_time,
         "How long the closes are spread over when messages may have been missed, on routes that say `on_gap=close`."),
+    limit!(time "drain-delay", INSTANCE, drain_delay,
+        "How long new clients are still taken once the instance was asked to end and says that it is not ready."),
     limit!(time "drain-time", INSTANCE, drain_time,
-        "The longest that shutting down takes; then whatever is left is lost and counted."),
+        "The longest that shutting down takes after that; then whatever is left is lost and counted."),
     limit!(time "linger", INSTANCE, linger_time,
         "How long a channel stays subscribed after its last session left."),
     Opt {

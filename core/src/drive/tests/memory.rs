@@ -6,7 +6,7 @@ use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZero;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -332,6 +332,10 @@ impl Runtime for Memory {
             return Err(io::ErrorKind::AddrInUse.into());
         }
         Ok(Listening(port))
+    }
+
+    fn adopt(_socket: OwnedFd) -> io::Result<Listening> {
+        Ok(Listening(ADDRESS.port()))
     }
 
     fn local_address(listener: &Listening) -> io::Result<SocketAddr> {

@@ -8,7 +8,7 @@ use std::num::NonZero;
 use std::sync::{Arc, Mutex};
 
 use self::memory::{ADDRESS, Client, Memory};
-use super::{ServeError, Server, Signal, serve};
+use super::{Listeners, ServeError, Server, Signal, serve};
 use crate::config::Config;
 use crate::shard::tests::world::{request, text};
 use crate::time::Duration;
@@ -134,6 +134,7 @@ fn dropping_a_server_ends_it() {
     let clients: Vec<_> = (0..3).map(|_| opened(&memory)).collect();
     drop(server);
     memory.run();
+    memory.pass(Duration::from_millis(15));
     for client in &clients {
         assert_eq!(client.take()[..4], [0x88, 26, 0x03, 0xe9], "a Close with 1001");
         client.change(|pipe| pipe.input_ends = true);
@@ -142,10 +143,39 @@ fn dropping_a_server_ends_it() {
     assert_eq!(memory.running(), 0);
 }
 
+#[test]
+fn for_the_drain_delay_clients_are_taken_as_before_and_then_no_more() {
+    let memory = Memory::default();
+    let mut config = config(2);
+    config.limits.drain_delay = Duration::from_secs(3);
+    let server = memory.start(Server::<Memory>::start(config));
+    let server = server.lock().unwrap().take().unwrap().unwrap();
+    let early = opened(&memory);
+    // To stop it again changes nothing.
+    for _ in 0..2 {
+        server.stop();
+        memory.run();
+        memory.pass(Duration::from_millis(1_499));
+    }
+    let late = opened(&memory);
+    late.send(&text("still here"));
+    assert_eq!((early.take(), late.take()), (heard("still here"), heard("still here")));
+    let tries = memory.lock().accept_tries;
+    memory.pass(Duration::from_millis(2));
+    memory.connect();
+    assert_eq!(memory.lock().accept_tries, tries);
+    memory.pass(Duration::from_millis(20));
+    for client in [early, late] {
+        assert_eq!(client.take()[..4], [0x88, 26, 0x03, 0xe9], "a Close with 1001");
+        client.change(|pipe| pipe.input_ends = true);
+    }
+    assert_eq!(memory.running(), 0);
+}
+
 type Served = Arc<Mutex<Option<Result<(), ServeError>>>>;
 
 fn serving(memory: &Memory) -> Served {
-    memory.start(serve::<Memory>(config(2), |_, addresses| assert_eq!(addresses, [ADDRESS])))
+    memory.start(serve::<Memory>(config(2), Listeners::default(), |_, addresses| assert_eq!(addresses, [ADDRESS])))
 }
 
 #[test]

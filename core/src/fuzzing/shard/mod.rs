@@ -132,6 +132,7 @@ fn limits() -> Limits {
         mailbox_bytes: 2_000,
         // So that it is known when a session is closed.
         gap_close_time: Duration::ZERO,
+        drain_time: Duration::ZERO,
         ..Limits::default()
     }
 }

@@ -193,7 +193,7 @@ fn behind_our_close_a_client_is_read_for_its_close_and_publishes_within_the_cred
     world.clients[clients[0]].input.extend(frame(CLOSE, &1001_u16.to_be_bytes()));
     let now = world.now;
     world.shard().shutdown(now);
-    world.run();
+    world.pass(ms(5));
     assert!(world.clients[clients[0]].ended, "the closing handshake is over");
     assert_eq!(world.bus.stats().publish_bytes, backlog);
     assert_eq!(world.shards[0].stats().discarded, 10_000);

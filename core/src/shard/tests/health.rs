@@ -111,6 +111,7 @@ fn it_is_live_without_redis_and_while_it_shuts_down() {
     assert!(answer(&mut world, &plain("GET", "/live")).starts_with("HTTP/1.1 200 "));
     let now = world.now;
     world.shard().shutdown(now);
+    world.pass(limits().drain_time);
     assert!(answer(&mut world, &plain("GET", "/live")).starts_with("HTTP/1.1 200 "));
     assert!(answer(&mut world, &plain("GET", "/")).starts_with("HTTP/1.1 503 "));
 }

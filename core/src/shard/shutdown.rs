@@ -1,0 +1,71 @@
+//! The orderly end of all sessions.
+
+use super::session::{Session, Stage};
+use super::{SessionId, Shard, id_of};
+use crate::error::Error;
+use crate::time::{Duration, Instant};
+
+/// From one Close to the next of an instance, if there is time: what comes back to the rest of the fleet are then 200
+/// handshakes a second.
+const PACE: Duration = Duration::from_millis(5);
+
+const GOING_AWAY: (u16, &str) = (1001, "the server is going away");
+
+impl Shard {
+    /// Ends all sessions, and takes no new ones. [`Shard::is_empty`] tells when all are gone; how long to wait for that is
+    /// the embedder's choice, usually [`Limits::drain_time`](crate::limits::Limits::drain_time).
+    ///
+    /// - Open sessions go on until they are closed with 1001, behind what waits for them. The closes come one by one, an
+    ///   instance's 5 ms apart or closer, so that all have left within half of the drain time; each at a random moment of
+    ///   its own interval.
+    /// - Handshakes have a tenth of the drain time to end well. Such a session is closed within that time, too; who
+    ///   waits for an answer then gets 503.
+    /// - Connections that come later get 503, and [`Shard::adopt`] is refused.
+    pub fn shutdown(&mut self, now: Instant) {
+        let now = self.at(now);
+        self.drain();
+        let (limits, workers) = (&self.settings.limits, self.settings.workers);
+        let until = *self.closing.get_or_insert(now + limits.drain_time / 10);
+        let clients = self.sessions.iter().filter(|(_, session)| !session.flags.admin);
+        let ids: Vec<SessionId> = clients.map(|(index, session)| id_of(index, session)).collect();
+        let count = u32::try_from(ids.len()).unwrap_or(u32::MAX);
+        let pace = PACE.saturating_mul(u32::try_from(workers).unwrap_or(u32::MAX));
+        let each = pace.min(limits.drain_time / 2 / count.max(1));
+        for (place, id) in (0..count).zip(ids) {
+            let Some(session) = self.get_mut(id) else { continue };
+            if session.takes_messages() {
+                self.plan_close(id, GOING_AWAY, each * place..each * (place + 1), now);
+            } else {
+                session.hurry(until);
+                self.settle(id, now);
+            }
+        }
+        // With no time to spread anything over, all is due.
+        self.handle_timeout(now);
+    }
+
+    /// A handshake has ended well. While the shard shuts down, that is not for long.
+    pub(super) fn close_latecomer(&mut self, id: SessionId, now: Instant) {
+        if let Some(until) = self.closing {
+            self.plan_close(id, GOING_AWAY, Duration::ZERO..until.since(now), now);
+        }
+    }
+
+    /// What a handshake fails for at its deadline.
+    pub(super) const fn late(&self, error: Error) -> Error {
+        if self.closing.is_some() { Error::Unavailable } else { error }
+    }
+}
+
+impl Session {
+    /// A handshake has to end by then.
+    fn hurry(&mut self, until: Instant) {
+        let deadline = match &mut self.stage {
+            Stage::Head(head) => &mut head.deadline,
+            Stage::Deciding(deciding) => &mut deciding.deadline,
+            Stage::Joining(joining) => &mut joining.deadline,
+            Stage::Open(_) | Stage::Scraping { .. } | Stage::Answered { .. } => return,
+        };
+        *deadline = until.min(*deadline);
+    }
+}
