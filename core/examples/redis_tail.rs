@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let url: RedisUrl = url.parse()?;
     let seed = RandomState::new().hash_one(0);
     let limits = Limits::default();
-    let mut link = Link::new(url.clone(), &limits, seed, Instant::ZERO);
+    let mut link = Link::new(url.clone(), "", &limits, seed, Instant::ZERO);
     link.subscribe(channel.into(), Instant::ZERO);
     let poll = Poll::new()?;
     let scratch = vec![0; 64 << 10];

@@ -69,6 +69,8 @@ pub struct Limits {
     pub reconnect_times: (Duration, Duration),
     /// Silence on a connection to Redis after which a PING goes out.
     pub redis_ping_time: Duration,
+    /// From one probe through Redis to the next, and what one may take to come back. Beyond it the instance is not ready.
+    pub probe_time: Duration,
 }
 
 impl Default for Limits {
@@ -102,6 +104,7 @@ impl Default for Limits {
             reply_time: seconds(5),
             reconnect_times: (Duration::from_millis(50), Duration::from_millis(750)),
             redis_ping_time: seconds(5),
+            probe_time: seconds(5),
         }
     }
 }

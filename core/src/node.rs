@@ -115,7 +115,7 @@ impl Node {
         settings.workers = 1;
         let mut rng = fastrand::Rng::with_seed(seed);
         let bus = match redis {
-            Some(url) => Bus::redis(url, &settings.limits, 1, rng.u64(..), now),
+            Some(url) => Bus::redis(url, &settings.channel_prefix, &settings.limits, 1, rng.u64(..), now),
             None => Bus::local(&settings.limits, 1, rng.u64(..), now),
         };
         let drain_time = settings.limits.drain_time;

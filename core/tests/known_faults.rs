@@ -353,7 +353,7 @@ fn replies_of_every_kind_are_seeds() {
 
 /// A link that wants a channel and has just been connected.
 fn link() -> Link {
-    let mut link = Link::new("redis://redis.test".parse().expect("a URL"), &Limits::default(), 1, Instant::ZERO);
+    let mut link = Link::new("redis://redis.test".parse().expect("a URL"), "", &Limits::default(), 1, Instant::ZERO);
     while link.poll_action().is_some() {}
     link.subscribe(Bytes::from_static(b"a*"), Instant::ZERO);
     link.handle_connected(Lane::Subscriber, Instant::ZERO);

@@ -35,6 +35,7 @@ use self::local::Local;
 use self::workers::Workers;
 use crate::error::{Misuse, Unready};
 use crate::exchange::{Gap, News, ToBus, ToShard, Wish, WorkerId, publish_cost};
+use crate::histogram::Histogram;
 use crate::limits::Limits;
 use crate::redis::{Action, Lane, Link, LinkError, LinkEvent, RedisUrl};
 use crate::time::{Duration, Instant, Seldom, earlier};
@@ -109,6 +110,14 @@ pub struct Stats {
     pub gaps: u64,
     /// How long the gaps that have ended were together.
     pub gap_time: Duration,
+    /// Connections to Redis that worked and were lost.
+    pub lost_connections: u64,
+    /// From a probe that was due to its coming in.
+    pub probe_round_trip: Histogram,
+    /// Probes that did not come in within [`Limits::probe_time`].
+    pub probes_missing: u64,
+    /// From a publish that has left to Redis's reply.
+    pub publish_latency: Histogram,
     /// Bytes of publishes that wait or are not confirmed.
     pub publish_bytes: usize,
     /// Publishes that wait to leave.
@@ -156,10 +165,11 @@ impl Bus {
         Self::new(Carrier::Local(Local::default()), limits, workers, seed, now)
     }
 
-    /// A bus through the Redis at `url`. All that is random in it comes from `seed`.
+    /// A bus through the Redis at `url`; `prefix` stands before the channel that it probes, as it does before all others.
+    /// All that is random in it comes from `seed`, which no other instance may have: see [`Link::new`].
     #[must_use]
-    pub fn redis(url: RedisUrl, limits: &Limits, workers: usize, seed: u64, now: Instant) -> Self {
-        let link = Link::new(url, limits, seed, now);
+    pub fn redis(url: RedisUrl, prefix: &str, limits: &Limits, workers: usize, seed: u64, now: Instant) -> Self {
+        let link = Link::new(url, prefix, limits, seed, now);
         Self::new(Carrier::Redis(Box::new(link)), limits, workers, seed.wrapping_add(1), now)
     }
 
@@ -378,12 +388,20 @@ impl Bus {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let channels = self.channels.len();
-        let (subscribed, unsent) = match &self.carrier {
-            Carrier::Local(local) => (channels, local.len()),
-            Carrier::Redis(link) => (link.confirmed_channels(), link.unsent_publishes()),
-        };
         let (publish_bytes, fullest_mailbox) = (self.publish_bytes(), self.workers.fullest_mailbox());
-        Stats { channels, subscribed, publish_bytes, unsent, fullest_mailbox, ..self.stats }
+        let stats = Stats { channels, publish_bytes, fullest_mailbox, ..self.stats };
+        match &self.carrier {
+            Carrier::Local(local) => Stats { subscribed: channels, unsent: local.len(), ..stats },
+            Carrier::Redis(link) => Stats {
+                subscribed: link.confirmed_channels(),
+                unsent: link.unsent_publishes(),
+                lost_connections: link.stats().lost_connections,
+                probe_round_trip: link.stats().probe_round_trip,
+                probes_missing: link.stats().probes_missing,
+                publish_latency: link.stats().publish_latency,
+                ..stats
+            },
+        }
     }
 
     fn publish_bytes(&self) -> usize {

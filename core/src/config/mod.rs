@@ -60,6 +60,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Paths to channels.
     pub routes: Routes,
+    /// What stands before every channel name at Redis; the names in `routes` have it already.
+    pub channel_prefix: String,
     /// Whose pages may connect.
     pub origins: OriginPolicy,
     /// Whether the built-in chat page is served at `/`.
@@ -133,6 +135,7 @@ impl Config {
         Ok(Settings {
             limits: self.limits.clone(),
             routes: self.routes().map_err(ConfigError::Routes)?,
+            channel_prefix: self.channel_prefix.clone(),
             origins: self.origins.clone(),
             page: self.chat,
             ask: false,
@@ -225,6 +228,7 @@ impl Config {
             ("reconnect_times.0", limits.reconnect_times.0, MILLI),
             ("reconnect_times.1", limits.reconnect_times.1, MILLI),
             ("redis_ping_time", limits.redis_ping_time, MILLI),
+            ("probe_time", limits.probe_time, MILLI),
         ] {
             in_range(setting, value, least, DAY, |time| Time(time).to_string())?;
         }

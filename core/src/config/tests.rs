@@ -60,6 +60,7 @@ fn each_limit_is_held_to_its_range() {
             limits.reconnect_times = (Duration::from_millis(1), Duration::from_millis(to));
         }),
         ("redis_ping_time", 1, DAY, |limits, to| limits.redis_ping_time = Duration::from_millis(to)),
+        ("probe_time", 1, DAY, |limits, to| limits.probe_time = Duration::from_millis(to)),
     ];
     for &(name, least, most, change) in sizes.iter().chain(times) {
         let out_of_range = |to| {

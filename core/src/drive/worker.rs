@@ -87,7 +87,7 @@ impl<R: Runtime> Seat<R> {
         let now = self.runtime.now();
         let mut head = Head {
             bus: match config.redis.clone() {
-                Some(url) => Bus::redis(url, &config.limits, workers, seed, now),
+                Some(url) => Bus::redis(url, &config.channel_prefix, &config.limits, workers, seed, now),
                 None => Bus::local(&config.limits, workers, seed, now),
             },
             lanes: Lanes::new(config.redis.as_ref()),

@@ -42,6 +42,13 @@ enum Step<'a> {
     Loading(bool),
     Deny(Channel),
     Close,
+    /// Redis takes messages and passes none on.
+    DeliverNothing(bool),
+    /// Redis refuses to publish probes, or to subscribe to them.
+    DenyProbes {
+        publish: bool,
+        subscribe: bool,
+    },
 }
 
 #[derive(Arbitrary, Debug)]
@@ -141,6 +148,12 @@ impl Teller {
             Step::Mute(mute) => world.server.is_mute = *mute,
             Step::Loading(loading) => world.server.not_ready = loading.then_some("-LOADING\r\n"),
             Step::Deny(channel) => drop(world.server.denied.insert(channel.name().into_bytes())),
+            Step::DeliverNothing(nothing) => world.server.delivers_nothing = *nothing,
+            Step::DenyProbes { publish, subscribe } => {
+                let denied = [("PUBLISH", *publish), ("SUBSCRIBE", *subscribe)];
+                world.server.denies_probes =
+                    denied.iter().filter(|(_, is_denied)| *is_denied).map(|one| one.0).collect();
+            }
             Step::Close => {
                 self.is_closing = true;
                 world.link.close(world.now);
@@ -172,6 +185,8 @@ impl Teller {
         world.server.is_mute = false;
         world.server.not_ready = None;
         world.server.denied.clear();
+        world.server.denies_probes.clear();
+        world.server.delivers_nothing = false;
         world.is_reachable = true;
         // Lies live as long as their connection.
         Lane::ALL.into_iter().for_each(|lane| world.cut(lane));
@@ -208,8 +223,9 @@ impl Teller {
         } else {
             assert!(link.is_up() && link.is_flushed());
             assert_eq!(link.confirmed_channels(), self.wanted.len());
-            let channels = &self.world.server.clients[&Lane::Subscriber].channels;
-            assert!(channels.iter().eq(self.wanted.iter().map(String::as_bytes)), "{channels:?}");
+            let channels = self.world.server.channels();
+            assert!(channels.into_iter().eq(self.wanted.iter().map(String::as_bytes)), "{link:?}");
+            assert_eq!(link.readiness(), Ok(()));
         }
         self.check_publishes();
     }

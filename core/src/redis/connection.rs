@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use fastrand::Rng;
 
 use super::handshake::{Handshake, Step};
+use super::probe;
 use super::{Lane, RedisUrl};
 use crate::limits::Limits;
 use crate::resp::{Decoder, encode};
@@ -18,7 +19,7 @@ pub(super) struct Connection {
     pub(super) decoder: Decoder,
     /// Everything but publishes. It is only added to between two publishes and leaves before the next.
     pub(super) control: VecDeque<u8>,
-    /// The commands without a reply, oldest first, with the time at which they left; for all but publishes the time
+    /// The commands without a reply, oldest first, with the time at which they left; for all but PUBLISH the time
     /// at which they were to leave.
     pub(super) expected: VecDeque<(Expected, Instant)>,
     /// When anything came last.
@@ -62,6 +63,10 @@ pub(super) enum Expected {
     Subscriptions,
     /// PUBLISH of so many bytes.
     Publish(usize),
+    /// SUBSCRIBE to the probe's channel.
+    ProbeSubscription,
+    /// PUBLISH of the probe of that number.
+    Probe(u64),
 }
 
 /// What is due on a connection.
@@ -80,7 +85,8 @@ impl Connection {
         Self {
             lane,
             state: State::Due,
-            decoder: Decoder::new(limits.message_bytes),
+            // A probe always fits.
+            decoder: Decoder::new(limits.message_bytes.max(probe::PAYLOAD_BYTES)),
             control: VecDeque::new(),
             expected: VecDeque::new(),
             heard: now,

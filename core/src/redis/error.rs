@@ -3,6 +3,7 @@
 use core::fmt;
 
 use super::RedisUrl;
+use crate::error::Unready;
 use crate::resp::RespError;
 
 /// Why a connection to Redis was not made or did not last. Its text is one line: what, where, and what to try.
@@ -25,6 +26,8 @@ pub enum LinkErrorKind {
     Closed(String),
     /// No answer came in time.
     Silent,
+    /// Messages were published and did not come in.
+    Undelivered,
     /// What came is not the protocol of Redis.
     NotRedis(RespError),
     /// A well-formed answer that belongs to no command.
@@ -73,6 +76,11 @@ impl fmt::Display for LinkError {
                 write!(f, "Redis at {at} ended the connection ({reason}): its own log may say why")
             }
             Kind::Silent => write!(f, "Redis at {at} does not answer: is this the port of a Redis server without TLS?"),
+            Kind::Undelivered => write!(
+                f,
+                "Redis at {at} answers, but what is published there does not come back: do all connections reach one \
+                 and the same server?"
+            ),
             Kind::NotRedis(error) => write!(
                 f,
                 "what answers at {at} does not speak the Redis protocol ({error}): is this the port of a Redis server \
@@ -93,6 +101,24 @@ impl fmt::Display for LinkError {
 }
 
 impl std::error::Error for LinkError {}
+
+impl LinkErrorKind {
+    /// What it means for who asks whether the instance is ready.
+    pub(super) const fn unready(&self) -> Unready {
+        match self {
+            Self::Unreachable(_) | Self::Closed(_) => Unready::NoConnection,
+            Self::Silent => Unready::Silent,
+            Self::Undelivered => Unready::Undelivered,
+            Self::NotRedis(_)
+            | Self::OutOfTurn
+            | Self::PasswordMissing
+            | Self::PasswordWrong
+            | Self::Database(_)
+            | Self::NotReady(_)
+            | Self::Refused(_) => Unready::Refused,
+        }
+    }
+}
 
 /// An error reply as one short line of text that is safe to log.
 ///

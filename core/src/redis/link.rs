@@ -5,13 +5,14 @@ use std::io::IoSlice;
 
 use bytes::Bytes;
 use fastrand::Rng;
-use tracing::{debug, info, warn};
+use tracing::info;
 
 use super::connection::{Connection, Due, Expected, State};
 use super::error::{LinkError, LinkErrorKind};
-use super::publishes::Publishes;
+use super::probe::Probe;
+use super::publishes::{Publishes, Sent};
 use super::subscriptions::{Batch, Kind, Subscriptions};
-use super::{Action, Lane, LinkEvent, RedisUrl};
+use super::{Action, Lane, LinkEvent, LinkStats, RedisUrl};
 use crate::error::{Misuse, Unready};
 use crate::limits::Limits;
 use crate::resp::{Decoder, Frame, encode};
@@ -44,33 +45,37 @@ const RESUBSCRIBE_TIME: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct Link {
     pub(super) url: RedisUrl,
-    limits: Limits,
-    rng: Rng,
+    pub(super) limits: Limits,
+    pub(super) rng: Rng,
     now: Instant,
     pub(super) subscriber: Connection,
-    publisher: Connection,
+    pub(super) publisher: Connection,
     pub(super) subscriptions: Subscriptions,
-    publishes: Publishes,
+    pub(super) publishes: Publishes,
+    pub(super) probe: Probe,
     /// Bytes of the publishes that wait for their replies.
     pub(super) unconfirmed_bytes: usize,
-    phase: Phase,
+    pub(super) phase: Phase,
     /// Until when a start that does not succeed is not reported; `None` once it was, or has succeeded.
-    start: Option<Instant>,
+    pub(super) start: Option<Instant>,
     /// Whether both connections have taken commands at once.
-    has_started: bool,
+    pub(super) has_started: bool,
     /// Whether a connection was lost since the link was whole.
-    was_lost: bool,
+    pub(super) was_lost: bool,
+    /// Why a connection was lost last.
+    pub(super) cause: Unready,
     /// Since when messages may be missed.
-    gap: Option<Instant>,
+    pub(super) gap: Option<Instant>,
     is_closing: bool,
     /// What was said last, so that a repetition says nothing.
     pub(super) reported: Reported,
     pub(super) events: VecDeque<LinkEvent>,
     pub(super) released: usize,
+    pub(super) stats: LinkStats,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+pub(super) enum Phase {
     /// A connection or a subscription is missing.
     Partial,
     /// Whole, but others may not be yet.
@@ -81,22 +86,27 @@ enum Phase {
 
 #[derive(Debug, Default)]
 pub(super) struct Reported {
-    subscriber: Option<LinkError>,
-    publisher: Option<LinkError>,
+    pub(super) subscriber: Option<LinkError>,
+    pub(super) publisher: Option<LinkError>,
     pub(super) subscribe: Option<String>,
     pub(super) publish: Option<String>,
+    pub(super) probe: Option<String>,
     /// Publishes given up since the link was whole.
-    expired: usize,
+    pub(super) expired: usize,
 }
 
 impl Link {
-    /// A link that wants to be dialled. `seed` is what its waits are drawn from.
+    /// A link that wants to be dialled. `prefix` stands before the name of the channel that it probes,
+    /// `fanfare:probe:` and 16 digits. What is random comes from `seed`, those digits among it: no two links of a Redis
+    /// may have the same.
     #[must_use]
-    pub fn new(url: RedisUrl, limits: &Limits, seed: u64, now: Instant) -> Self {
+    pub fn new(url: RedisUrl, prefix: &str, limits: &Limits, seed: u64, now: Instant) -> Self {
+        let mut rng = Rng::with_seed(seed);
         Self {
             url,
             limits: limits.clone(),
-            rng: Rng::with_seed(seed),
+            probe: Probe::new(prefix, rng.u64(..)),
+            rng,
             now,
             subscriber: Connection::new(Lane::Subscriber, limits, now),
             publisher: Connection::new(Lane::Publisher, limits, now),
@@ -107,11 +117,13 @@ impl Link {
             start: Some(now + START_TIME),
             has_started: false,
             was_lost: false,
+            cause: Unready::NoConnection,
             gap: None,
             is_closing: false,
             reported: Reported::default(),
             events: VecDeque::new(),
             released: 0,
+            stats: LinkStats::default(),
         }
     }
 
@@ -147,6 +159,8 @@ impl Link {
     pub fn close(&mut self, now: Instant) {
         let now = self.advance(now);
         self.is_closing = true;
+        self.probe.stop();
+        self.publishes.drop_probe();
         self.settle(now);
     }
 
@@ -184,7 +198,13 @@ impl Link {
             let result = match decoder.decode(&mut input) {
                 Ok(None) => break Ok(()),
                 Ok(Some(Frame::Message { channel, payload })) if self.takes_messages(lane) => {
-                    sink(channel, payload);
+                    if self.probe.is_mine(channel) {
+                        self.handle_probe(payload, now);
+                    } else if payload.len() > self.limits.message_bytes {
+                        self.handle_oversized(channel, payload.len());
+                    } else {
+                        sink(channel, payload);
+                    }
                     Ok(())
                 }
                 Ok(Some(frame)) => self.handle_frame(lane, frame, now),
@@ -224,6 +244,7 @@ impl Link {
                 Due::Silent => self.lose(lane, LinkErrorKind::Silent, true, now),
             }
         }
+        self.check_probe(now);
         if self.start.is_some_and(|start| start <= now) {
             let last = self.reported.publisher.clone().or_else(|| self.reported.subscriber.clone());
             let error = last.unwrap_or_else(|| LinkError::new(&self.url, LinkErrorKind::Silent));
@@ -262,9 +283,15 @@ impl Link {
         let control = bytes.min(connection.control.len());
         connection.control.drain(..control);
         if bytes > control {
-            self.publishes.handle_written(bytes - control, |length| {
-                connection.expected.push_back((Expected::Publish(length), now));
-                self.unconfirmed_bytes += length;
+            self.publishes.handle_written(bytes - control, |sent| {
+                let expected = match sent {
+                    Sent::Publish(length) => {
+                        self.unconfirmed_bytes += length;
+                        Expected::Publish(length)
+                    }
+                    Sent::Probe(number) => Expected::Probe(number),
+                };
+                connection.expected.push_back((expected, now));
             });
         }
         let unsent = self.unsent(lane);
@@ -339,7 +366,8 @@ impl Link {
         };
         let lanes = [&self.subscriber, &self.publisher].map(|lane| lane.deadline(&self.limits).map(|(at, _)| at));
         let expiry = self.publishes.oldest().map(|queued| queued + self.limits.publish_time);
-        let others = [self.start, settled, expiry, self.subscriptions.deadline()];
+        let probe = self.probe.deadline(self.limits.probe_time, self.publisher.replied);
+        let others = [self.start, settled, expiry, self.subscriptions.deadline(), probe];
         lanes.into_iter().chain(others).flatten().min()
     }
 
@@ -369,11 +397,17 @@ impl Link {
     ///
     /// The reason.
     pub fn readiness(&self) -> Result<(), Unready> {
-        match (self.subscriber.is_ready() && self.publisher.is_ready(), self.is_up()) {
-            (_, true) => Ok(()),
+        match (self.are_ready(), self.is_up()) {
+            (true, true) => self.probe.proof(),
             (true, false) => Err(Unready::Subscribing),
-            (false, false) => Err(Unready::NoConnection),
+            (false, _) => Err(self.cause),
         }
+    }
+
+    /// Counts since the start.
+    #[must_use]
+    pub const fn stats(&self) -> &LinkStats {
+        &self.stats
     }
 
     /// Whether every publish has left the backlog.
@@ -403,88 +437,15 @@ impl Link {
 
     // Changes of the link as a whole.
 
-    /// Ends the connection of `lane`, or its dial, and plans the next one.
-    fn lose(&mut self, lane: Lane, kind: LinkErrorKind, hang_up: bool, now: Instant) {
-        let connection = self.connection(lane);
-        if connection.is_ready() && lane == Lane::Subscriber {
-            // Nothing is known of the time since it was heard last: what ends it may only now end a silence.
-            self.gap.get_or_insert(connection.heard);
-            self.events.push_back(LinkEvent::Unsubscribed);
-        }
-        match lane {
-            Lane::Subscriber => self.subscriptions.handle_disconnected(),
-            Lane::Publisher => self.give_up_unconfirmed(),
-        }
-        self.phase = Phase::Partial;
-        self.was_lost |= self.has_started;
-        let connection = match lane {
-            Lane::Subscriber => &mut self.subscriber,
-            Lane::Publisher => &mut self.publisher,
-        };
-        connection.hang_up |= hang_up;
-        connection.handle_lost(self.limits.reconnect_times, &mut self.rng, now);
-        self.report(lane, LinkError::new(&self.url, kind));
-    }
-
-    fn give_up_unconfirmed(&mut self) {
-        self.publishes.handle_disconnected();
-        let expected = self.publisher.expected.iter();
-        let messages = expected.filter(|(expected, _)| matches!(expected, Expected::Publish(_))).count();
-        if messages > 0 {
-            warn!(messages, "the connection was lost before Redis confirmed these publishes");
-            self.events.push_back(LinkEvent::Unconfirmed { messages });
-            self.release(self.unconfirmed_bytes);
-        }
-    }
-
-    /// Says why `lane` is lost, unless that was said since the link was whole last.
-    fn report(&mut self, lane: Lane, error: LinkError) {
-        let lane_name = lane.name();
-        let reported = match lane {
-            Lane::Subscriber => &mut self.reported.subscriber,
-            Lane::Publisher => &mut self.reported.publisher,
-        };
-        if reported.as_ref() == Some(&error) {
-            debug!(lane = lane_name, "{error}");
-            return;
-        }
-        *reported = Some(error.clone());
-        if self.has_started {
-            warn!(lane = lane_name, "{error}");
-            self.events.push_back(LinkEvent::Down { lane, reason: error.to_string() });
-        } else if self.start.is_some() && !error.is_passing() {
-            self.fail_start(error);
-        } else {
-            debug!(lane = lane_name, "{error}");
-        }
-    }
-
-    fn fail_start(&mut self, error: LinkError) {
-        self.start = None;
-        self.events.push_back(LinkEvent::StartFailed(error));
-    }
-
-    fn expire_publishes(&mut self, now: Instant) {
-        let (messages, bytes) = self.publishes.expire(self.limits.publish_time, now);
-        if messages == 0 {
-            return;
-        }
-        if self.reported.expired == 0 {
-            warn!("publishes have waited too long and are given up; their number follows when Redis is back");
-        }
-        self.reported.expired += messages;
-        self.released += bytes;
-        self.events.push_back(LinkEvent::Expired { messages });
-    }
-
     /// Draws the consequences of whatever came in: everything that follows from the state alone is here.
     fn settle(&mut self, now: Instant) {
-        let are_ready = self.subscriber.is_ready() && self.publisher.is_ready();
+        let are_ready = self.are_ready();
         if are_ready && !self.has_started {
             self.has_started = true;
             self.start = None;
         }
         if self.subscriber.is_ready() {
+            self.subscribe_to_probe(now);
             self.write_subscriptions(now);
         }
         match self.phase {
@@ -492,6 +453,7 @@ impl Link {
             Phase::Settling(until) if until <= now => self.phase = Phase::Open,
             Phase::Partial | Phase::Settling(_) | Phase::Open => {}
         }
+        self.send_probe(now);
         if self.is_closing && (self.is_flushed() || !self.publisher.is_ready()) {
             self.end();
         }
@@ -521,19 +483,15 @@ impl Link {
         let settled = now + self.limits.reconnect_times.1 + RESUBSCRIBE_TIME;
         self.phase = if self.was_lost { Phase::Settling(settled) } else { Phase::Open };
         self.was_lost = false;
+        if !self.is_closing {
+            self.probe.start(self.limits.probe_time, now);
+        }
         self.count_expired();
         self.reported = Reported::default();
         let gap = self.gap.take().map(|since| now.since(since));
         let channels = self.subscriptions.confirmed();
         info!(channels, "Redis is connected");
         self.events.push_back(LinkEvent::Up { gap });
-    }
-
-    fn count_expired(&mut self) {
-        let messages = core::mem::take(&mut self.reported.expired);
-        if messages > 0 {
-            warn!(messages, "so many publishes were given up because Redis was away for too long");
-        }
     }
 
     fn end(&mut self) {
@@ -543,6 +501,10 @@ impl Link {
         self.publisher.close();
         self.phase = Phase::Partial;
         self.start = None;
+    }
+
+    fn are_ready(&self) -> bool {
+        self.subscriber.is_ready() && self.publisher.is_ready()
     }
 
     pub(super) fn takes_messages(&self, lane: Lane) -> bool {
@@ -565,7 +527,7 @@ impl Link {
         self.phase == Phase::Open || self.is_closing
     }
 
-    const fn connection(&self, lane: Lane) -> &Connection {
+    pub(super) const fn connection(&self, lane: Lane) -> &Connection {
         match lane {
             Lane::Subscriber => &self.subscriber,
             Lane::Publisher => &self.publisher,

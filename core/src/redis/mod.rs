@@ -12,6 +12,8 @@ mod connection;
 mod error;
 mod handshake;
 mod link;
+mod losses;
+mod probe;
 mod publishes;
 mod replies;
 mod subscriptions;
@@ -25,6 +27,8 @@ pub(crate) mod world;
 use core::time::Duration;
 
 use bytes::Bytes;
+
+use crate::histogram::Histogram;
 
 pub use error::{LinkError, LinkErrorKind};
 pub use link::Link;
@@ -51,6 +55,20 @@ impl Lane {
             Self::Publisher => "publisher",
         }
     }
+}
+
+/// Counts since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LinkStats {
+    /// From a probe that was due to its coming in.
+    pub probe_round_trip: Histogram,
+    /// Probes that did not come in within [`Limits::probe_time`](crate::limits::Limits::probe_time).
+    pub probes_missing: u64,
+    /// From a PUBLISH that has left to its reply. Neither probes nor refused ones are counted.
+    pub publish_latency: Histogram,
+    /// Connections that took commands and were lost.
+    pub lost_connections: u64,
 }
 
 /// What the owner has to do with sockets.

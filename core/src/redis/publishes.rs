@@ -9,13 +9,32 @@ use crate::time::{Duration, Instant};
 const KEPT_BYTES: usize = 256 << 10;
 const KEPT_COMMANDS: usize = 4 << 10;
 
-/// Commands that are not wholly written, oldest first.
+/// Commands that are not wholly written, oldest first. A probe stands before all that are not begun.
 #[derive(Debug, Default)]
 pub(super) struct Publishes {
     bytes: VecDeque<u8>,
     commands: VecDeque<Command>,
-    /// Bytes of the first command that are written to the present connection.
+    /// Bytes of the first command that are written to the present connection. Zero while one is of a probe.
     written: usize,
+    /// At most one that is begun, and one that is not.
+    probes: VecDeque<Probe>,
+    /// Bytes of the first probe that are written.
+    probe_written: usize,
+}
+
+#[derive(Debug)]
+struct Probe {
+    number: u64,
+    command: Vec<u8>,
+}
+
+/// A command that is wholly written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sent {
+    /// A publish of so many bytes.
+    Publish(usize),
+    /// The probe of that number.
+    Probe(u64),
 }
 
 #[derive(Debug)]
@@ -31,12 +50,25 @@ impl Publishes {
         self.commands.push_back(Command { length: self.bytes.len() - before, queued: now });
     }
 
-    /// Bytes of all commands here.
+    /// Puts a probe before everything that is not begun, in place of one that is not.
+    pub(super) fn push_probe(&mut self, number: u64, channel: &[u8], payload: &[u8]) {
+        self.drop_probe();
+        let mut command = Vec::new();
+        encode::publish(&mut command, channel, payload);
+        self.probes.push_back(Probe { number, command });
+    }
+
+    /// Takes back a probe that is not begun.
+    pub(super) fn drop_probe(&mut self) {
+        self.probes.truncate(usize::from(self.probe_written > 0));
+    }
+
+    /// Bytes of all publishes here.
     pub(super) fn bytes(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Commands here.
+    /// Publishes here.
     pub(super) fn len(&self) -> usize {
         self.commands.len()
     }
@@ -46,9 +78,15 @@ impl Publishes {
         self.bytes.capacity()
     }
 
-    /// What may be written: everything if `open`, otherwise only the rest of a command that is partly written.
+    /// What may be written next: the rest of a command that is partly written and a probe, whether or not `open`, and
+    /// all that remains once there are none.
     pub(super) fn lent(&self, open: bool) -> [&[u8]; 2] {
-        let end = self.lent_end(open);
+        if self.written == 0
+            && let Some(probe) = self.probes.front()
+        {
+            return [&probe.command[self.probe_written..], &[]];
+        }
+        let end = self.lent_end(open && self.probes.is_empty());
         let (first, second) = self.bytes.as_slices();
         let cut = first.len();
         [
@@ -57,8 +95,19 @@ impl Publishes {
         ]
     }
 
-    /// `bytes` more are written. Calls `sent` with the length of each command that is thereby complete.
-    pub(super) fn handle_written(&mut self, bytes: usize, mut sent: impl FnMut(usize)) {
+    /// `bytes` of what is lent are written. Calls `sent` with each command that is thereby complete.
+    pub(super) fn handle_written(&mut self, bytes: usize, mut sent: impl FnMut(Sent)) {
+        if self.written == 0
+            && let Some(probe) = self.probes.front()
+        {
+            self.probe_written += bytes;
+            if self.probe_written >= probe.command.len() {
+                sent(Sent::Probe(probe.number));
+                self.probes.pop_front();
+                self.probe_written = 0;
+            }
+            return;
+        }
         self.written += bytes;
         while let Some(first) = self.commands.front()
             && first.length <= self.written
@@ -66,7 +115,7 @@ impl Publishes {
             let length = first.length;
             self.written -= length;
             self.remove_first(length);
-            sent(length);
+            sent(Sent::Publish(length));
         }
         self.shrink();
     }
@@ -74,6 +123,8 @@ impl Publishes {
     /// The connection is gone. A command that was partly written was not executed, and will be written whole again.
     pub(super) fn handle_disconnected(&mut self) {
         self.written = 0;
+        self.probe_written = 0;
+        self.probes.clear();
     }
 
     /// Takes out the commands that are as old as `age`; returns their number and bytes.

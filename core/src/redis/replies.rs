@@ -18,7 +18,11 @@ impl Link {
         match frame {
             Frame::Push => Ok(()),
             Frame::Oversized { channel, bytes } if self.takes_messages(lane) => {
-                self.events.push_back(LinkEvent::Oversized { channel: Bytes::copy_from_slice(channel), bytes });
+                self.handle_oversized(channel, bytes);
+                Ok(())
+            }
+            Frame::Subscribed { channel } if lane == Lane::Subscriber && self.expects_probe(channel) => {
+                self.handle_probe_subscribed(now);
                 Ok(())
             }
             Frame::Subscribed { channel } if lane == Lane::Subscriber => {
@@ -35,6 +39,13 @@ impl Link {
                 Err(LinkErrorKind::OutOfTurn)
             }
         }
+    }
+
+    pub(super) fn handle_oversized(&mut self, channel: &[u8], bytes: usize) {
+        if self.probe.is_mine(channel) {
+            return;
+        }
+        self.events.push_back(LinkEvent::Oversized { channel: Bytes::copy_from_slice(channel), bytes });
     }
 
     /// A confirmation has come, the last of its command if `ends`. It must be that command's turn.
@@ -58,7 +69,16 @@ impl Link {
             (Some((Expected::Handshake(step), _)), _) => self.handle_handshake(lane, step, reply, now),
             (Some((Expected::Ping, _)), Reply::Pong | Reply::Error(_)) => Ok(()),
             (Some((Expected::Subscriptions, _)), Reply::Error(error)) => self.handle_subscribe_refused(error, now),
-            (Some((Expected::Publish(bytes), _)), Reply::Integer(_)) => {
+            (Some((Expected::ProbeSubscription, _)), Reply::Error(error)) => {
+                self.handle_probe_subscription_refused(error, now);
+                Ok(())
+            }
+            (Some((Expected::Probe(number), _)), Reply::Integer(_) | Reply::Error(_)) => {
+                self.handle_probe_reply(number, reply, now);
+                Ok(())
+            }
+            (Some((Expected::Publish(bytes), left)), Reply::Integer(_)) => {
+                self.stats.publish_latency.record(now.since(left));
                 self.release(bytes);
                 self.reported.publish = None;
                 Ok(())

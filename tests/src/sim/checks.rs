@@ -134,7 +134,7 @@ impl World<'_> {
             }
             let channels = instance.bus().stats().channels;
             let port = self.redis.port_of(i, Lane::Subscriber, &self.ground);
-            let subscribed = port.and_then(|port| self.redis.channels(port)).map_or(0, std::collections::BTreeSet::len);
+            let subscribed = port.and_then(|port| self.redis.channels(port)).map_or(0, |channels| channels.len());
             if channels + subscribed > 0 {
                 let what = format!("instance {i} holds {channels} channels when all have gone, redis {subscribed}");
                 return self.ground.fail(Promise::CleanEnd, what);

@@ -86,7 +86,7 @@ impl Instance {
             Machines::Node(Box::new(Node::new(settings, Some(url.clone()), rng.u64(..), start)))
         } else {
             let settings = Arc::new(settings);
-            let bus = Box::new(Bus::redis(url.clone(), &limits, setup.workers, rng.u64(..), start));
+            let bus = Box::new(Bus::redis(url.clone(), "", &limits, setup.workers, rng.u64(..), start));
             let shard = |_| Shard::new(settings.clone(), rng.u64(..), start);
             Machines::Apart { bus, shards: (0..setup.workers).map(shard).collect() }
         };

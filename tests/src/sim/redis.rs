@@ -78,9 +78,10 @@ impl Redis {
         self.clients.keys().copied().collect()
     }
 
-    /// What is subscribed on one connection.
-    pub(super) fn channels(&self, port: Port) -> Option<&BTreeSet<Vec<u8>>> {
-        self.clients.get(&port).map(|client| &client.channels)
+    /// What is subscribed on one connection, but for a probe's channel.
+    pub(super) fn channels(&self, port: Port) -> Option<BTreeSet<&[u8]>> {
+        let channels = &self.clients.get(&port)?.channels;
+        Some(channels.iter().map(|name| &name[..]).filter(|name| !is_probe(name)).collect())
     }
 
     /// The process ends. Its connections are reset, or not even that.
@@ -167,7 +168,11 @@ impl Redis {
             }
             [b"PUBLISH", channel, payload] => {
                 let from = client.from.0;
-                let receivers = self.publish(Some(from), channel, payload, ground);
+                let receivers = if is_probe(channel) {
+                    self.publish_probe(channel, payload, ground)
+                } else {
+                    self.publish(Some(from), channel, payload, ground)
+                };
                 if let Some(client) = self.clients.get_mut(&port) {
                     client.reply(format!(":{receivers}\r\n").as_bytes());
                 }
@@ -177,6 +182,19 @@ impl Redis {
                 ground.fail(Promise::Protocol, format!("a command that the link must not need: {name:?}"));
             }
         }
+    }
+
+    /// What an instance says to itself. Says how many got it.
+    fn publish_probe(&mut self, channel: &[u8], payload: &[u8], ground: &mut Ground) -> usize {
+        let subscribed = self.clients.iter_mut().filter(|(_, client)| client.channels.contains(channel));
+        let ports: Vec<Port> = subscribed
+            .map(|(&port, client)| {
+                client.push(&[b"message", channel, payload]);
+                port
+            })
+            .collect();
+        ports.iter().for_each(|&port| self.flush(port, ground));
+        ports.len()
     }
 
     /// A PUBLISH, of an instance or of another program. Says how many got it.
@@ -271,6 +289,10 @@ impl Client {
             self.reply(b"\r\n");
         }
     }
+}
+
+fn is_probe(channel: &[u8]) -> bool {
+    channel.starts_with(b"fanfare:probe:")
 }
 
 /// The command at the start of `input`, and its length; `None` while it is not whole.

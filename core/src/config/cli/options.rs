@@ -211,6 +211,9 @@ pub(super) const OPTIONS: &[Opt] = &[
         "The longest wait between attempts to reach Redis."),
     limit!(time "redis-ping-interval", REDIS, redis_ping_time,
         "Silence of Redis after which it is pinged."),
+    limit!(time "probe-interval", REDIS, probe_time,
+        "How often a probe is published to see whether it comes back. If it does not within this time, the instance is \
+        not ready and connects anew."),
     Opt {
         name: "route",
         value: "PATTERN=CHANNEL",

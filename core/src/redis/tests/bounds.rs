@@ -50,7 +50,8 @@ fn a_handshake_without_an_answer_is_given_up() {
 
 #[test]
 fn a_lane_is_pinged_after_silence_alone() {
-    let mut world = World::up();
+    let limits = Limits { probe_time: ms(1_000_000), ..Limits::default() };
+    let mut world = World::with(url(), &limits, 7);
     world.subscribe("chat");
     world.server.log.clear();
     for _ in 0..10 {

@@ -30,7 +30,7 @@ fn both_lanes_are_ready_after_one_write_each() {
     world.run();
     assert_eq!(world.take_events(), [LinkEvent::Up { gap: None }]);
     for lane in Lane::ALL {
-        assert_eq!(commands(&world, lane), ["HELLO", "CLIENT", "SELECT", "PING"]);
+        assert_eq!(commands(&world, lane)[..4], ["HELLO", "CLIENT", "SELECT", "PING"]);
     }
 }
 

@@ -4,5 +4,6 @@ mod bounds;
 mod handshake;
 mod incidents;
 mod model;
+mod probe;
 mod property;
 mod table;

@@ -35,7 +35,7 @@ impl History {
         let channel = format!("c{}", self.rng.usize(0..CHANNELS));
         let lane = *self.rng.choice(&Lane::ALL).unwrap();
         let world = &mut self.world;
-        match self.rng.u8(0..20) {
+        match self.rng.u8(0..22) {
             0..=3 => {
                 world.subscribe(&channel);
                 self.wanted.insert(channel);
@@ -59,6 +59,11 @@ impl History {
             16 if world.server.clients.contains_key(&lane) => drop(world.stuck.insert(lane)),
             17 if world.server.clients.contains_key(&lane) => drop(world.full.insert(lane)),
             18 => world.server.is_mute = self.rng.bool(),
+            20 => world.server.delivers_nothing = self.rng.bool(),
+            21 => {
+                let choices: [&[&str]; 3] = [&[], &["PUBLISH"], &["SUBSCRIBE"]];
+                world.server.denies_probes = choices[self.rng.usize(..3)].to_vec();
+            }
             19 => world.server.not_ready = self.rng.bool().then_some("-LOADING\r\n"),
             _ => self.open(),
         }
@@ -80,6 +85,8 @@ impl History {
     fn heal(&mut self) {
         self.world.server.is_mute = false;
         self.world.server.not_ready = None;
+        self.world.server.delivers_nothing = false;
+        self.world.server.denies_probes.clear();
         self.world.is_reachable = true;
         self.open();
         self.world.pass(ms(12_000));
@@ -89,9 +96,10 @@ impl History {
     fn check(&self) {
         let world = &self.world;
         assert!(world.link.is_up());
+        assert_eq!(world.link.readiness(), Ok(()));
         assert_eq!(world.link.confirmed_channels(), self.wanted.len());
-        let server = &world.server.clients[&Lane::Subscriber].channels;
-        let server: BTreeSet<String> = server.iter().map(|name| String::from_utf8(name.clone()).unwrap()).collect();
+        let server = world.server.channels();
+        let server: BTreeSet<String> = server.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
         assert_eq!(server, self.wanted);
         assert!(world.link.is_flushed());
         self.check_publishes();

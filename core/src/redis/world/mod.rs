@@ -49,7 +49,7 @@ impl World {
 
     pub(crate) fn with(url: RedisUrl, limits: &Limits, seed: u64) -> Self {
         Self {
-            link: Link::new(url, limits, seed, Instant::ZERO),
+            link: Link::new(url, "", limits, seed, Instant::ZERO),
             server: Server::default(),
             now: Instant::ZERO,
             is_reachable: true,

@@ -17,13 +17,19 @@ pub(crate) struct Server {
     pub(crate) not_ready: Option<&'static str>,
     /// Channels that nobody may subscribe to or publish to.
     pub(crate) denied: BTreeSet<Vec<u8>>,
+    /// The commands that are denied on the channels of probes.
+    pub(crate) denies_probes: Vec<&'static str>,
+    /// Takes messages and passes none on.
+    pub(crate) delivers_nothing: bool,
     /// Takes everything and answers nothing.
     pub(crate) swallows: bool,
     /// Carries commands out, but answers nothing.
     pub(crate) is_mute: bool,
     pub(crate) published: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Channel and payload of each probe that came, and how many messages came before it.
+    pub(crate) probes: Vec<(Vec<u8>, Vec<u8>, usize)>,
     pub(crate) clients: BTreeMap<Lane, Client>,
-    /// Every command word that came, per connection in turn.
+    /// Every command word that came but for a probe, per connection in turn.
     pub(crate) log: Vec<(Lane, String)>,
 }
 
@@ -35,6 +41,11 @@ pub(crate) struct Client {
     pub(crate) channels: BTreeSet<Vec<u8>>,
     input: Vec<u8>,
     pub(crate) output: Vec<u8>,
+}
+
+/// Whether it is a channel on which a link sends messages to itself.
+pub(crate) fn is_probe(channel: &[u8]) -> bool {
+    channel.windows(14).any(|part| part == b"fanfare:probe:")
 }
 
 impl Server {
@@ -72,13 +83,21 @@ impl Server {
 
     /// A PUBLISH; returns the number of receivers.
     pub(crate) fn publish(&mut self, channel: &[u8], payload: &[u8]) -> usize {
-        self.published.push((channel.to_vec(), payload.to_vec()));
+        let (name, text) = (channel.to_vec(), payload.to_vec());
+        if is_probe(channel) {
+            self.probes.push((name, text, self.published.len()));
+        } else {
+            self.published.push((name, text));
+        }
         self.deliver(channel, payload)
     }
 
     /// A PUBLISH of somebody whose messages are not of interest.
     pub(crate) fn deliver(&mut self, channel: &[u8], payload: &[u8]) -> usize {
         let mut receivers = 0;
+        if self.delivers_nothing {
+            return receivers;
+        }
         for client in self.clients.values_mut().filter(|client| client.channels.contains(channel)) {
             receivers += 1;
             let push = client.push(&[b"message", channel, payload]);
@@ -87,10 +106,24 @@ impl Server {
         receivers
     }
 
+    /// The channels that are subscribed, but for a probe's.
+    pub(crate) fn channels(&self) -> Vec<&[u8]> {
+        let channels = self.clients.get(&Lane::Subscriber).map(|client| &client.channels);
+        channels.into_iter().flatten().map(|name| &name[..]).filter(|name| !is_probe(name)).collect()
+    }
+
+    fn is_denied(&self, command: &str, channel: &[u8]) -> bool {
+        self.denied.contains(channel) || is_probe(channel) && self.denies_probes.contains(&command)
+    }
+
     fn execute(&mut self, lane: Lane, words: &[Vec<u8>]) -> Vec<u8> {
         let name = String::from_utf8(words[0].clone()).expect("a name");
-        self.log.push((lane, name.clone()));
         let login = self.login;
+        let channels = if name == "PUBLISH" { &words[1..2] } else { &words[1..] };
+        if !channels.iter().any(|channel| is_probe(channel)) {
+            self.log.push((lane, name.clone()));
+        }
+        let is_denied = channels.iter().any(|channel| self.is_denied(&name, channel));
         let client = self.clients.get_mut(&lane).expect("connected");
         let accepts =
             |user: &[u8], password: &[u8]| login.is_none_or(|(u, p)| (u.as_bytes(), p.as_bytes()) == (user, password));
@@ -135,13 +168,10 @@ impl Server {
                 None if !client.resp3 && !client.channels.is_empty() => b"*2\r\n$4\r\npong\r\n$0\r\n\r\n".into(),
                 None => b"+PONG\r\n".into(),
             },
-            "PUBLISH" if self.denied.contains(&words[1]) => b"-NOPERM No permissions to access a channel\r\n".into(),
+            "PUBLISH" | "SUBSCRIBE" if is_denied => b"-NOPERM No permissions to access a channel\r\n".into(),
             "PUBLISH" => {
                 let (channel, payload) = (words[1].clone(), words[2].clone());
                 format!(":{}\r\n", self.publish(&channel, &payload)).into()
-            }
-            "SUBSCRIBE" if words[1..].iter().any(|channel| self.denied.contains(channel)) => {
-                b"-NOPERM No permissions to access a channel\r\n".into()
             }
             "SUBSCRIBE" | "UNSUBSCRIBE" => client.change_channels(name == "SUBSCRIBE", &words[1..]),
             other => panic!("a command that the link must not need: {other}"),

@@ -17,7 +17,7 @@ fn world(change: impl FnOnce(&mut Limits)) -> World {
     let routes: Vec<Route> = ROUTES.map(|route| route.parse().unwrap()).to_vec();
     let mut own = settings(limits, 1);
     own.routes = Routes::new(routes, "", &own.limits).unwrap();
-    let bus = Bus::redis("redis://redis.test".parse().unwrap(), &own.limits, 1, 1, Instant::ZERO);
+    let bus = Bus::redis("redis://redis.test".parse().unwrap(), "", &own.limits, 1, 1, Instant::ZERO);
     let mut world = World::from(own, bus);
     world.run();
     world

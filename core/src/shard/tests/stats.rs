@@ -71,7 +71,7 @@ fn a_session_is_counted_in_the_stage_that_it_is_in() {
     let url = "redis://redis.test".parse().unwrap();
     let mut own = settings(limits(), 1);
     own.ask = true;
-    let mut world = World::from(own, Bus::redis(url, &limits(), 1, 1, Instant::ZERO));
+    let mut world = World::from(own, Bus::redis(url, "", &limits(), 1, 1, Instant::ZERO));
     world.is_reachable = false;
     let clients = [(); 5].map(|()| world.connect());
     world.send(clients[1], &request("/chat"));

@@ -120,7 +120,7 @@ fn world_in(stage: Stage) -> World {
     let bus = if confirmed {
         Bus::local(&own.limits, 1, 1, Instant::ZERO)
     } else {
-        Bus::redis(url, &own.limits, 1, 1, Instant::ZERO)
+        Bus::redis(url, "", &own.limits, 1, 1, Instant::ZERO)
     };
     let mut world = World::from(own, bus);
     world.is_reachable = confirmed;

@@ -75,6 +75,7 @@ pub(crate) fn settings(limits: Limits, workers: usize) -> Settings {
     Settings {
         routes: Routes::new(routes, "", &limits).unwrap(),
         limits,
+        channel_prefix: String::new(),
         origins: OriginPolicy::default(),
         page: true,
         ask: false,
@@ -111,7 +112,7 @@ impl World {
     /// With a Redis that is connected.
     pub(crate) fn redis(limits: Limits, workers: usize) -> Self {
         let url = "redis://redis.test".parse().unwrap();
-        let bus = Bus::redis(url, &limits, workers, 1, Instant::ZERO);
+        let bus = Bus::redis(url, "", &limits, workers, 1, Instant::ZERO);
         let mut world = Self::from(settings(limits, workers), bus);
         world.run();
         assert!(world.bus.is_up());

@@ -1,0 +1,103 @@
+//! What is lost with a connection or by waiting too long, and what is said of it.
+
+use tracing::{debug, warn};
+
+use super::connection::{Expected, State};
+use super::error::{LinkError, LinkErrorKind};
+use super::link::{Link, Phase};
+use super::{Lane, LinkEvent};
+use crate::time::Instant;
+
+impl Link {
+    /// Ends the connection of `lane`, or its dial, and plans the next one.
+    pub(super) fn lose(&mut self, lane: Lane, kind: LinkErrorKind, hang_up: bool, now: Instant) {
+        let connection = self.connection(lane);
+        if let State::Ready(since) = connection.state {
+            if lane == Lane::Subscriber {
+                // Nothing is known of the time since it was heard last: what ends it may only now end a silence. And
+                // where messages do not come in, what else was heard says nothing of them.
+                let is_heard = !matches!(kind, LinkErrorKind::Undelivered);
+                let known = if is_heard { connection.heard } else { self.probe.delivered().unwrap_or(since) };
+                self.gap.get_or_insert(known);
+                self.events.push_back(LinkEvent::Unsubscribed);
+            }
+            self.stats.lost_connections += 1;
+        }
+        match lane {
+            Lane::Subscriber => {
+                self.subscriptions.handle_disconnected();
+                self.publishes.drop_probe();
+            }
+            Lane::Publisher => self.give_up_unconfirmed(),
+        }
+        self.cause = kind.unready();
+        self.probe.handle_lost(lane, self.cause);
+        self.phase = Phase::Partial;
+        self.was_lost |= self.has_started;
+        let connection = match lane {
+            Lane::Subscriber => &mut self.subscriber,
+            Lane::Publisher => &mut self.publisher,
+        };
+        connection.hang_up |= hang_up;
+        connection.handle_lost(self.limits.reconnect_times, &mut self.rng, now);
+        self.report(lane, LinkError::new(&self.url, kind));
+    }
+
+    pub(super) fn give_up_unconfirmed(&mut self) {
+        self.publishes.handle_disconnected();
+        let expected = self.publisher.expected.iter();
+        let messages = expected.filter(|(expected, _)| matches!(expected, Expected::Publish(_))).count();
+        if messages > 0 {
+            warn!(messages, "the connection was lost before Redis confirmed these publishes");
+            self.events.push_back(LinkEvent::Unconfirmed { messages });
+            self.release(self.unconfirmed_bytes);
+        }
+    }
+
+    /// Says why `lane` is lost, unless that was said since the link was whole last.
+    pub(super) fn report(&mut self, lane: Lane, error: LinkError) {
+        let lane_name = lane.name();
+        let reported = match lane {
+            Lane::Subscriber => &mut self.reported.subscriber,
+            Lane::Publisher => &mut self.reported.publisher,
+        };
+        if reported.as_ref() == Some(&error) {
+            debug!(lane = lane_name, "{error}");
+            return;
+        }
+        *reported = Some(error.clone());
+        if self.has_started {
+            warn!(lane = lane_name, "{error}");
+            self.events.push_back(LinkEvent::Down { lane, reason: error.to_string() });
+        } else if self.start.is_some() && !error.is_passing() {
+            self.fail_start(error);
+        } else {
+            debug!(lane = lane_name, "{error}");
+        }
+    }
+
+    pub(super) fn fail_start(&mut self, error: LinkError) {
+        self.start = None;
+        self.events.push_back(LinkEvent::StartFailed(error));
+    }
+
+    pub(super) fn expire_publishes(&mut self, now: Instant) {
+        let (messages, bytes) = self.publishes.expire(self.limits.publish_time, now);
+        if messages == 0 {
+            return;
+        }
+        if self.reported.expired == 0 {
+            warn!("publishes have waited too long and are given up; their number follows when Redis is back");
+        }
+        self.reported.expired += messages;
+        self.released += bytes;
+        self.events.push_back(LinkEvent::Expired { messages });
+    }
+
+    pub(super) fn count_expired(&mut self) {
+        let messages = core::mem::take(&mut self.reported.expired);
+        if messages > 0 {
+            warn!(messages, "so many publishes were given up because Redis was away for too long");
+        }
+    }
+}
