@@ -482,15 +482,15 @@ impl Link {
     fn become_whole(&mut self, now: Instant) {
         let settled = now + self.limits.reconnect_times.1 + RESUBSCRIBE_TIME;
         self.phase = if self.was_lost { Phase::Settling(settled) } else { Phase::Open };
+        let channels = self.subscriptions.confirmed();
+        info!(channels, "{}", if self.was_lost { "Redis is back" } else { "Redis is connected" });
         self.was_lost = false;
         if !self.is_closing {
             self.probe.start(self.limits.probe_time, now);
         }
         self.count_expired();
-        self.reported = Reported::default();
+        self.reported = Reported { probe: self.reported.probe.take(), ..Reported::default() };
         let gap = self.gap.take().map(|since| now.since(since));
-        let channels = self.subscriptions.confirmed();
-        info!(channels, "Redis is connected");
         self.events.push_back(LinkEvent::Up { gap });
     }
 

@@ -240,6 +240,9 @@ impl Link {
 
     pub(super) fn handle_probe(&mut self, payload: &[u8], now: Instant) {
         self.probe.handle_message(payload, self.limits.probe_time, now, &mut self.stats);
+        if self.probe.proof.is_ok() {
+            self.reported.probe = None;
+        }
     }
 
     /// Whether a confirmation for `channel` would answer [`Link::ask_for_probe`].

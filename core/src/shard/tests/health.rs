@@ -66,7 +66,7 @@ fn whether_it_is_ready_is_what_the_bus_said_last() {
 #[test]
 fn it_is_not_ready_before_redis_was_reached() {
     let url = "redis://redis.test".parse().unwrap();
-    let bus = Bus::redis(url, &limits(), 1, 1, Instant::ZERO);
+    let bus = Bus::redis(url, "", &limits(), 1, 1, Instant::ZERO);
     let mut world = World::from(settings(limits(), 1), bus);
     world.is_reachable = false;
     assert!(answer(&mut world, &plain("GET", "/ready")).ends_with("not ready: no connection to Redis\n"));
