@@ -23,15 +23,14 @@ impl Listeners {
     /// Those that this process was started with, as a service manager hands them over
     /// ([`sd_listen_fds(3)`](https://www.freedesktop.org/software/systemd/man/latest/sd_listen_fds.html)): the
     /// descriptors from 3 on, as many as `LISTEN_FDS` says, if `LISTEN_PID` is this process or not set. One that
-    /// `LISTEN_FDNAMES` calls `admin` is for operation. To be called before there are other threads, and once: it takes
-    /// the first two variables out of the environment.
+    /// `names`, the value of `LISTEN_FDNAMES`, calls `admin` is for operation. To be called before there are other
+    /// threads, and once: it takes the first two variables out of the environment.
     ///
     /// # Errors
     /// A descriptor that is not a TCP socket that listens. The text says which.
     #[cfg(feature = "cli")]
-    pub fn from_env() -> std::io::Result<Self> {
+    pub fn from_env(names: &str) -> std::io::Result<Self> {
         let mut handed = listenfd::ListenFd::from_env();
-        let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut names = names.split(':');
         let mut listeners = Self::default();
         for place in 0..handed.len() {

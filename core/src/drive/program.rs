@@ -21,6 +21,9 @@ pub fn main(
     env: impl IntoIterator<Item = (OsString, OsString)>,
     serve: impl FnOnce(Config, Listeners) -> Result<(), ServeError>,
 ) -> ExitCode {
+    let env: Vec<(OsString, OsString)> = env.into_iter().collect();
+    let names =
+        env.iter().find(|(name, _)| name == "LISTEN_FDNAMES").and_then(|(_, names)| names.clone().into_string().ok());
     match cli::parse(program, args, env) {
         Ok(Parsed { config, warnings }) => {
             for warning in warnings {
@@ -30,7 +33,8 @@ pub fn main(
             // More descriptors are more clients; what the system does not give is met by resting from accepting.
             let descriptors = rlimit::increase_nofile_limit(u64::MAX).unwrap_or_default();
             tracing::debug!(descriptors, "limit of open files");
-            match Listeners::from_env().map_err(ServeError::Listener).and_then(|handed| serve(config, handed)) {
+            let handed = Listeners::from_env(&names.unwrap_or_default()).map_err(ServeError::Listener);
+            match handed.and_then(|listeners| serve(config, listeners)) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
                     complain(&format!("{}: {error}", program.name));
