@@ -302,11 +302,11 @@ impl Node {
     }
 
     /// The next instant at which [`Node::handle_timeout`] has something to do; the latest one seen while another output
-    /// is still to be polled.
+    /// is still to be polled, and once the node [is closed](Node::is_closed), so that nobody sleeps past its end.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let unpolled = !self.actions.is_empty() || !self.events.is_empty();
-        let own = if unpolled { Some(self.latest) } else { self.end_of_stage() };
+        let own = if unpolled || self.is_closed() { Some(self.latest) } else { self.end_of_stage() };
         earlier(own, earlier(self.shard.poll_timeout(), self.bus.poll_timeout()))
     }
 

@@ -183,7 +183,7 @@ fn an_end_comes_when_sessions_and_then_their_publishes_have_left() {
     assert_eq!(others, ends.map(Action::Close));
     assert!(node.is_closed());
     while node.poll_event().is_some() {}
-    assert_eq!(node.poll_timeout(), None);
+    assert_eq!(node.poll_timeout(), Some(NOW + Duration::from_secs(1)), "nobody sleeps past the end");
 }
 
 #[test]
