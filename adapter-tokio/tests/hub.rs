@@ -248,3 +248,17 @@ async fn a_subscription_that_lags_says_how_many_it_missed_and_goes_on_with_the_l
         assert_eq!(lags.next().await.as_ref(), Some(message));
     }
 }
+
+#[tokio::test]
+async fn a_hub_tells_what_it_counts_until_it_has_stopped() {
+    let hub = start().await;
+    let mut ann = join(&hub, "tea", 1 << 10);
+    ann.write_all(&masked("hello")).await.unwrap();
+    assert_eq!(read(&mut ann).await, *b"\x81\x05hello");
+    let metrics = hub.metrics().await.unwrap();
+    assert_eq!(metrics.readiness, Ok(()));
+    assert!(metrics.text().contains("\nfanfare_deliveries_total 1\n"), "{}", metrics.text());
+    drop(ann);
+    hub.stop().await.unwrap();
+    assert_eq!(hub.metrics().await.map(drop), Err(HubError::Stopped));
+}

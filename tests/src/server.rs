@@ -208,6 +208,15 @@ impl Server {
         self.port
     }
 
+    /// The port of its address for operation, if it was started with one.
+    ///
+    /// # Errors
+    ///
+    /// When it does not say within 10 s where that is.
+    pub fn admin_port(&mut self) -> io::Result<u16> {
+        self.process.wait_for_line(Duration::from_secs(10), admin_port)
+    }
+
     /// The process id.
     #[must_use]
     pub fn id(&self) -> u32 {
@@ -271,6 +280,12 @@ fn listening_port(line: &str) -> Option<u16> {
     let (_, url) = line.split_once("listening on http://")?;
     let authority = url.split(['/', ' ']).next()?;
     authority.rsplit_once(':')?.1.parse().ok()
+}
+
+/// The port in a line such as `metrics are at http://127.0.0.1:9090/metrics`.
+fn admin_port(line: &str) -> Option<u16> {
+    let (_, url) = line.split_once("metrics are at http://")?;
+    url.strip_suffix("/metrics")?.rsplit_once(':')?.1.parse().ok()
 }
 
 /// Where the binaries under test are: `FANFARE_BINARIES`, or else `target/release`, built first.

@@ -1,4 +1,4 @@
-//! Clients in other languages connect to one instance and chat with a client of another.
+//! Clients in other languages connect to one instance and chat with a client of another; another's parser reads metrics.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
@@ -81,4 +81,20 @@ fn wscat_chats() {
 #[test]
 fn websocat_chats() {
     chats(|url, _| talk(&tool("bin/websocat"), &["--linemode-strip-newlines", url]));
+}
+
+#[test]
+fn prometheus_own_parser_reads_the_metrics() {
+    let mut server = Program::Tokio.start(&["--admin-listen", "127.0.0.1:0"]).unwrap();
+    let url = format!("http://127.0.0.1:{}/metrics", server.admin_port().unwrap());
+    let mut client = Client::connect(server.port(), "/chat").unwrap();
+    client.send("something to count").unwrap();
+    client.text().unwrap();
+    let mut command = Command::new(tool("python/bin/python"));
+    command.arg(script("prometheus_metrics.py")).arg(url);
+    let ended = Process::start(&mut command).unwrap().wait(Duration::from_secs(15)).unwrap();
+    assert_eq!(ended.code, Some(0), "{}", ended.text());
+    for family in ["fanfare_deliveries counter", "fanfare_sessions gauge", "fanfare_fan_out_seconds histogram"] {
+        assert!(ended.text().lines().any(|line| line == family), "{family} is not in {}", ended.text());
+    }
 }

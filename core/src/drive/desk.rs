@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::hub::HubError;
 use super::watched::Watched;
 use crate::error::Misuse;
+use crate::metrics::Snapshot;
 use crate::route::{FrameType, Target};
 use crate::run::Run;
 use crate::shard::{Event, SessionId, Shard, SubscriberId};
@@ -35,7 +36,7 @@ pub(super) enum Command<S> {
     Unsubscribe(Arc<Watched<Inbox>>),
     Reserve {
         target: Target,
-        reply: Reply,
+        reply: Reply<SessionId>,
     },
     /// A connection for a session that was reserved.
     Attach {
@@ -45,6 +46,7 @@ pub(super) enum Command<S> {
     },
     /// There will be no connection for it.
     Release(SessionId),
+    Measure(Reply<Snapshot>),
 }
 
 /// What a publish passes on its way to the mailbox.
@@ -136,18 +138,17 @@ impl Drop for Feed {
     }
 }
 
-/// What came of reserving a session, for whoever waits for it; that nobody will say is an answer, too.
+/// What a hub waits to be told; that nobody will say is an answer, too.
 #[derive(Debug)]
-pub(super) struct Reply(pub(super) Arc<Watched<Option<Result<SessionId, HubError>>>>);
+pub(super) struct Reply<T>(pub(super) Arc<Watched<Option<Result<T, HubError>>>>);
 
-impl Reply {
-    /// If nobody waits any more the session ends for want of a pong.
-    fn give(&self, result: Result<SessionId, HubError>) {
+impl<T> Reply<T> {
+    pub(super) fn give(&self, result: Result<T, HubError>) {
         self.0.change(|reply| *reply = Some(result));
     }
 }
 
-impl Drop for Reply {
+impl<T> Drop for Reply<T> {
     fn drop(&mut self) {
         self.0.change(|reply| {
             reply.get_or_insert(Err(HubError::Stopped));
@@ -190,12 +191,13 @@ impl Desk {
     }
 
     /// Enters the channel now, so that what comes from here on waits for the connection.
-    pub(super) fn reserve(&mut self, target: Target, reply: &Reply, shard: &mut Shard, now: Instant) {
+    pub(super) fn reserve(&mut self, target: Target, reply: &Reply<SessionId>, shard: &mut Shard, now: Instant) {
         let result = shard.adopt(target, Vec::new(), now);
         if let Ok(session) = result {
             shard.blocked(session);
             self.reserved.insert(session);
         }
+        // If nobody waits any more the session ends for want of a pong.
         reply.give(result.map_err(HubError::Misuse));
     }
 

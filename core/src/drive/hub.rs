@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::error::Misuse;
 use crate::exchange::publish_cost;
 use crate::limits::Limits;
+use crate::metrics::Snapshot;
 use crate::route::{FrameType, Target};
 use crate::shard::SessionId;
 use crate::time::Duration;
@@ -163,6 +164,16 @@ impl<R: Runtime> Hub<R> {
             })
             .await?;
         Ok(subscription)
+    }
+
+    /// What the hub counts and whether it is ready: [`Snapshot::text`] is what Prometheus reads.
+    ///
+    /// # Errors
+    /// [`HubError::Stopped`].
+    pub async fn metrics(&self) -> Result<Snapshot, HubError> {
+        let reply = Arc::<Watched<_>>::default();
+        self.shared.command(Command::Measure(Reply(reply.clone())))?;
+        reply.wait(Option::take).await
     }
 
     /// Closes all sessions with 1001, lets accepted publishes leave, and waits until all that is done, at most

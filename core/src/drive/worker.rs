@@ -23,7 +23,7 @@ use super::sockets::Sockets;
 use crate::bus::{self, Bus};
 use crate::config::{Config, Settings};
 use crate::exchange::WorkerId;
-use crate::metrics::Share;
+use crate::metrics::{Share, Snapshot};
 use crate::shard::{self, SessionId, Shard};
 use crate::time::{Duration, Instant, earlier};
 
@@ -348,6 +348,12 @@ impl<R: Runtime> Worker<R> {
                     self.sockets.insert(session, stream);
                     shard.handle_writable(session);
                     shard.handle_read(session, &mut Vec::from(leftover), now);
+                }
+            }
+            Command::Measure(reply) => {
+                if let Some(head) = &self.head {
+                    let blank = Snapshot::new(&head.bus, shard, now.since(Instant::ZERO));
+                    reply.give(Ok(blank.with(&Share::new(shard, self.fan_out.times()))));
                 }
             }
             Command::Release(session) => {

@@ -122,6 +122,9 @@ pub(super) const METRICS: &[Metric] = &[
         "Connections made to Redis: two at a start, one or two more after each loss.",
         |snapshot| Value::Count(snapshot.bus.connects),
     ),
+    counter("redis_losses", "Connections to Redis that worked and were lost.", |snapshot| {
+        Value::Count(snapshot.bus.lost_connections)
+    }),
     counter("redis_dial_failures", "Connections to Redis that could not be made.", |snapshot| {
         Value::Count(snapshot.bus.dial_failures)
     }),
@@ -130,6 +133,17 @@ pub(super) const METRICS: &[Metric] = &[
     }),
     counter("gap_seconds", "How long the gaps that have ended were together.", |snapshot| {
         Value::Time(snapshot.bus.gap_time)
+    }),
+    histogram(
+        "probe_seconds",
+        "Time from when a probe was due until what was published came back through the connection that subscribes.",
+        |snapshot| Value::Times(&snapshot.bus.probe_round_trip),
+    ),
+    counter("probes_missing", "Probes that did not come in within their time.", |snapshot| {
+        Value::Count(snapshot.bus.probes_missing)
+    }),
+    histogram("publish_seconds", "Time from when a publish has left to Redis's reply.", |snapshot| {
+        Value::Times(&snapshot.bus.publish_latency)
     }),
     counter("redis_received_bytes", "Bytes read from Redis.", |snapshot| Value::Count(snapshot.bus.bytes_in)),
     counter("redis_sent_bytes", "Bytes written to Redis.", |snapshot| Value::Count(snapshot.bus.bytes_out)),
