@@ -122,6 +122,8 @@
 //! # }
 //! ```
 #![forbid(unsafe_code)]
+// Their order differs from run to run.
+#![warn(clippy::iter_over_hash_type)]
 
 pub mod bus;
 pub mod config;

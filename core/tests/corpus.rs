@@ -1,6 +1,6 @@
 //! Replays what the fuzzer has found worth keeping, on any compiler. `fuzz/README.md` says how it came about.
 
-#![expect(clippy::disallowed_macros, reason = "a test may print")]
+#![expect(clippy::disallowed_macros, clippy::disallowed_methods, reason = "a test may print and read files")]
 
 use std::path::Path;
 

@@ -1,6 +1,8 @@
 //! The classes of faults for which programs of this kind had to publish advisories, one test each. The bytes that show
 //! a fault are a seed of the fuzzer as well.
 
+#![expect(clippy::disallowed_methods, reason = "a test may read files and settings")]
+
 use std::io::IoSlice;
 use std::num::NonZero;
 use std::path::Path;

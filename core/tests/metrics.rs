@@ -1,5 +1,7 @@
 //! What the page about metrics says is what is there.
 
+#![expect(clippy::disallowed_methods, reason = "a test may read files and settings")]
+
 use std::path::Path;
 
 use fanfare_core::metrics::metrics_table;

@@ -1,5 +1,7 @@
 //! What README says about the options is what the command line does.
 
+#![expect(clippy::disallowed_methods, reason = "a test may read files and settings")]
+
 use std::path::Path;
 
 use fanfare_core::config::cli::options_table;

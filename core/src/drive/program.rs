@@ -1,5 +1,7 @@
 //! What the binaries have in common: everything but the runtime.
 
+#![expect(clippy::disallowed_methods, reason = "what a process says to its terminal is said here")]
+
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::net::SocketAddr;
