@@ -9,7 +9,7 @@ use crate::error::Unready;
 use crate::resp::encode;
 use crate::route::FrameType;
 use crate::run::Run;
-use crate::time::Duration;
+use crate::time::{Duration, Instant};
 
 /// A worker of an instance, counted from 0.
 pub type WorkerId = usize;
@@ -66,7 +66,12 @@ pub(crate) enum News {
     Credit(usize),
     /// The bus lost the connection that subscribes: no channel is subscribed until it is said again. Comes once more if
     /// that happens again before the gap has ended.
-    GapBegan,
+    GapBegan {
+        /// The gap's number.
+        epoch: u64,
+        /// From when messages may have been missed.
+        since: Instant,
+    },
     /// Every wanted channel is subscribed again.
     GapEnded(Gap),
     /// Whether the instance can deliver from end to end. Until this is said first, it cannot.

@@ -13,7 +13,8 @@
 //!   [`exchange::ToBus`] and [`exchange::ToShard`] between them, each worker's in order.
 //! - On an async runtime, the feature `drive` has all of a server but the runtime: implement `drive::Runtime` and
 //!   `drive::Stream`, some 150 lines, as `fanfare-tokio` and `fanfare-async-std` do.
-//! - [`config::Config`] has every setting, [`limits::Limits`] every bound, [`route::Routes`] maps paths to channels.
+//! - [`config::Config`] has every setting, [`limits::Limits`] every bound, [`route::Routes`] maps paths to channels,
+//!   [`note`] is what clients are told of losses.
 //! - [`ws`], [`http`], [`resp`] and [`redis`] are the protocols by themselves, for other uses.
 //!
 //! # The contract
@@ -139,6 +140,7 @@ pub mod limits;
 #[cfg(feature = "metrics")]
 pub mod metrics;
 pub mod node;
+pub mod note;
 pub mod redis;
 pub mod resp;
 pub mod route;

@@ -100,7 +100,7 @@ impl Routes {
             return Err(Error::RoomName);
         }
         let channel = channel.into();
-        Ok(Target { channel, frame: route.frame, rights: route.rights, policies: route.policies })
+        Ok(Target { channel, frame: route.frame, rights: route.rights, policies: route.policies, notes: false })
     }
 }
 
@@ -115,6 +115,9 @@ pub struct Target {
     pub rights: Rights,
     /// What becomes of a session that cannot get every message.
     pub policies: Policies,
+    /// Whether the client is told in-band of what it does not get ([`note`](crate::note)): only of a channel of text. A
+    /// route does not say so, but the client, by the subprotocol that it speaks.
+    pub notes: bool,
 }
 
 impl Target {
@@ -126,6 +129,7 @@ impl Target {
             frame: FrameType::default(),
             rights: Rights::default(),
             policies: Policies::default(),
+            notes: false,
         }
     }
 }

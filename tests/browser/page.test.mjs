@@ -3,6 +3,7 @@
 //   FANFARE_A=http://localhost:3000 FANFARE_B=http://localhost:4000 npm test
 //
 // FANFARE_RESTART_A  a shell command that restarts the first instance; without it that test is skipped
+// FANFARE_REDIS      host and port of that Redis; without it the test that disturbs it is skipped
 // FANFARE_SHOTS      a directory for screenshots; without it none are kept
 // CHROMIUM           the browser to run; Debian's by default
 
@@ -17,7 +18,8 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { chromium } from "playwright-core";
 
-const { FANFARE_A, FANFARE_B, FANFARE_RESTART_A, FANFARE_SHOTS, CHROMIUM = "/usr/bin/chromium" } = process.env;
+const { FANFARE_A, FANFARE_B, FANFARE_RESTART_A, FANFARE_REDIS, FANFARE_SHOTS } = process.env;
+const { CHROMIUM = "/usr/bin/chromium" } = process.env;
 assert.ok(FANFARE_A && FANFARE_B, "FANFARE_A and FANFARE_B must be the addresses of two instances");
 
 const WIDE = { viewport: { width: 1280, height: 800 } };
@@ -214,6 +216,86 @@ test("a server that stays away is said to be away, until it is back", async (t) 
   wire.mend();
   await connected(page);
   assert.equal(await page.locator("#note").textContent(), "");
+});
+
+test("after a gap the page says that messages may be missing, and who wants no notes sees none", {
+  skip: FANFARE_REDIS ? false : "FANFARE_REDIS is not set",
+}, async (t) => {
+  const room = newRoom();
+  const page = await open(t, FANFARE_A, { room });
+  const other = await open(t, FANFARE_B, { room });
+  const plain = await page.evaluate((room) => {
+    globalThis.heard = [];
+    const socket = new WebSocket(`${location.origin.replace("http", "ws")}/chat/${room}`);
+    socket.onmessage = ({ data }) => globalThis.heard.push(data);
+    return new Promise((done) => (socket.onopen = () => done(socket.protocol)));
+  }, room);
+  assert.equal(plain, "");
+  await say(page, "before");
+  await shows(other, "before");
+  const [host, port] = FANFARE_REDIS.split(":");
+  const redis = connect(Number(port), host);
+  redis.write("CLIENT KILL TYPE pubsub\r\n");
+  await once(redis, "data");
+  redis.destroy();
+  for (const tab of [page, other]) await tab.locator("#chat p.missing").waitFor();
+  await say(page, "after");
+  for (const tab of [page, other]) {
+    await shows(tab, "after");
+    assert.deepEqual(await log(tab), ["before", "Messages may be missing here", "after"]);
+    assert.equal(await tab.locator("#count").textContent(), "", "a mark is no message");
+  }
+  assert.deepEqual(await page.evaluate(() => globalThis.heard), ["before", "after"]);
+});
+
+test("what the server could not deliver is marked in its place, once, and no unknown note disturbs", async (t) => {
+  let server;
+  const page = await open(t, FANFARE_A, {
+    prepare: (page) => page.routeWebSocket(/\/chat\//, (socket) => (server = socket)),
+  });
+  const note = (what) => server.send(Buffer.from(typeof what === "string" ? what : JSON.stringify(what)));
+  note({ type: "dropped", messages: 1 });
+  server.send("one");
+  note({ type: "dropped", messages: 1234 });
+  note({ type: "gap", seconds: 1.5, epoch: 3 });
+  server.send("two");
+  for (const odd of ["", "{", "null", "[]", "7", { type: "weather" }, {}]) note(odd);
+  server.send("three");
+  note({ type: "gap", messages: 7 });
+  note({ type: "dropped", messages: "<b>many</b>" });
+  server.send("four");
+  await shows(page, "four");
+  assert.deepEqual(await log(page), [
+    "1 message is missing here",
+    "one",
+    "1,234 messages are missing here",
+    "two",
+    "three",
+    "Messages may be missing here",
+    "four",
+  ]);
+  assert.equal(await page.locator("#chat[aria-live=polite][role=log] p.missing").count(), 3);
+  for (const text of numbered(3_000)) {
+    note({ type: "gap" });
+    server.send(text);
+  }
+  await shows(page, "2999");
+  assert.ok((await page.locator("#chat > *").count()) <= KEEP);
+  await checkAccessibility(page, "missing");
+});
+
+test("after a reconnect the page says that messages may be missing", async (t) => {
+  const wire = await relay(t, FANFARE_A);
+  const page = await open(t, wire.url, { mayFail: true });
+  await say(page, "before");
+  await shows(page, "before");
+  wire.cut();
+  await disconnected(page);
+  wire.mend();
+  await connected(page);
+  await say(page, "after");
+  await shows(page, "after");
+  assert.deepEqual(await log(page), ["before", "Messages may be missing here", "after"]);
 });
 
 test("nothing empty and nothing over 64 KiB is sent", async (t) => {
@@ -428,7 +510,12 @@ async function say(page, text) {
 }
 
 function messages(page) {
-  return page.locator("#chat p:not(.skipped)").evaluateAll((all) => all.map((p) => p.textContent));
+  return page.locator("#chat p:not(.skipped, .missing)").evaluateAll((all) => all.map((p) => p.textContent));
+}
+
+// Messages and what is said between them.
+function log(page) {
+  return page.locator("#chat p").evaluateAll((all) => all.map((p) => p.textContent));
 }
 
 // Waits until the newest message is `text`.

@@ -458,7 +458,7 @@ impl Bus {
             match event {
                 LinkEvent::Subscribed(name) => self.subscribed(&name),
                 LinkEvent::Released { bytes } => self.workers.release(bytes),
-                LinkEvent::Unsubscribed => self.gap_began(),
+                LinkEvent::Unsubscribed { since } => self.gap_began(since),
                 LinkEvent::Up { gap } => {
                     if let Some(duration) = gap {
                         self.gap_ended(duration);
@@ -483,13 +483,13 @@ impl Bus {
         self.follow_readiness();
     }
 
-    fn gap_began(&mut self) {
+    fn gap_began(&mut self, since: Instant) {
+        let is_new = !std::mem::replace(&mut self.in_gap, true);
+        self.stats.gaps += u64::from(is_new);
+        let epoch = self.stats.gaps;
         self.channels.unsubscribed_all();
-        self.workers.tell_all(|| News::GapBegan);
-        if !self.in_gap {
-            self.in_gap = true;
-            self.stats.gaps += 1;
-            let epoch = self.stats.gaps;
+        self.workers.tell_all(|| News::GapBegan { epoch, since });
+        if is_new {
             tracing::warn!(epoch, "a gap has begun: messages of others may pass by");
             self.events.push_back(Event::GapBegan { epoch });
         }

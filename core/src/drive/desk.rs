@@ -210,8 +210,10 @@ impl Desk {
         match event {
             Event::Subscribed(id) => self.change(id, |inbox| inbox.state = State::Subscribed),
             Event::Run(id, run) => self.change(id, |inbox| inbox.push(run, self.queue_bytes)),
-            // Nobody can say whose they were.
-            Event::Missed(messages) => self.change_all(|inbox| inbox.missed += messages),
+            Event::Missed { channel, messages } => {
+                let feeds = self.feeds.values().filter(|(name, _)| *name == channel);
+                feeds.for_each(|(_, feed)| feed.0.change(|inbox| inbox.missed += messages));
+            }
             _ => {}
         }
     }

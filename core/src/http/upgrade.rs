@@ -18,6 +18,12 @@ pub struct Upgrade {
 }
 
 impl Upgrade {
+    /// Whether the client offered to speak that subprotocol.
+    #[must_use]
+    pub fn offers(&self, subprotocol: &str) -> bool {
+        self.subprotocols.iter().any(|offered| offered == subprotocol)
+    }
+
     /// The complete 101, after which frames follow. `subprotocol` is one that the client offered, or none.
     ///
     /// # Errors
@@ -39,7 +45,7 @@ impl Upgrade {
         let mut fields =
             vec![("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Accept", &*self.accept)];
         if let Some(chosen) = subprotocol {
-            if !self.subprotocols.iter().any(|offered| offered == chosen) {
+            if !self.offers(chosen) {
                 return Err(Misuse::InvalidArgument);
             }
             fields.push(("Sec-WebSocket-Protocol", chosen));

@@ -16,6 +16,8 @@ const STABLE_TIME = 5_000;
 const ECHO_TIME = 3_000;
 const CALM_TIME = 5_000;
 
+const NOTES = "fanfare.notes"; // the subprotocol in which the server says what it could not deliver
+const MISSING = "Messages may be missing here";
 const ON_ITS_WAY = "On its way…";
 const NO_ANSWER = "The server is away, or it refuses this room.";
 
@@ -66,17 +68,19 @@ let retry = 0;
 function connect() {
   if (socket) return;
   clearTimeout(retry);
-  socket = new WebSocket(address);
+  socket = new WebSocket(address, NOTES);
   socket.binaryType = "arraybuffer";
   const dial = setTimeout(() => socket.close(), DIAL_TIME);
   socket.addEventListener("open", () => {
     clearTimeout(dial);
     openedAt = performance.now();
     say("open", "Connected");
+    // What was said while nobody was connected did not come.
+    if (received > 0) markMissing(MISSING);
     untell(NO_ANSWER);
     if (sendOnceOpen) send();
   });
-  socket.addEventListener("message", ({ data }) => receive(data));
+  socket.addEventListener("message", ({ data }) => (typeof data === "string" ? receive(data) : hearNote(data)));
   socket.addEventListener("close", ({ code, reason }) => {
     clearTimeout(dial);
     disconnected(code, reason);
@@ -114,6 +118,7 @@ function say(state, text) {
 // ---- Sending ----
 
 const encoder = new TextEncoder();
+const decoder = new TextDecoder();
 const unseen = []; // own messages that have not come back yet
 let sendOnceOpen = false;
 let echo = 0;
@@ -188,16 +193,44 @@ let unread = 0;
 let lastTime = "";
 let scheduled = false;
 
-function receive(data) {
-  const text = typeof data === "string" ? data : `(${number(data.byteLength)} bytes, not text)`;
+function receive(text) {
   markSeen(text);
   quietenFlood();
   received += 1;
   if (!following || document.hidden) unread += 1;
-  pending.push({ text, time: new Date().toTimeString().slice(0, 5) });
-  pendingCharacters += text.length;
+  show({ text, time: new Date().toTimeString().slice(0, 5) });
+}
+
+// The room is text, so that what is not is a note, of JSON: what the server says of messages that are not coming.
+function hearNote(data) {
+  let note;
+  try {
+    note = JSON.parse(decoder.decode(data));
+  } catch {
+    return;
+  }
+  if (note?.type === "gap") markMissing(MISSING);
+  else if (note?.type === "dropped") markMissing(howMany(note.messages));
+}
+
+function howMany(messages) {
+  if (!Number.isSafeInteger(messages) || messages < 1) return MISSING;
+  return messages === 1 ? "1 message is missing here" : `${number(messages)} messages are missing here`;
+}
+
+// One mark stands for all that is missing between two messages.
+function markMissing(text) {
+  const last = pending.length > 0 ? pending.at(-1).missing : chat.lastElementChild?.classList.contains("missing");
+  if (!last) show({ text, missing: true });
+}
+
+function show(item) {
+  pending.push(item);
+  pendingCharacters += item.text.length;
   while (pending.length > KEEP || pendingCharacters > KEEP_CHARACTERS) {
-    pendingCharacters -= pending.shift().text.length;
+    const left = pending.shift();
+    pendingCharacters -= left.text.length;
+    if (left.missing) continue;
     skipped += 1;
   }
   if (scheduled) return;
@@ -218,7 +251,7 @@ function render() {
     batch.append(paragraph(`${number(skipped)} messages came too fast to show`, "skipped"));
     skipped = 0;
   }
-  while (pending.length > 0 && fits()) batch.append(message(pending.shift()));
+  while (pending.length > 0 && fits()) batch.append(element(pending.shift()));
   chat.append(batch);
   if (following) {
     while (chat.childElementCount > KEEP || shownCharacters > KEEP_CHARACTERS) removeOldest();
@@ -228,14 +261,15 @@ function render() {
   renderCounts();
 }
 
-function message({ text, time }) {
-  const element = paragraph(text, time === lastTime ? "" : "minute");
-  element.dir = "auto";
-  element.dataset.time = time;
-  lastTime = time;
+function element({ text, time, missing }) {
   pendingCharacters -= text.length;
+  if (missing) return paragraph(text, "missing");
+  const message = paragraph(text, time === lastTime ? "" : "minute");
+  message.dir = "auto";
+  message.dataset.time = time;
+  lastTime = time;
   shown += 1;
-  return element;
+  return message;
 }
 
 function paragraph(text, className) {
@@ -249,14 +283,15 @@ function paragraph(text, className) {
 function removeOldest() {
   const oldest = chat.firstElementChild;
   shownCharacters -= oldest.textContent.length;
-  if (oldest.className !== "skipped") shown -= 1;
+  if (oldest.dataset.time) shown -= 1;
   oldest.remove();
 }
 
 function renderCounts() {
   newer.hidden = following || unread === 0;
   newer.textContent = unread === 1 ? "1 new message" : `${number(unread)} new messages`;
-  count.textContent = received > shown + pending.length ? `${number(shown)} of ${number(received)} messages` : "";
+  const waiting = pending.filter(({ missing }) => !missing).length;
+  count.textContent = received > shown + waiting ? `${number(shown)} of ${number(received)} messages` : "";
   document.title = `${unread > 0 ? `(${number(unread)}) ` : ""}${roomName} · Fanfare`;
 }
 

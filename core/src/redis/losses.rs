@@ -19,7 +19,7 @@ impl Link {
                 let is_heard = !matches!(kind, LinkErrorKind::Undelivered);
                 let known = if is_heard { connection.heard } else { self.probe.delivered().unwrap_or(since) };
                 self.gap.get_or_insert(known);
-                self.events.push_back(LinkEvent::Unsubscribed);
+                self.events.push_back(LinkEvent::Unsubscribed { since: known });
             }
             self.stats.lost_connections += 1;
         }

@@ -35,6 +35,8 @@ pub use error::{LinkError, LinkErrorKind};
 pub use link::Link;
 pub use url::RedisUrl;
 
+use crate::time::Instant;
+
 /// One of the link's two connections. A connection that subscribes is of little use for anything else in RESP2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Lane {
@@ -102,7 +104,10 @@ pub enum LinkEvent {
     /// on trying.
     StartFailed(LinkError),
     /// The subscribing connection is lost: no channel is subscribed until [`LinkEvent::Subscribed`] says so again.
-    Unsubscribed,
+    Unsubscribed {
+        /// When it was heard last: from then on messages may have been missed.
+        since: Instant,
+    },
     /// Redis has confirmed a subscription.
     Subscribed(Bytes),
     /// Redis refuses a subscription. It is asked again after 5 s, and on the next connection.

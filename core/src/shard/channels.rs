@@ -10,7 +10,8 @@ use super::SubscriberId;
 use crate::error::Misuse;
 use crate::exchange::ChannelId;
 use crate::limits::Limits;
-use crate::route::FrameType;
+use crate::route::{FrameType, Target};
+use crate::time::Instant;
 
 #[derive(Debug)]
 pub(super) struct Channels {
@@ -26,6 +27,8 @@ pub(super) struct Channel {
     pub(super) frame: FrameType,
     /// Whether the bus said so.
     pub(super) subscribed: bool,
+    /// The gap that has begun and not ended here: its number, and from when messages may have been missed.
+    pub(super) gap: Option<(u64, Instant)>,
     /// Sessions by index, those still in their handshake among them, in no order.
     pub(super) members: Vec<u32>,
     pub(super) subscribers: Vec<SubscriberId>,
@@ -37,8 +40,16 @@ impl Channels {
         Self { slots: Slab::new(), by_name: HashMap::with_hasher(hasher), generation: 0 }
     }
 
+    /// Whether a session may enter its channel.
+    pub(super) fn check(&self, target: &Target, limits: &Limits) -> Result<(), Misuse> {
+        if target.notes && target.frame != FrameType::Text {
+            return Err(Misuse::InvalidArgument);
+        }
+        self.check_name(&target.channel, target.frame, limits)
+    }
+
     /// Whether a session or a subscriber may enter the channel of that name.
-    pub(super) fn check(&self, name: &[u8], frame: FrameType, limits: &Limits) -> Result<(), Misuse> {
+    pub(super) fn check_name(&self, name: &[u8], frame: FrameType, limits: &Limits) -> Result<(), Misuse> {
         let other_frame = self.index_of(name).is_some_and(|index| self.slots[index as usize].frame != frame);
         if name.is_empty() || name.len() > limits.channel_bytes || other_frame {
             return Err(Misuse::InvalidArgument);
@@ -61,6 +72,7 @@ impl Channels {
             name: name.clone(),
             frame,
             subscribed: false,
+            gap: None,
             members: Vec::new(),
             subscribers: Vec::new(),
         }) as u32;
@@ -71,6 +83,10 @@ impl Channels {
     /// `None` for a channel that is no more, whoever has its place now.
     pub(super) fn get_mut(&mut self, id: ChannelId) -> Option<&mut Channel> {
         self.slots.get_mut(id.index as usize).filter(|channel| channel.generation == id.generation)
+    }
+
+    pub(super) fn get(&self, id: ChannelId) -> Option<&Channel> {
+        self.slots.get(id.index as usize).filter(|channel| channel.generation == id.generation)
     }
 
     pub(super) fn at_mut(&mut self, index: u32) -> &mut Channel {
@@ -96,10 +112,11 @@ impl Channels {
         Some((id, channel.name))
     }
 
-    /// The bus has lost its connection: nothing is subscribed until it says so again. `lost` sees what was.
-    pub(super) fn unsubscribe_all(&mut self, mut lost: impl FnMut(&Channel)) {
+    /// The bus has lost its connection: nothing is subscribed until it says so again. `lost` sees each that was.
+    pub(super) fn begin_gap(&mut self, epoch: u64, since: Instant, mut lost: impl FnMut(&Channel)) {
         for (_, channel) in &mut self.slots {
             if std::mem::take(&mut channel.subscribed) {
+                channel.gap = Some((epoch, since));
                 lost(channel);
             }
         }

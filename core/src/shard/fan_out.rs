@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::credit::cost;
+use super::queue::Content;
 use super::session::{Session, Stage};
 use super::slow::Arrived;
 use super::{Event, SessionId, Shard, get_mut};
@@ -81,7 +82,7 @@ impl Shard {
         // Fewer than 2³² sessions, as everywhere.
         let holders = entries + slow.len() as u32;
         if holders > 0 {
-            self.runs.hold(run.clone(), holders);
+            self.runs.hold(run.clone(), Content::Messages, holders);
         }
         self.stats.deliveries += u64::from(entries) * run.len() as u64;
         for &subscriber in &channel.subscribers {
@@ -90,13 +91,6 @@ impl Shard {
         for id in slow {
             self.fall_behind(id, &Arrived { run, place, full }, now);
         }
-    }
-
-    pub(super) fn missed(&mut self, channel: ChannelId, messages: u64) {
-        let channel = channel.index;
-        tracing::warn!(messages, channel, "dropped for want of room in this worker's mailbox");
-        self.stats.missed += messages;
-        self.events.push_back(Event::Missed(messages));
     }
 
     pub(super) fn session_timeout(&mut self, id: SessionId, now: Instant) {

@@ -1,7 +1,12 @@
 //! Stretches in which messages may have passed by, and what the sessions that are there then see of them.
 
+use std::sync::Arc;
+
+use super::queue::{Content, Missing};
 use super::session::Stage;
-use super::{SessionId, Shard};
+use super::{Event, SessionId, Shard};
+use crate::exchange::ChannelId;
+use crate::note::Note;
 use crate::route::OnGap;
 use crate::time::{Duration, Instant};
 
@@ -11,10 +16,35 @@ const REASON: &str = "messages may have been missed, connect again";
 
 impl Shard {
     /// The bus has lost its subscriptions: every message of a channel may pass by until it is subscribed again.
-    pub(super) fn gap_began(&mut self, now: Instant) {
+    pub(super) fn gap_began(&mut self, epoch: u64, since: Instant, now: Instant) {
         let mut members = Vec::new();
-        self.channels.unsubscribe_all(|channel| members.extend_from_slice(&channel.members));
+        self.channels.begin_gap(epoch, since, |channel| members.extend_from_slice(&channel.members));
         self.close_for_gap(&members, now);
+    }
+
+    /// The channel is subscribed again: its messages come from here on.
+    pub(super) fn gap_ended(&mut self, channel: ChannelId, now: Instant) {
+        let Some(channel) = self.channels.get_mut(channel) else { return };
+        if let Some((epoch, since)) = channel.gap.take() {
+            let members = channel.members.clone();
+            self.note_gap(&members, Note::Gap { time: now.since(since), epoch });
+        }
+    }
+
+    /// Messages of the channel found no room in this worker's mailbox: a gap that has ended already. It concerns whoever
+    /// is there when that is told, since nobody knows who came just before.
+    pub(super) fn missed(&mut self, channel: ChannelId, messages: u64, now: Instant) {
+        self.stats.missed += messages;
+        let Some(channel) = self.channels.get(channel) else { return };
+        let (name, members) = (channel.name.clone(), channel.members.clone());
+        tracing::warn!(
+            messages,
+            channel = %String::from_utf8_lossy(&name),
+            "dropped for want of room in this worker's mailbox"
+        );
+        self.events.push_back(Event::Missed { channel: name, messages });
+        self.close_for_gap(&members, now);
+        self.note_gap(&members, Note::Missed { messages });
     }
 
     /// Of these sessions, those that do not outlive a gap get nothing more, and are closed soon. Who comes later has
@@ -29,6 +59,28 @@ impl Shard {
                 self.stats.gap_closes += 1;
                 self.plan_close(id, (CODE, REASON), Duration::ZERO..self.settings.limits.gap_close_time, now);
             }
+        }
+    }
+
+    /// Those of these sessions that want notes get one, encoded once, behind what waits for them.
+    fn note_gap(&mut self, members: &[u32], note: Note) {
+        let listens = |&index: &u32| {
+            let session = &self.sessions[index as usize];
+            session.member.is_some() && session.has_notes()
+        };
+        let listeners: Vec<u32> = members.iter().copied().filter(listens).collect();
+        if listeners.is_empty() {
+            return;
+        }
+        let note = Arc::new(note.encode());
+        let len = note.bytes().len();
+        // Fewer than 2³² sessions, as everywhere.
+        let place = self.runs.hold(note, Content::Gap, listeners.len() as u32);
+        for index in listeners {
+            let session = &mut self.sessions[index as usize];
+            session.queue.put_note(&mut self.runs, place, len, Missing::Behind);
+            let id = SessionId { index, generation: session.generation };
+            self.list(id);
         }
     }
 }

@@ -7,6 +7,7 @@ use super::{Asked, Event, SessionId, Shard, SubscriberId, get_mut};
 use crate::error::{Error, Misuse};
 use crate::exchange::{ChannelId, Wish};
 use crate::http::{Answer, Method, Request, page};
+use crate::note;
 use crate::route::{FrameType, Target};
 use crate::time::Instant;
 use crate::ws::{self, CloseWhen};
@@ -59,11 +60,13 @@ impl Shard {
             let answer = Answer::text(403, refused.to_string());
             return self.answer(id, &answer, request.method(), Some(Error::Origin), now);
         }
+        let wants_notes = upgrade.offers(note::SUBPROTOCOL);
         let Some(session) = get_mut(&mut self.sessions, id) else { return };
         session.stage = Stage::Deciding(Box::new(Deciding { upgrade, leftover: leftover.to_vec(), deadline }));
         match route {
             Some(target) if !self.settings.ask => {
-                if self.accept(id, target, None, now).is_err() {
+                let has_notes = wants_notes && target.frame == FrameType::Text;
+                if self.accept(id, target, has_notes.then_some(note::SUBPROTOCOL), now).is_err() {
                     self.answer_error(id, Error::Unavailable, now);
                 }
             }
@@ -100,6 +103,7 @@ impl Shard {
 
     /// The bus delivers every message of the channel from here on.
     pub(super) fn channel_subscribed(&mut self, channel: ChannelId, now: Instant) {
+        self.gap_ended(channel, now);
         let Some(channel) = self.channels.get_mut(channel) else { return };
         channel.subscribed = true;
         let waiting: Vec<SessionId> = channel
@@ -195,7 +199,7 @@ impl Shard {
     /// [`Misuse::InvalidArgument`] if the channel's name is empty or too long, or the channel carries the other frame
     /// type; nothing changes.
     pub fn subscribe(&mut self, channel: &Bytes, frame: FrameType) -> Result<SubscriberId, Misuse> {
-        self.channels.check(channel, frame, &self.settings.limits)?;
+        self.channels.check_name(channel, frame, &self.settings.limits)?;
         self.subscribers += 1;
         let subscriber = SubscriberId(self.subscribers);
         let (id, new) = self.channels.find_or_add(channel, frame);

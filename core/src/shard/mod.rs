@@ -78,6 +78,7 @@ use std::io::IoSlice;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use slab::Slab;
 
 use self::channels::Channels;
@@ -90,6 +91,7 @@ use crate::error::{Closed, Error, Misuse, Side, Unready};
 use crate::exchange::{self, News, ToBus, ToShard, Wish};
 use crate::http::{Answer, Method, RequestReader};
 use crate::limits::Limits;
+use crate::note;
 use crate::route::Target;
 use crate::run::Run;
 use crate::time::{Instant, Seldom, Timers};
@@ -142,9 +144,14 @@ pub enum Event {
     /// A slow reader lost so many messages, by its route's [`Slow`](crate::route::Slow). Comes when it has caught up, or
     /// just before it is gone.
     Dropped(SessionId, u64),
-    /// So many messages of this shard's channels were dropped because its mailbox was full
+    /// Messages of one of this shard's channels were dropped because its mailbox was full
     /// ([`Limits::mailbox_bytes`](crate::limits::Limits::mailbox_bytes)).
-    Missed(u64),
+    Missed {
+        /// The channel.
+        channel: Bytes,
+        /// Their number.
+        messages: u64,
+    },
 }
 
 /// One worker's sessions. See the [module](self) for how to drive it.
@@ -332,9 +339,9 @@ impl Shard {
                     self.taken += run.memory();
                     self.fan_out(channel, &run, now);
                 }
-                News::Missed { channel, messages } => self.missed(channel, messages),
+                News::Missed { channel, messages } => self.missed(channel, messages, now),
                 News::Credit(bytes) => self.credit += i64::try_from(bytes).unwrap_or(i64::MAX),
-                News::GapBegan => self.gap_began(now),
+                News::GapBegan { epoch, since } => self.gap_began(epoch, since, now),
                 News::GapEnded(gap) => tracing::debug!(gap.epoch, "subscribed again"),
                 News::Ready(readiness) => self.readiness = readiness,
             }
@@ -361,16 +368,17 @@ impl Shard {
     // Commands.
 
     /// Answers [`Event::Request`]: the client joins `target`'s channel, with one of the subprotocols that it offered
-    /// or none. The 101 leaves when the channel is subscribed.
+    /// or none. The 101 leaves when the channel is subscribed. With [`note::SUBPROTOCOL`] and no other the session gets
+    /// notes, whatever `target` says.
     ///
     /// # Errors
     /// [`Misuse::WrongState`] if the session does not wait for an answer, [`Misuse::InvalidArgument`] if the
-    /// subprotocol was not offered, or the channel's name is empty or too long or the channel carries the other frame type,
-    /// [`Misuse::NoSuchSession`].
+    /// subprotocol was not offered or is that of [`note`] on a binary channel, or the channel's name is empty or too long
+    /// or the channel carries the other frame type, [`Misuse::NoSuchSession`].
     pub fn accept(
         &mut self,
         id: SessionId,
-        target: Target,
+        mut target: Target,
         subprotocol: Option<&str>,
         now: Instant,
     ) -> Result<(), Misuse> {
@@ -378,7 +386,8 @@ impl Shard {
         let session = get_mut(&mut self.sessions, id).ok_or(Misuse::NoSuchSession)?;
         let Stage::Deciding(deciding) = &mut session.stage else { return Err(Misuse::WrongState) };
         let switch = Some(deciding.upgrade.answer(subprotocol)?);
-        self.channels.check(&target.channel, target.frame, &self.settings.limits)?;
+        target.notes = subprotocol == Some(note::SUBPROTOCOL);
+        self.channels.check(&target, &self.settings.limits)?;
         let leftover = std::mem::take(&mut deciding.leftover);
         let deadline = now + self.settings.limits.confirm_time;
         session.stage = Stage::Joining(Box::new(Joining { switch, target, leftover, deadline }));
@@ -414,7 +423,7 @@ impl Shard {
         if self.closing.is_some() {
             return Err(Misuse::WrongState);
         }
-        self.channels.check(&target.channel, target.frame, &self.settings.limits)?;
+        self.channels.check(&target, &self.settings.limits)?;
         let deadline = now + self.settings.limits.confirm_time;
         let id = self.insert(Stage::Joining(Box::new(Joining { switch: None, target, leftover, deadline })));
         self.join(id, now);

@@ -10,7 +10,10 @@ use slab::Slab;
 
 use crate::run::Run;
 
+pub(super) use self::notes::Missing;
+
 mod dropping;
+mod notes;
 
 /// The runs that some session's queue still refers to.
 #[derive(Debug, Default)]
@@ -23,13 +26,24 @@ pub(super) struct Runs {
 struct Slot {
     run: Arc<Run>,
     entries: u32,
+    content: Content,
+}
+
+/// What a run is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Content {
+    Messages,
+    /// One note of a gap.
+    Gap,
+    /// One note of messages that were dropped, for one session.
+    Dropped,
 }
 
 impl Runs {
     /// Keeps `run` until [`Runs::release`] was called as often as `entries` says.
-    pub(super) fn hold(&mut self, run: Arc<Run>, entries: u32) -> u32 {
+    pub(super) fn hold(&mut self, run: Arc<Run>, content: Content, entries: u32) -> u32 {
         self.memory += run.memory();
-        index(self.slots.insert(Slot { run, entries }))
+        index(self.slots.insert(Slot { run, entries, content }))
     }
 
     /// Where the next [`Runs::hold`] will put its run.
@@ -57,6 +71,10 @@ impl Runs {
 
     fn get(&self, entry: &Entry) -> &Run {
         &self.slots[entry.run as usize].run
+    }
+
+    fn content(&self, entry: &Entry) -> Content {
+        self.slots[entry.run as usize].content
     }
 
     /// There is one more entry of the same run.
@@ -221,14 +239,21 @@ impl Queue {
 
     // Entries by their place, the oldest at 0.
 
-    fn entries(&self) -> impl Iterator<Item = &Entry> {
+    fn entries(&self) -> impl DoubleEndedIterator<Item = &Entry> {
         self.first.iter().chain(self.rest.iter().flat_map(|rest| rest.iter()))
     }
 
-    fn replace(&mut self, index: usize, entry: Entry) {
-        match (index.checked_sub(1), &mut self.rest) {
-            (Some(index), Some(rest)) => rest[index] = entry,
-            _ => self.first = Some(entry),
+    fn entry(&self, index: usize) -> Option<&Entry> {
+        match index.checked_sub(1) {
+            None => self.first.as_ref(),
+            Some(index) => self.rest.as_ref()?.get(index),
+        }
+    }
+
+    fn replace(&mut self, index: usize, entry: Entry) -> Option<Entry> {
+        match index.checked_sub(1) {
+            None => self.first.replace(entry),
+            Some(index) => Some(std::mem::replace(self.rest.as_mut()?.get_mut(index)?, entry)),
         }
     }
 
@@ -239,16 +264,17 @@ impl Queue {
         }
     }
 
-    fn remove(&mut self, index: usize) {
-        match (index.checked_sub(1), &mut self.rest) {
-            (Some(index), Some(rest)) => {
-                rest.remove(index);
-                if rest.is_empty() {
-                    self.rest = None;
-                }
-            }
-            _ => self.first = self.pop_rest(),
+    fn remove(&mut self, index: usize) -> Option<Entry> {
+        let Some(index) = index.checked_sub(1) else {
+            let rest = self.pop_rest();
+            return std::mem::replace(&mut self.first, rest);
+        };
+        let rest = self.rest.as_mut()?;
+        let entry = rest.remove(index);
+        if rest.is_empty() {
+            self.rest = None;
         }
+        entry
     }
 
     fn drop_first(&mut self, runs: &mut Runs) {

@@ -39,6 +39,8 @@ pub(super) struct Rare {
     pub(super) planned: Option<Planned>,
     /// Messages that it lost and that the embedder has not heard of.
     pub(super) dropped: u64,
+    /// Messages in the last note of a drop that was put into its queue.
+    pub(super) noted: u64,
 }
 
 #[derive(Debug, Default)]

@@ -1,9 +1,12 @@
 //! Sessions that do not keep up: what they lose, by their route's policy.
 
-use super::queue::Queue;
+use std::sync::Arc;
+
+use super::queue::{Content, Missing, Queue};
 use super::session::{Session, Stage};
 use super::{Event, SessionId, Shard, get_mut};
 use crate::error::Error;
+use crate::note::Note;
 use crate::route::Slow;
 use crate::run::Run;
 use crate::time::Instant;
@@ -77,8 +80,28 @@ impl Shard {
             Slow::Latest => &mut self.stats.dropped_latest,
         } += messages;
         session.rare.get_or_insert_default().dropped += messages;
+        self.note_dropped(id, messages);
         if let Some(unsaid) = self.said_dropped.say(now) {
             tracing::warn!(session = id.index, messages, unsaid, "a slow reader does not get every message");
+        }
+    }
+
+    /// Tells the client, where the messages are missing.
+    fn note_dropped(&mut self, id: SessionId, messages: u64) {
+        let Some(session) = get_mut(&mut self.sessions, id) else { return };
+        if !session.has_notes() {
+            return;
+        }
+        let missing = if session.slow() == Slow::DropNewest { Missing::Behind } else { Missing::Before };
+        let is_more = session.queue.has_note(&self.runs, Content::Dropped, missing);
+        let rare = session.rare.get_or_insert_default();
+        rare.noted = messages + if is_more { rare.noted } else { 0 };
+        let note = Note::Dropped { messages: rare.noted }.encode();
+        let len = note.bytes().len();
+        let place = self.runs.hold(Arc::new(note), Content::Dropped, 1);
+        session.queue.put_note(&mut self.runs, place, len, missing);
+        if missing == Missing::Before {
+            session.queue.merge_gaps(&mut self.runs);
         }
     }
 
@@ -110,6 +133,11 @@ impl Session {
     /// Whether of what waits for it only the newest message is to go on waiting.
     pub(super) fn keeps_latest(&self) -> bool {
         self.flags.blocked && self.slow() == Slow::Latest && self.takes_messages()
+    }
+
+    /// Whether its client hears of what it does not get.
+    pub(super) fn has_notes(&self) -> bool {
+        matches!(&self.stage, Stage::Open(open) if open.target.notes && open.ws.can_send())
     }
 
     fn slow(&self) -> Slow {

@@ -44,7 +44,7 @@ pub(super) fn news(bus: &mut Bus) -> Vec<(usize, String)> {
                     }
                     News::Missed { channel, messages } => format!("missed {messages} of {}", channel.index),
                     News::Credit(_) | News::Ready(_) => continue,
-                    News::GapBegan => "gap".to_owned(),
+                    News::GapBegan { .. } => "gap".to_owned(),
                     News::GapEnded(gap) => format!("gap {} ended", gap.epoch),
                 },
             ));

@@ -18,6 +18,7 @@ use crate::error::{Error, Misuse};
 use crate::exchange::{News, ToShard};
 use crate::http::Answer;
 use crate::limits::Limits;
+use crate::note;
 use crate::route::{FrameType, Target};
 use crate::run::RunBuilder;
 use crate::shard::{SessionId, Shard};
@@ -182,7 +183,7 @@ impl Teller {
             }
             Step::BusLost => {
                 self.model.lose_bus();
-                self.tell(vec![News::GapBegan]);
+                self.tell(vec![News::GapBegan { epoch: self.model.epoch, since: self.model.now }]);
             }
             Step::Say { session, ref said } => self.with(session, |this, id| this.say(id, said)),
             Step::Eof { session } => self.with(session, |this, id| {
@@ -218,26 +219,37 @@ impl Teller {
         }
     }
 
-    fn connect(&mut self, path: u8) {
+    /// Where a path leads, and whether the client wants notes, as every other does.
+    fn target(&self, path: u8) -> (&'static str, Target, bool) {
+        let wants_notes = path >= 128;
         let path = PATHS[usize::from(path) % PATHS.len()];
+        (path, self.targets[path].clone(), wants_notes)
+    }
+
+    fn connect(&mut self, path: u8) {
+        let (path, mut target, wants_notes) = self.target(path);
+        target.notes = wants_notes && target.frame == FrameType::Text;
         let id = self.shard.handle_connection(None, self.model.now);
         let mut head = format!(
             "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n{}\r\n",
+            if wants_notes { "Sec-WebSocket-Protocol: fanfare.notes\r\n" } else { "" }
         );
         assert!(self.shard.handle_readable(id, self.model.now));
         // The bytes are ASCII, and unmasking is of no concern to a head.
         self.shard.handle_read(id, &mut std::mem::take(&mut head).into_bytes(), self.model.now);
-        self.model.connect(id, self.targets[path].clone());
+        self.model.connect(id, target);
     }
 
     fn adopt(&mut self, path: u8, flips_frame: bool) {
-        let mut target = self.targets[PATHS[usize::from(path) % PATHS.len()]].clone();
+        let (_, mut target, wants_notes) = self.target(path);
+        target.notes = wants_notes;
         if flips_frame {
             target.frame = if target.frame == FrameType::Text { FrameType::Binary } else { FrameType::Text };
         }
+        let may_be = !target.notes || target.frame == FrameType::Text;
         let adopted = self.shard.adopt(target.clone(), Vec::new(), self.model.now);
-        assert_eq!(adopted.is_ok(), self.model.fits(&target) && !self.model.is_closing);
+        assert_eq!(adopted.is_ok(), may_be && self.model.fits(&target) && !self.model.is_closing);
         if let Ok(id) = adopted {
             self.model.adopt(id, target);
         }
@@ -248,7 +260,7 @@ impl Teller {
         let target = self.model.peer(id).target.clone();
         let waits = matches!(self.model.peer(id).phase, Phase::Asked { .. });
         let result = if accepts {
-            self.shard.accept(id, target.clone(), None, now)
+            self.shard.accept(id, target.clone(), target.notes.then_some(note::SUBPROTOCOL), now)
         } else {
             self.shard.refuse(id, &Answer::for_error(Error::Forbidden), now)
         };
@@ -294,7 +306,8 @@ impl Teller {
             .map(|length| format!("{:0>1$}", self.model.next_number(), usize::from(length)).into_bytes())
             .collect();
         if payloads.is_empty() {
-            return;
+            let channel = self.model.miss(&name, 1);
+            return self.tell(vec![News::Missed { channel, messages: 1 }]);
         }
         payloads.iter().for_each(|payload| builder.push(payload).expect("text"));
         let run = Arc::new(builder.finish());

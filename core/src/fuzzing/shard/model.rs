@@ -6,12 +6,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Said;
-use super::peer::{Frame, Peer, Phase};
+use super::peer::{Frame, Kind, Peer, Phase};
 use crate::exchange::{ChannelId, ToBus, Wish, first_credit, publish_cost};
 use crate::fuzzing::client::Client;
 use crate::limits::Limits;
 use crate::route::{FrameType, Slow, Target};
-use crate::run::Run;
+use crate::run::{Run, RunBuilder};
 use crate::shard::{Event, SessionId, Shard, SubscriberId};
 use crate::time::Instant;
 
@@ -42,6 +42,8 @@ pub(super) struct Model {
     deliveries: u64,
     slow_readers: u64,
     gap_closes: u64,
+    pub(super) epoch: u64,
+    missed: u64,
     /// Messages lost to `drop_newest`, `drop_oldest`, `latest`.
     dropped: [u64; 3],
     number: u64,
@@ -52,6 +54,8 @@ pub(super) struct Channel {
     id: ChannelId,
     pub(super) frame: FrameType,
     is_subscribed: bool,
+    /// Since when it was not subscribed, if it had been.
+    gap: Option<(u64, Instant)>,
 }
 
 impl Model {
@@ -75,6 +79,8 @@ impl Model {
             deliveries: 0,
             slow_readers: 0,
             gap_closes: 0,
+            epoch: 0,
+            missed: 0,
             dropped: [0; 3],
             number: 0,
         }
@@ -92,7 +98,7 @@ impl Model {
         assert_eq!(stats.sessions, self.peers.len());
         assert_eq!((stats.deliveries, stats.slow_readers), (self.deliveries, self.slow_readers));
         assert_eq!([stats.dropped_newest, stats.dropped_oldest, stats.dropped_latest], self.dropped);
-        assert_eq!(stats.gap_closes, self.gap_closes);
+        assert_eq!((stats.gap_closes, stats.missed), (self.gap_closes, self.missed));
         assert!(
             self.peers.values().all(|peer| peer.untold == 0 || !peer.queue.is_empty()),
             "a loss that nobody heard of"
@@ -282,7 +288,7 @@ impl Model {
         for wish in wishes.wishes {
             match wish {
                 Wish::Subscribe { channel: id, name, frame } => {
-                    let old = self.channels.insert(name, Channel { id, frame, is_subscribed: false });
+                    let old = self.channels.insert(name, Channel { id, frame, is_subscribed: false, gap: None });
                     assert!(old.is_none(), "wanted twice: {old:?}");
                 }
                 Wish::Unsubscribe { channel, name } => {
@@ -314,7 +320,7 @@ impl Model {
             }
             Event::Dropped(id, messages) => assert_eq!(messages, std::mem::take(&mut self.peer(id).untold)),
             Event::Scrape(_) => panic!("no connection is for operation"),
-            Event::Subscribed(_) | Event::Missed(_) => {}
+            Event::Subscribed(_) | Event::Missed { .. } => {}
             Event::Run(id, run) => {
                 let subscriber = self.subscribers.iter_mut().find(|(other, _, _)| *other == id);
                 let expected = subscriber.expect("a subscriber").2.pop_front().expect("a run");
@@ -327,6 +333,12 @@ impl Model {
         let channel = self.channels.get_mut(name).expect("it is wanted");
         channel.is_subscribed = true;
         let id = channel.id;
+        if let Some((epoch, since)) = channel.gap.take() {
+            let time = self.now.since(since);
+            let (seconds, millis) = (time.as_secs(), time.subsec_millis());
+            let text = format!("{{\"type\":\"gap\",\"seconds\":{seconds}.{millis:03},\"epoch\":{epoch}}}");
+            self.note_gap(name, &text);
+        }
         let is_joining = |peer: &Peer| matches!(peer.phase, Phase::Joining { .. }) && peer.target.channel == name;
         let joining: Vec<_> = self.peers.iter().filter(|(_, peer)| is_joining(peer)).map(|(&id, _)| id).collect();
         joining.into_iter().for_each(|id| self.open(id));
@@ -343,6 +355,8 @@ impl Model {
         let frame = |(index, payload): (usize, &Vec<u8>)| Frame {
             run: number,
             index,
+            kind: Kind::Message,
+            ordinal: 0,
             len: run.end(index) - run.start(index),
             payload: payload.clone(),
         };
@@ -351,6 +365,7 @@ impl Model {
             if peer.phase != Phase::Open || !peer.is_member() || peer.target.channel != name {
                 continue;
             }
+            let frames = peer.number(&frames);
             let is_too_much =
                 !peer.queue.is_empty() && (is_full || peer.queue_memory() + len > self.limits.queue_bytes);
             let slow = peer.target.policies.slow;
@@ -363,7 +378,9 @@ impl Model {
             } else {
                 let lost = peer.untold;
                 self.deliveries += peer.take_what_fits(&frames, is_full, self.limits.queue_bytes);
-                self.dropped[slow as usize - 1] += peer.untold - lost;
+                let lost = peer.untold - lost;
+                self.dropped[slow as usize - 1] += lost;
+                note_dropped(peer, lost, slow != Slow::DropNewest, &mut self.runs);
             }
         }
         for (_, channel, runs) in &mut self.subscribers {
@@ -392,21 +409,67 @@ impl Model {
         let peer = self.peers.get_mut(&id).expect("only what is there is named");
         peer.is_blocked = true;
         peer.is_named = false;
+        let lost = peer.untold;
         while peer.keeps_latest() && peer.unheard() > 1 {
             peer.drop_oldest();
-            self.dropped[2] += 1;
         }
+        let lost = peer.untold - lost;
+        self.dropped[2] += lost;
+        note_dropped(peer, lost, true, &mut self.runs);
     }
 
     pub(super) fn lose_bus(&mut self) {
+        self.epoch += 1;
+        let mut lost = Vec::new();
         for (name, channel) in &mut self.channels {
-            if !std::mem::take(&mut channel.is_subscribed) {
-                continue;
-            }
-            for peer in self.peers.values_mut().filter(|peer| peer.dies_of_gaps() && peer.target.channel == name) {
-                peer.is_doomed = true;
-                self.gap_closes += 1;
+            if std::mem::take(&mut channel.is_subscribed) {
+                channel.gap = Some((self.epoch, self.now));
+                lost.push(name.clone());
             }
         }
+        lost.iter().for_each(|name| self.doom(name));
     }
+
+    /// A gap in the channel: it is the end of whose route says so.
+    fn doom(&mut self, name: &Bytes) {
+        for peer in self.peers.values_mut().filter(|peer| peer.dies_of_gaps() && peer.target.channel == name) {
+            peer.is_doomed = true;
+            self.gap_closes += 1;
+        }
+    }
+
+    /// Messages of the channel did not fit into the shard's mailbox.
+    pub(super) fn miss(&mut self, name: &Bytes, messages: u64) -> ChannelId {
+        self.missed += messages;
+        self.doom(name);
+        self.note_gap(name, &format!("{{\"type\":\"gap\",\"messages\":{messages}}}"));
+        self.channels[name].id
+    }
+
+    /// Whoever is open in the channel and wants notes gets one, from the same memory.
+    fn note_gap(&mut self, name: &Bytes, text: &str) {
+        let note = note(Kind::Gap, text, &mut self.runs);
+        let is_there = |peer: &Peer| peer.phase == Phase::Open && peer.is_member() && peer.target.channel == name;
+        for peer in self.peers.values_mut().filter(|peer| is_there(peer) && peer.target.notes) {
+            peer.put_note(note.clone(), false);
+        }
+    }
+}
+
+/// Messages of a peer were dropped: it hears where, if it wants to.
+fn note_dropped(peer: &mut Peer, messages: u64, is_in_front: bool, runs: &mut Vec<usize>) {
+    if messages > 0 && peer.target.notes && peer.phase == Phase::Open {
+        let messages = messages + peer.noted(is_in_front);
+        let text = format!("{{\"type\":\"dropped\",\"messages\":{messages}}}");
+        peer.put_note(note(Kind::Dropped, &text, runs), is_in_front);
+    }
+}
+
+/// A note as a run of its own.
+fn note(kind: Kind, text: &str, runs: &mut Vec<usize>) -> Frame {
+    let mut builder = RunBuilder::new(FrameType::Binary);
+    builder.push(text.as_bytes()).expect("bytes");
+    let run = builder.finish();
+    runs.push(run.memory());
+    Frame { run: runs.len() - 1, index: 0, kind, ordinal: 0, len: run.bytes().len(), payload: text.as_bytes().to_vec() }
 }

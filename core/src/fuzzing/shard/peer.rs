@@ -1,9 +1,10 @@
 //! One client as the model sees it.
 
+use core::ops::Range;
 use std::collections::VecDeque;
 
 use crate::fuzzing::client::Client;
-use crate::route::{OnGap, Slow, Target};
+use crate::route::{FrameType, OnGap, Slow, Target};
 use crate::time::Instant;
 
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub(super) struct Peer {
     pub(super) is_doomed: bool,
     /// Messages that it lost since it was told of any, or rather its embedder.
     pub(super) untold: u64,
+    /// What it knows of what it does not get, if it wants to know.
+    notes: Notes,
     client: Client,
 }
 
@@ -56,8 +59,18 @@ pub(super) struct Frame {
     pub(super) run: usize,
     /// Its number in the run.
     pub(super) index: usize,
+    pub(super) kind: Kind,
+    /// Of a message, its number among all that this peer had a right to, from 1 on.
+    pub(super) ordinal: u64,
     pub(super) len: usize,
     pub(super) payload: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Kind {
+    Message,
+    Gap,
+    Dropped,
 }
 
 impl Peer {
@@ -75,6 +88,7 @@ impl Peer {
             has_ended: false,
             is_doomed: false,
             untold: 0,
+            notes: Notes::default(),
             client,
         }
     }
@@ -107,9 +121,10 @@ impl Peer {
 
     /// Loses the oldest message of which it has heard nothing. Says whether there was one.
     pub(super) fn drop_oldest(&mut self) -> bool {
-        let is_there = self.queue.remove(usize::from(self.begun > 0)).is_some();
-        self.untold += u64::from(is_there);
-        is_there
+        let begun = usize::from(self.begun > 0);
+        let oldest = (begun..self.queue.len()).find(|&at| self.queue[at].kind == Kind::Message);
+        self.untold += u64::from(oldest.is_some());
+        oldest.is_some_and(|at| self.queue.remove(at).is_some())
     }
 
     /// Takes of a run what its policy lets it have, although not all of it and of what waits fits. Says how many messages
@@ -139,7 +154,49 @@ impl Peer {
 
     /// How many messages it has heard nothing of.
     pub(super) fn unheard(&self) -> usize {
-        self.queue.len() - usize::from(self.begun > 0)
+        self.queue.iter().skip(usize::from(self.begun > 0)).filter(|frame| frame.kind == Kind::Message).count()
+    }
+
+    /// Messages come that it has a right to.
+    pub(super) fn number(&mut self, frames: &[Frame]) -> Vec<Frame> {
+        let first = self.notes.rights + 1;
+        self.notes.rights += frames.len() as u64;
+        (first..).zip(frames).map(|(ordinal, frame)| Frame { ordinal, ..frame.clone() }).collect()
+    }
+
+    /// Puts a note where messages are missing, in the place of one of its kind.
+    pub(super) fn put_note(&mut self, note: Frame, is_in_front: bool) {
+        if note.kind == Kind::Gap {
+            self.notes.gaps.push(self.notes.rights);
+        }
+        let hole = self.hole(is_in_front);
+        match hole.clone().find(|&at| self.queue[at].kind == note.kind) {
+            Some(at) => self.queue[at] = note,
+            None => self.queue.insert(hole.end, note),
+        }
+        if is_in_front {
+            let is_gap = |at: &usize| self.queue[*at].kind == Kind::Gap;
+            let gaps: Vec<usize> = self.hole(true).filter(is_gap).collect();
+            for at in gaps.into_iter().rev().skip(1) {
+                self.queue.remove(at);
+            }
+        }
+    }
+
+    /// How many messages are missing by the note that would be replaced.
+    pub(super) fn noted(&self, is_in_front: bool) -> u64 {
+        let mut notes = self.hole(is_in_front).map(|at| &self.queue[at]).filter(|frame| frame.kind == Kind::Dropped);
+        notes.next().map_or(0, |note| messages_in(&note.payload))
+    }
+
+    fn hole(&self, is_in_front: bool) -> Range<usize> {
+        let begun = usize::from(self.begun > 0);
+        let is_note = |frame: &&Frame| frame.kind != Kind::Message;
+        if is_in_front {
+            return begun..begun + self.queue.iter().skip(begun).take_while(is_note).count();
+        }
+        let len = self.queue.len();
+        len - self.queue.iter().skip(begun).rev().take_while(is_note).count()..len
     }
 
     /// The client gets these bytes: the frames that are next, in their order.
@@ -151,7 +208,13 @@ impl Peer {
         while let Some(frame) = self.queue.front()
             && self.begun >= frame.len
         {
-            assert_eq!(heard.next(), Some((self.target.frame, frame.payload.clone())));
+            let is_message = frame.kind == Kind::Message;
+            let frame_type = if is_message { self.target.frame } else { FrameType::Binary };
+            assert_eq!(heard.next(), Some((frame_type, frame.payload.clone())));
+            assert!(is_message || self.target.notes, "a note for who wants none");
+            if self.target.notes {
+                self.notes.hear(frame);
+            }
             self.begun -= frame.len;
             self.queue.pop_front();
         }
@@ -181,4 +244,41 @@ impl Peer {
     pub(super) fn check_named(&self, has_output: bool) {
         assert!(self.is_named || self.is_blocked || !has_output, "forgotten: {self:?}");
     }
+}
+
+/// What a client knows of what it does not get.
+#[derive(Debug, Default)]
+struct Notes {
+    /// How many messages there were that it had a right to.
+    rights: u64,
+    /// Behind which of them there were gaps.
+    gaps: Vec<u64>,
+    /// The last that came.
+    heard: u64,
+    /// Messages that are missing behind it, as the client was told.
+    dropped: u64,
+    /// Whether the client was told of a gap behind it.
+    has_gap: bool,
+}
+
+impl Notes {
+    /// A message comes only after notes of all that is missing before it.
+    fn hear(&mut self, frame: &Frame) {
+        match frame.kind {
+            Kind::Gap => self.has_gap = true,
+            Kind::Dropped => self.dropped += messages_in(&frame.payload),
+            Kind::Message => {
+                assert_eq!(self.dropped, frame.ordinal - self.heard - 1, "the sum of what is missing");
+                let is_between = |gap: &u64| (self.heard..frame.ordinal).contains(gap);
+                assert_eq!(self.has_gap, self.gaps.iter().any(is_between), "a gap");
+                self.gaps.retain(|&gap| gap >= frame.ordinal);
+                (self.heard, self.dropped, self.has_gap) = (frame.ordinal, 0, false);
+            }
+        }
+    }
+}
+
+fn messages_in(payload: &[u8]) -> u64 {
+    let digits: Vec<u8> = payload.iter().copied().filter(u8::is_ascii_digit).collect();
+    String::from_utf8(digits).expect("digits").parse().expect("a number")
 }

@@ -6,11 +6,12 @@ use super::{PATHS, Said, ShardStory, Step, shard};
 fn step(number: usize, rng: &mut fastrand::Rng) -> Step<'static> {
     let session = rng.u8(..12);
     if number < 2 * PATHS.len() {
-        let path = (number / 2) as u8;
+        let path = (number / 2) as u8 + if rng.bool() { 0 } else { 128 };
         return if number.is_multiple_of(2) { Step::Connect { path } } else { Step::Confirm { channel: rng.u8(..5) } };
     }
     match rng.u8(..100) {
-        0..30 => Step::Deliver { channel: rng.u8(..6), lengths: [(); 3].map(|()| rng.u8(..120)) },
+        0..28 => Step::Deliver { channel: rng.u8(..6), lengths: [(); 3].map(|()| rng.u8(..120)) },
+        28..30 => Step::Deliver { channel: rng.u8(..6), lengths: [0; 3] },
         30..60 => Step::Write { session, bytes: rng.u8(..) },
         60..72 => Step::Block { session },
         72..80 => Step::Free { session },

@@ -195,7 +195,7 @@ fn a_password_that_changes_later_is_a_reason_and_not_an_end() {
     let reasons: Vec<String> = world
         .take_events()
         .into_iter()
-        .filter(|event| *event != LinkEvent::Unsubscribed)
+        .filter(|event| !matches!(event, LinkEvent::Unsubscribed { .. }))
         .map(|event| match event {
             LinkEvent::Down { lane: Lane::Subscriber, reason } => reason,
             other => panic!("{other:?}"),

@@ -1,6 +1,6 @@
 //! Messages that are given up for want of room: whole ones, of which nothing has left.
 
-use super::{Entry, Queue, Runs};
+use super::{Content, Entry, Queue, Runs};
 use crate::run::Run;
 
 impl Queue {
@@ -28,7 +28,7 @@ impl Queue {
 
     /// Drops every message but the newest. Says how many they were.
     pub(in crate::shard) fn keep_newest(&mut self, runs: &mut Runs) -> u64 {
-        let messages = self.entries().map(|entry| {
+        let messages = self.entries().filter(|entry| runs.content(entry) == Content::Messages).map(|entry| {
             let run = runs.get(entry);
             let start = run.boundary(entry.at as usize);
             run.messages_in(start, entry.end as usize)
@@ -51,7 +51,8 @@ impl Queue {
     fn cut_oldest(&mut self, runs: &mut Runs, to: impl FnOnce(&Run, usize, usize) -> usize) -> Option<u64> {
         let (index, entry, start) = self.entries().enumerate().find_map(|(index, entry)| {
             let start = runs.get(entry).boundary(entry.at as usize);
-            (start < entry.end as usize).then_some((index, *entry, start))
+            let may_go = runs.content(entry) == Content::Messages && start < entry.end as usize;
+            may_go.then_some((index, *entry, start))
         })?;
         let run = runs.get(&entry);
         let (has_begun, end) = (start > entry.at as usize, entry.end as usize);
@@ -66,7 +67,7 @@ impl Queue {
                 self.remove(index);
                 runs.release(&entry);
             }
-            (Some(one), None) | (None, Some(one)) => self.replace(index, one),
+            (Some(one), None) | (None, Some(one)) => drop(self.replace(index, one)),
             (Some(begun), Some(rest)) => {
                 self.replace(index, begun);
                 runs.hold_again(&rest);

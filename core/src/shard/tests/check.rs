@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::exchange::{Wish, publish_cost};
+use crate::exchange::{ChannelId, Wish, publish_cost};
 use crate::shard::session::Stage;
 use crate::shard::{SessionId, Shard};
 
@@ -59,6 +59,11 @@ impl Shard {
             Stage::Open(open) => &open.target.channel,
             stage => panic!("not open: {stage:?}"),
         }
+    }
+
+    /// The channel that a session is in, as the bus knows it.
+    pub(crate) fn channel_id(&self, id: SessionId) -> ChannelId {
+        self.channels.id(self.get(id).unwrap().member.unwrap().channel)
     }
 
     /// The credit here and on its way to the bus.

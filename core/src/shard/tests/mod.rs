@@ -9,6 +9,7 @@ mod drain;
 mod gap;
 mod handshake;
 mod health;
+mod notes;
 mod shutdown;
 mod slow;
 mod stats;

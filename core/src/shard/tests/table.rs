@@ -3,6 +3,7 @@
 use super::world::{CLOSE, World, limits, request, settings, text};
 use crate::bus::Bus;
 use crate::error::Misuse;
+use crate::exchange::{ChannelId, News, ToShard};
 use crate::http::Answer;
 use crate::route::Target;
 use crate::shard::{Event, SessionId, Shard};
@@ -53,6 +54,7 @@ enum Input {
     CloseWrongly,
     Shutdown,
     BusLost,
+    Missed,
 }
 
 use Input::{
@@ -78,7 +80,7 @@ const STAGES: [Stage; 15] = [
     Stage::Gone,
 ];
 
-const INPUTS: [Input; 23] = [
+const INPUTS: [Input; 24] = [
     Input::Readable,
     Input::Request,
     Input::MetricsRequest,
@@ -102,6 +104,7 @@ const INPUTS: [Input; 23] = [
     CloseWrongly,
     Input::Shutdown,
     Input::BusLost,
+    Input::Missed,
 ];
 
 const METRICS_REQUEST: &[u8] = b"HEAD /metrics HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -194,6 +197,10 @@ fn give(shard: &mut Shard, id: SessionId, input: Input, now: Instant) -> Option<
                 Input::Writable => shard.handle_writable(id),
                 Input::Timeout => shard.handle_timeout(now + Duration::from_secs(26)),
                 Input::Shutdown => shard.shutdown(now),
+                Input::Missed => {
+                    let channel = ChannelId { index: 0, generation: 1 };
+                    shard.handle_bus(ToShard { news: vec![News::Missed { channel, messages: 1 }] }, now);
+                }
                 _ => {}
             }
             return None;
@@ -256,7 +263,7 @@ fn finish(world: &mut World, stage: Stage, input: Input) {
         give(world.shard(), id, input, now);
     }
     while let Some(event) = world.shard().poll_event() {
-        assert!(matches!(event, Event::Missed(_)), "{event:?}");
+        assert!(matches!(event, Event::Missed { .. }), "{event:?}");
     }
     assert_eq!(world.shard().poll_transmit(), None);
     assert_eq!(world.shard().poll_readable(), None);

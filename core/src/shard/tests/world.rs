@@ -369,7 +369,7 @@ impl World {
             Event::Subscribed(subscriber) => self.subscriber_events.push((subscriber, None)),
             Event::Run(subscriber, run) => self.subscriber_events.push((subscriber, Some(run))),
             Event::Dropped(id, messages) => self.find(worker, id).dropped.push(messages),
-            Event::Missed(messages) => self.missed += messages,
+            Event::Missed { messages, .. } => self.missed += messages,
         }
     }
 

@@ -1,0 +1,75 @@
+//! Notes among the messages that wait: each stands where something is missing, and there only one of its kind.
+
+use core::ops::Range;
+
+use super::{Content, Entry, Queue, Runs};
+
+/// Where messages are missing that a session did not get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::shard) enum Missing {
+    /// Before all that wait, but for a frame that has begun to leave.
+    Before,
+    /// Behind all that wait.
+    Behind,
+}
+
+impl Queue {
+    /// Puts the note that [`Runs::hold`] put at `note`, of `len` bytes, where messages are missing. It takes the place of
+    /// one of its kind that is there and has not begun to leave.
+    pub(in crate::shard) fn put_note(&mut self, runs: &mut Runs, note: u32, len: usize, missing: Missing) {
+        // A note is short.
+        let entry = Entry { run: note, at: 0, end: len as u32 };
+        let content = runs.content(&entry);
+        self.bytes += len;
+        match self.note_at(runs, content, missing) {
+            Some(index) => {
+                let old = self.replace(index, entry);
+                self.let_go(runs, old);
+            }
+            None => self.insert(self.hole(runs, missing).end, entry),
+        }
+    }
+
+    /// Whether a note of this kind stands there and has not begun to leave.
+    pub(in crate::shard) fn has_note(&self, runs: &Runs, content: Content, missing: Missing) -> bool {
+        self.note_at(runs, content, missing).is_some()
+    }
+
+    /// Of several notes of a gap that stand before the oldest message, now that what was between them is gone, only the
+    /// last stays.
+    pub(in crate::shard) fn merge_gaps(&mut self, runs: &mut Runs) {
+        let hole = self.hole(runs, Missing::Before);
+        let is_gap = |index: &usize| self.entry(*index).is_some_and(|entry| runs.content(entry) == Content::Gap);
+        let gaps: Vec<usize> = hole.filter(is_gap).collect();
+        for &index in gaps.iter().rev().skip(1) {
+            let old = self.remove(index);
+            self.let_go(runs, old);
+        }
+    }
+
+    fn let_go(&mut self, runs: &mut Runs, entry: Option<Entry>) {
+        if let Some(entry) = entry {
+            self.bytes -= (entry.end - entry.at) as usize;
+            runs.release(&entry);
+        }
+    }
+
+    fn note_at(&self, runs: &Runs, content: Content, missing: Missing) -> Option<usize> {
+        let is_it = |index: &usize| self.entry(*index).is_some_and(|entry| runs.content(entry) == content);
+        self.hole(runs, missing).find(is_it)
+    }
+
+    /// The notes that stand there, which may be none.
+    fn hole(&self, runs: &Runs, missing: Missing) -> Range<usize> {
+        let is_note = |entry: &&Entry| runs.content(entry) != Content::Messages;
+        let begun = usize::from(!self.begun(runs).is_empty());
+        match missing {
+            Missing::Before => begun..begun + self.entries().skip(begun).take_while(is_note).count(),
+            Missing::Behind => {
+                let len = self.entries().count();
+                let notes = self.entries().rev().take(len - begun).take_while(is_note).count();
+                len - notes..len
+            }
+        }
+    }
+}
