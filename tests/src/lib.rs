@@ -4,7 +4,9 @@
 //! on loopback, and are ended by their process id when the value that stands for them is dropped.
 #![forbid(unsafe_code)]
 
+pub mod balancer;
 pub mod client;
+pub mod crowd;
 pub mod metrics;
 pub mod process;
 pub mod proxy;
@@ -14,6 +16,9 @@ pub mod resp;
 pub mod server;
 pub mod sim;
 pub mod swarm;
+
+pub mod usage;
+pub mod watch;
 
 use std::io;
 use std::net::TcpListener;

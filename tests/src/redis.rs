@@ -67,6 +67,12 @@ impl Redis {
         Ok(redis)
     }
 
+    /// What runs, or ran last.
+    #[must_use]
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
     /// The port, the same after each restart.
     #[must_use]
     pub const fn port(&self) -> u16 {

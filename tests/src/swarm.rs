@@ -33,6 +33,8 @@ pub struct Swarm {
 /// What a client hears.
 #[derive(Debug)]
 pub enum Heard<'a> {
+    /// The answer to its handshake: it is open.
+    Welcome,
     /// A text message.
     Text(&'a [u8]),
     /// A binary message.
@@ -185,6 +187,7 @@ impl Swarm {
         let mut fault = None;
         self.listen(timeout, |number, heard| match heard {
             Heard::Text(payload) | Heard::Binary(payload) => hear(number, payload),
+            Heard::Welcome => {}
             Heard::Gone(_, error) => {
                 fault.get_or_insert_with(|| of_client(number, &error));
             }
@@ -268,6 +271,7 @@ impl Connection {
                 return Err(io::Error::other(format!("not upgraded: {}", bytes.escape_ascii())));
             }
             self.phase = Phase::Open;
+            hear(Heard::Welcome);
             at = end + 4;
         }
         while let Some((first, payload, length)) = first_frame(&bytes[at..]) {

@@ -11,7 +11,6 @@ mod latency;
 mod soak;
 mod stuck;
 mod throughput;
-mod usage;
 
 use std::env;
 use std::process::ExitCode;

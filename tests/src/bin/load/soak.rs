@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use fanfare_tests::swarm::{Swarm, message};
 
 use crate::Args;
-use crate::usage::memory;
+use fanfare_tests::usage::memory;
 
 const ROOMS: usize = 10;
 const TALKS_PER_SECOND: f64 = 500.0;

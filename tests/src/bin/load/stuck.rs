@@ -75,6 +75,7 @@ fn flood(swarm: &mut Swarm, readers: usize, time: Duration) -> io::Result<Vec<u3
                 }
                 None => fault = Some(format!("client {number} heard what nobody said")),
             },
+            Heard::Welcome => {}
             Heard::Binary(_) => fault = Some(format!("client {number} heard a binary message")),
             Heard::Gone(_, error) => fault = Some(format!("client {number}: {error}")),
         })?;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use fanfare_tests::swarm::{Swarm, message};
 
 use crate::Args;
-use crate::usage::{cpu_seconds, memory};
+use fanfare_tests::usage::{cpu_seconds, memory};
 
 /// Long enough for a chat's message, short enough that the cost is in the system calls.
 const TEXT: [u8; 100] = [b'x'; 100];

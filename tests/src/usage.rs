@@ -4,7 +4,11 @@ use std::fs;
 use std::io;
 
 /// User and system time of all its threads, in seconds. Its grain is 10 ms.
-pub(crate) fn cpu_seconds(pid: u32) -> io::Result<f64> {
+///
+/// # Errors
+///
+/// When there is no such process.
+pub fn cpu_seconds(pid: u32) -> io::Result<f64> {
     // The kernel's USER_HZ, which is 100 on every platform of Linux that this runs on.
     const TICKS_PER_SECOND: f64 = 100.0;
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
@@ -15,7 +19,11 @@ pub(crate) fn cpu_seconds(pid: u32) -> io::Result<f64> {
 }
 
 /// Resident memory in bytes, without pages of files.
-pub(crate) fn memory(pid: u32) -> io::Result<u64> {
+///
+/// # Errors
+///
+/// When there is no such process.
+pub fn memory(pid: u32) -> io::Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
     let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
