@@ -30,7 +30,7 @@ use crate::time::Duration;
 /// handshakes, messages also from the program's own code.
 ///
 /// A hub is a handle, cheap to clone; when the last one is dropped, the instance stops. Of the configuration it heeds
-/// what says how Redis is reached, and the limits; host, port, workers, routes and origins are the web server's matter,
+/// what says how Redis is reached, and the limits; where to listen, workers, routes and origins are the web server's matter,
 /// and channel names are taken as they are given, without [`Config::channel_prefix`].
 pub struct Hub<R: Runtime> {
     shared: Arc<Shared<R>>,

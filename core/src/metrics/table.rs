@@ -55,7 +55,11 @@ pub(super) const METRICS: &[Metric] = &[
         |snapshot| size(snapshot.late_workers),
     ),
     // Sessions.
-    gauges("sessions", "Connections of clients now, by stage: open is an open WebSocket.", sessions),
+    gauges(
+        "sessions",
+        "Connections now, by stage, those for operation among them; open is an open WebSocket.",
+        sessions,
+    ),
     counter("sessions_opened", "WebSockets opened.", |snapshot| Value::Count(snapshot.workers.stats.opened)),
     counters(
         "sessions_closed",

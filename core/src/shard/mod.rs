@@ -21,6 +21,9 @@
 //! again. Between `transmit` and
 //! its `transmitted` nothing else may be called that changes the shard: what is lent is what would leave at that moment.
 //!
+//! **Operation.** Plain requests for `/live` and `/ready` are answered here, whatever else is served; connections of
+//! [`Shard::handle_admin_connection`] may also ask for `/metrics`.
+//!
 //! **Time.** Call [`Shard::handle_timeout`] at [`Shard::poll_timeout`] or as soon after as the runtime can. An
 //! earlier `now` than the latest seen counts as the latest seen. A deadline that has moved away is still reported
 //! once; the call is a no-op then.

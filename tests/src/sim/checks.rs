@@ -127,7 +127,9 @@ impl World<'_> {
             let instance = &mut self.instances[i];
             for worker in 0..instance.workers.len() {
                 let (stats, sockets) = (instance.shard(worker).stats(), instance.workers[worker].sockets.len());
-                if (stats.sessions, stats.queued_bytes, stats.partial_bytes, sockets) != (0, 0, 0, 0) {
+                // Who was opened has ended, and that was counted.
+                let uncounted = stats.opened.abs_diff(stats.closes.total());
+                if (stats.sessions, stats.queued_bytes, stats.partial_bytes, sockets, uncounted) != (0, 0, 0, 0, 0) {
                     let what = format!("instance {i}, worker {worker} holds {stats:?} when all have gone");
                     return self.ground.fail(Promise::CleanEnd, what);
                 }

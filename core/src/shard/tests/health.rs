@@ -5,6 +5,7 @@ use crate::bus::Bus;
 use crate::error::{Error, Unready};
 use crate::exchange::{News, ToShard};
 use crate::http::Answer;
+use crate::route::Routes;
 use crate::time::Instant;
 
 fn plain(method: &str, path: &str) -> Vec<u8> {
@@ -120,6 +121,16 @@ fn it_is_live_without_redis_and_while_it_shuts_down() {
 fn a_websocket_is_for_the_routes_whatever_its_path() {
     let mut world = World::new();
     assert!(answer(&mut world, &request("/live")).starts_with("HTTP/1.1 404 "));
+    let mut own = settings(limits(), 1);
+    own.routes = Routes::new(vec!["/{room}={room}".parse().unwrap()], "", &limits()).unwrap();
+    let bus = Bus::local(&own.limits, 1, 1, Instant::ZERO);
+    let mut world = World::from(own, bus);
+    for path in ["/live", "/ready", "/metrics"] {
+        let client = world.join(path);
+        assert_eq!(world.shards[0].channel_of(world.id(client)), path[1..].as_bytes());
+    }
+    assert!(answer(&mut world, &plain("GET", "/live")).starts_with("HTTP/1.1 200 "));
+    assert!(answer(&mut world, &plain("GET", "/metrics")).starts_with("HTTP/1.1 426 "));
 }
 
 #[test]
