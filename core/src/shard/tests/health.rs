@@ -127,7 +127,7 @@ fn a_websocket_is_for_the_routes_whatever_its_path() {
     let mut world = World::from(own, bus);
     for path in ["/live", "/ready", "/metrics"] {
         let client = world.join(path);
-        assert_eq!(world.shards[0].channel_of(world.id(client)), path[1..].as_bytes());
+        assert_eq!(world.shards[0].channel_of(world.id(client)), &path.as_bytes()[1..]);
     }
     assert!(answer(&mut world, &plain("GET", "/live")).starts_with("HTTP/1.1 200 "));
     assert!(answer(&mut world, &plain("GET", "/metrics")).starts_with("HTTP/1.1 426 "));
