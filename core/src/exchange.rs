@@ -83,7 +83,7 @@ pub(crate) enum News {
 pub struct Gap {
     /// Its number among the gaps of this instance, from 1 on.
     pub epoch: u64,
-    /// From when messages may have been missed until every wanted channel was subscribed again.
+    /// From when on messages may have been missed, rather too early than too late, until every wanted channel was subscribed again.
     pub duration: Duration,
 }
 

@@ -52,6 +52,8 @@ impl Workers {
         let is_full = worker.mailbox > 0 && worker.mailbox + len > self.mailbox_bytes;
         if is_full || worker.missed.contains_key(&channel) {
             *worker.missed.entry(channel).or_default() += run.len() as u64;
+            // Where a single run is too large, nothing may be taken out any more that would have it told.
+            worker.tell_missed(self.mailbox_bytes);
             return false;
         }
         worker.mailbox += len;
@@ -69,9 +71,7 @@ impl Workers {
         let mailbox_bytes = self.mailbox_bytes;
         let worker = &mut self.workers[worker];
         worker.mailbox = worker.mailbox.saturating_sub(bytes);
-        if worker.mailbox <= mailbox_bytes / 2 {
-            worker.tell_missed();
-        }
+        worker.tell_missed(mailbox_bytes);
     }
 
     pub(super) fn spend(&mut self, worker: WorkerId, cost: usize) {
@@ -115,8 +115,10 @@ impl Workers {
 }
 
 impl Worker {
-    fn tell_missed(&mut self) {
-        while let Some((channel, messages)) = self.missed.pop_first() {
+    fn tell_missed(&mut self, mailbox_bytes: usize) {
+        while self.mailbox <= mailbox_bytes / 2
+            && let Some((channel, messages)) = self.missed.pop_first()
+        {
             self.news.push(News::Missed { channel, messages });
         }
     }

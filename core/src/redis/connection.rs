@@ -26,6 +26,9 @@ pub(super) struct Connection {
     pub(super) heard: Instant,
     /// When Redis last answered a command, or one channel of it.
     pub(super) replied: Instant,
+    /// When the newest command that was answered was to leave. Messages and answers come in one order, so that what was
+    /// published before has come in.
+    pub(super) answered: Instant,
     pub(super) is_blocked: bool,
     /// Whether there is output that [`super::Link::poll_transmit`] has not named.
     pub(super) is_offered: bool,
@@ -91,6 +94,7 @@ impl Connection {
             expected: VecDeque::new(),
             heard: now,
             replied: now,
+            answered: now,
             is_blocked: false,
             is_offered: false,
             hang_up: false,
@@ -112,6 +116,7 @@ impl Connection {
     pub(super) fn handle_connected(&mut self, url: &RedisUrl, now: Instant) {
         self.heard = now;
         self.replied = now;
+        self.answered = now;
         self.state = State::Handshaking(Handshake::default());
         self.write_handshake(Step::Hello, url, now);
     }

@@ -14,10 +14,10 @@ impl Link {
         let connection = self.connection(lane);
         if let State::Ready(since) = connection.state {
             if lane == Lane::Subscriber {
-                // Nothing is known of the time since it was heard last: what ends it may only now end a silence. And
-                // where messages do not come in, what else was heard says nothing of them.
-                let is_heard = !matches!(kind, LinkErrorKind::Undelivered);
-                let known = if is_heard { connection.heard } else { self.probe.delivered().unwrap_or(since) };
+                // Behind what came in since the last answer there may have been more. And where messages do not come
+                // in, answers say nothing of them.
+                let is_delivered = !matches!(kind, LinkErrorKind::Undelivered);
+                let known = if is_delivered { connection.answered } else { self.probe.proven().unwrap_or(since) };
                 self.gap.get_or_insert(known);
                 self.events.push_back(LinkEvent::Unsubscribed { since: known });
             }

@@ -35,8 +35,8 @@ pub(super) struct Probe {
     pub(super) state: State,
     /// Whether the last one came back on the present connections, and what is known otherwise.
     proof: Result<(), Unready>,
-    /// When one came in last on the present subscribing connection.
-    delivered: Option<Instant>,
+    /// When the one left that came in last on the present subscribing connection: until then everything came in.
+    proven: Option<Instant>,
 }
 
 /// The subscription to the probe's channel on the present connection.
@@ -84,7 +84,7 @@ impl Probe {
             subscription: Subscription::None,
             state: State::Idle,
             proof: Err(Unready::Unproven),
-            delivered: None,
+            proven: None,
         }
     }
 
@@ -92,8 +92,8 @@ impl Probe {
         self.proof
     }
 
-    pub(super) const fn delivered(&self) -> Option<Instant> {
-        self.delivered
+    pub(super) const fn proven(&self) -> Option<Instant> {
+        self.proven
     }
 
     pub(super) fn is_mine(&self, channel: &[u8]) -> bool {
@@ -116,7 +116,7 @@ impl Probe {
         self.state = State::Idle;
         if lane == Lane::Subscriber {
             self.subscription = Subscription::None;
-            self.delivered = None;
+            self.proven = None;
         }
         // That nothing is delivered is known until the contrary is, over all connections that are made meanwhile.
         let kept = if reason == Unready::Undelivered { reason } else { Unready::Unproven };
@@ -157,7 +157,7 @@ impl Probe {
         match self.state {
             State::Out(out) if payload == self::payload(out.number).as_bytes() => {
                 stats.probe_round_trip.record(now.since(out.since));
-                self.delivered = Some(now);
+                self.proven = Some(out.since);
                 self.proof = Ok(());
                 self.state = State::Waits(out.since + period);
             }

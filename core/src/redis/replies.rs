@@ -51,12 +51,12 @@ impl Link {
     /// A confirmation has come, the last of its command if `ends`. It must be that command's turn.
     fn confirmed(&mut self, ends: bool, now: Instant) -> Result<(), LinkErrorKind> {
         self.subscriber.replied = now;
-        let expected = &mut self.subscriber.expected;
-        if !matches!(expected.front(), Some((Expected::Subscriptions, _))) {
+        let Some(&(Expected::Subscriptions, left)) = self.subscriber.expected.front() else {
             return Err(LinkErrorKind::OutOfTurn);
-        }
+        };
         if ends {
-            expected.pop_front();
+            self.subscriber.expected.pop_front();
+            self.subscriber.answered = left;
         }
         Ok(())
     }
@@ -65,6 +65,7 @@ impl Link {
         let connection = self.parts(lane).0;
         connection.replied = now;
         let expected = connection.expected.pop_front();
+        connection.answered = expected.map_or(connection.answered, |(_, left)| left);
         match (expected, reply) {
             (Some((Expected::Handshake(step), _)), _) => self.handle_handshake(lane, step, reply, now),
             (Some((Expected::Ping, _)), Reply::Pong | Reply::Error(_)) => Ok(()),

@@ -207,7 +207,7 @@ impl Draft {
         for _ in 0..self.rng.usize(..5) {
             let (instance, from) = (self.rng.usize(..self.setup.instances.len()), self.rng.u64(1_000..millis));
             let length = self.rng.u64(50..15_000);
-            match self.rng.u8(..10) {
+            match self.rng.u8(..14) {
                 0..5 => {
                     for _ in 0..self.rng.usize(1..4) {
                         let lane = Lane::ALL[self.rng.usize(..2)];
@@ -227,6 +227,18 @@ impl Draft {
                     let refuses = self.rng.u32(..4);
                     self.at(from, from + 1, Deed::StopRedis { silent });
                     self.at(from + length, from + length + 1, Deed::StartRedis { loading, refuses });
+                }
+                9 | 10 => {
+                    let (lane, inward) = (Lane::ALL[self.rng.usize(..2)], self.rng.bool());
+                    self.at(from, from + 1, Deed::HalfOpen { instance, lane, inward });
+                }
+                11 => {
+                    self.at(from, from + 1, Deed::HoldMessages);
+                    self.at(from + length, from + length + 1, Deed::PassMessages);
+                }
+                12 => {
+                    self.at(from, from + 1, Deed::ForbidProbes);
+                    self.at(from + length, from + length + 1, Deed::AllowProbes);
                 }
                 _ => {
                     self.at(from, from + 1, Deed::FreezeRedis);

@@ -274,6 +274,14 @@ impl Ground {
         conn.pipes.iter_mut().for_each(|pipe| pipe.lose(now));
     }
 
+    /// What is written at this end vanishes from now on, and nobody says so.
+    pub(super) fn lose_half(&mut self, port: Port) {
+        let now = self.now;
+        if let Some(conn) = &mut self.conns[port.conn as usize] {
+            conn.pipes[usize::from(port.side)].lose(now);
+        }
+    }
+
     /// Nothing passes until then.
     pub(super) fn stall(&mut self, port: Port, until: Instant) {
         let Some(conn) = &mut self.conns[port.conn as usize] else { return };

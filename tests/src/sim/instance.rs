@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use fanfare_core::bus::{self, Bus};
 use fanfare_core::config::Settings;
+use fanfare_core::error::Unready;
 use fanfare_core::exchange::{ToBus, ToShard, WorkerId};
 use fanfare_core::limits::Limits;
 use fanfare_core::node::Node;
@@ -43,6 +44,8 @@ pub(super) struct Instance {
     pub(super) scratch: Vec<u8>,
     /// Messages that were counted as taken in and then refused: of the wrong type, or where none is allowed.
     pub(super) rejected: u64,
+    /// When it said whether it can deliver, and what.
+    pub(super) readiness: Vec<(Instant, Result<(), Unready>)>,
 }
 
 /// What the driver of one worker has to remember.
@@ -92,7 +95,18 @@ impl Instance {
         };
         let workers = std::iter::repeat_with(Worker::default).take(setup.workers).collect();
         let (lanes, driver) = (Lanes::default(), setup.driver);
-        Self { number, driver, machines, workers, lanes, limits, rng, scratch: vec![0; 64 << 10], rejected: 0 }
+        Self {
+            number,
+            driver,
+            machines,
+            workers,
+            lanes,
+            limits,
+            rng,
+            scratch: vec![0; 64 << 10],
+            rejected: 0,
+            readiness: Vec::new(),
+        }
     }
 
     pub(super) fn shard(&mut self, worker: WorkerId) -> &mut Shard {
@@ -288,12 +302,15 @@ impl Instance {
         while let Some(event) = self.bus().poll_event() {
             self.workers[0].moved += 1;
             ground.tell(|| format!("instance {number}: {event:?}"));
+            if let bus::Event::Ready(readiness) = event {
+                self.readiness.push((ground.now, readiness));
+            }
             // Without a gap, it was the other connection: the loss of the subscribing one may yet be found.
             let bus::Event::GapEnded(gap) = event else { continue };
             let Some(lost) = ground.reference.take_lost(number) else { continue };
             let since = Instant::ZERO + ground.now.since(Instant::ZERO + gap.duration);
-            // The link learns of a reset only when its driver does.
-            if since > lost + micros(500_000) {
+            // A driver's clock may be a little late.
+            if since > lost + micros(10_000) {
                 let what = format!("instance {number} missed messages since {lost:?} and told of {gap:?}");
                 ground.fail(Promise::NoSilentLoss, what);
             }

@@ -14,6 +14,7 @@ mod lanes;
 mod messages;
 mod pipe;
 pub mod plan;
+mod proofs;
 mod redis;
 mod reference;
 mod shrinking;

@@ -191,6 +191,23 @@ pub enum Deed {
         /// How many dials it refuses first.
         refuses: u32,
     },
+    /// What one end of a connection to Redis writes vanishes from here on; the other way still works.
+    HalfOpen {
+        /// Whose.
+        instance: usize,
+        /// Which of the two.
+        lane: Lane,
+        /// Whether it is what Redis writes.
+        inward: bool,
+    },
+    /// Redis answers everything and passes no message on.
+    HoldMessages,
+    /// Redis passes messages on again.
+    PassMessages,
+    /// Redis refuses to publish probes and to subscribe to them.
+    ForbidProbes,
+    /// Redis allows probes again.
+    AllowProbes,
     /// Redis takes everything and does nothing.
     FreezeRedis,
     /// Redis goes on.
@@ -354,6 +371,14 @@ impl fmt::Display for Deed {
             Self::StartRedis { loading, refuses } => {
                 write!(f, "redis starts, loads for {loading} ms, refuses {refuses} dials")
             }
+            Self::HalfOpen { instance, lane, inward } => {
+                let from = if *inward { "redis" } else { "the instance" };
+                write!(f, "what {from} writes to instance {instance}'s {} connection vanishes", lane.name())
+            }
+            Self::HoldMessages => write!(f, "redis passes no message on"),
+            Self::PassMessages => write!(f, "redis passes messages on again"),
+            Self::ForbidProbes => write!(f, "redis refuses probes"),
+            Self::AllowProbes => write!(f, "redis allows probes"),
             Self::FreezeRedis => write!(f, "redis freezes"),
             Self::ThawRedis => write!(f, "redis thaws"),
         }

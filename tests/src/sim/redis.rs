@@ -12,6 +12,8 @@ use super::verdict::Promise;
 pub(super) struct Redis {
     setup: RedisSetup,
     pub(super) state: State,
+    /// Whether it passes no message on.
+    pub(super) holds: bool,
     /// Dials that are still refused although it runs.
     pub(super) refuses: u32,
     clients: BTreeMap<Port, Client>,
@@ -42,7 +44,7 @@ struct Client {
 
 impl Redis {
     pub(super) fn new(setup: RedisSetup) -> Self {
-        Self { setup, state: State::Up, refuses: 0, clients: BTreeMap::new() }
+        Self { setup, state: State::Up, holds: false, refuses: 0, clients: BTreeMap::new() }
     }
 
     /// Whether a dial succeeds now.
@@ -161,6 +163,11 @@ impl Redis {
                 client.reply(b"*2\r\n$4\r\npong\r\n$0\r\n\r\n");
             }
             [b"PING"] => client.reply(b"+PONG\r\n"),
+            [b"SUBSCRIBE" | b"PUBLISH", channel, ..]
+                if is_probe(channel) && ground.reference.are_probes_forbidden() =>
+            {
+                client.reply(b"-NOPERM No permissions to access a channel\r\n");
+            }
             [kind @ (b"SUBSCRIBE" | b"UNSUBSCRIBE"), channels @ ..] => {
                 if let Err(what) = client.change(*kind == b"SUBSCRIBE", channels) {
                     ground.fail(Promise::Protocol, what);
@@ -169,7 +176,7 @@ impl Redis {
             [b"PUBLISH", channel, payload] => {
                 let from = client.from.0;
                 let receivers = if is_probe(channel) {
-                    self.publish_probe(channel, payload, ground)
+                    self.publish_probe(from, channel, payload, ground)
                 } else {
                     self.publish(Some(from), channel, payload, ground)
                 };
@@ -185,11 +192,16 @@ impl Redis {
     }
 
     /// What an instance says to itself. Says how many got it.
-    fn publish_probe(&mut self, channel: &[u8], payload: &[u8], ground: &mut Ground) -> usize {
+    fn publish_probe(&mut self, from: usize, channel: &[u8], payload: &[u8], ground: &mut Ground) -> usize {
+        if self.holds {
+            return 0;
+        }
         let subscribed = self.clients.iter_mut().filter(|(_, client)| client.channels.contains(channel));
         let ports: Vec<Port> = subscribed
             .map(|(&port, client)| {
                 client.push(&[b"message", channel, payload]);
+                assert_eq!(client.from.0, from, "nobody hears another's probes");
+                ground.reference.probe_pushed(from, port.conn, client.put, ground.now);
                 port
             })
             .collect();
@@ -212,6 +224,10 @@ impl Redis {
                 return 0;
             }
         };
+        if self.holds {
+            // What Redis itself loses nobody can know of.
+            return 0;
+        }
         let ports: Vec<Port> = self
             .clients
             .iter()

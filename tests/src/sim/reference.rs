@@ -76,9 +76,13 @@ impl Excuses {
 }
 
 #[derive(Debug, Default)]
-struct Instance {
+pub(super) struct Instance {
     /// What Redis has pushed and the bus has not read, by connection, with its end in that stream.
     on_the_way: BTreeMap<u32, VecDeque<(u64, MessageId)>>,
+    /// The same for probes, each with the time at which Redis carried it out.
+    pub(super) probes: BTreeMap<u32, VecDeque<(u64, Instant)>>,
+    /// When the last probe was carried out that the bus has read.
+    pub(super) proven: Option<Instant>,
     /// By room, in order.
     arrivals: Vec<Vec<(MessageId, Instant)>>,
     /// The place of each message among its room's arrivals, plus one.
@@ -104,14 +108,16 @@ pub(super) struct Reference {
     rooms: Vec<Room>,
     /// Rooms by channel name.
     by_channel: BTreeMap<Vec<u8>, usize>,
-    instances: Vec<Instance>,
+    pub(super) instances: Vec<Instance>,
     pub(super) received: Vec<Vec<MessageId>>,
     pub(super) deliveries: u64,
-    limits: Limits,
+    pub(super) limits: Limits,
     /// Messages too big that the buses have skipped, by instance.
     pub(super) oversized: Vec<u64>,
     pub(super) ends: BTreeMap<String, u64>,
     pub(super) slowest_pong: Duration,
+    /// Whether Redis refuses probes, and since when.
+    pub(super) probes_forbidden: (bool, Instant),
 }
 
 impl Reference {
@@ -129,6 +135,7 @@ impl Reference {
             oversized: vec![0; instances],
             ends: BTreeMap::new(),
             slowest_pong: Duration::ZERO,
+            probes_forbidden: (false, Instant::ZERO),
         }
     }
 
@@ -183,6 +190,7 @@ impl Reference {
 
     /// The bus has read the first `taken` bytes of a connection's stream. Says which messages have arrived by that.
     pub(super) fn read_by_bus(&mut self, instance: usize, conn: u32, taken: u64, now: Instant) -> Vec<MessageId> {
+        self.probes_read(instance, conn, taken);
         let Some(pushes) = self.instances[instance].on_the_way.get_mut(&conn) else { return Vec::new() };
         let mut arrived = Vec::new();
         while let Some(&(end, message)) = pushes.front()
@@ -232,6 +240,7 @@ impl Reference {
 
     /// A subscribing connection is gone, and what was pushed to it and not read.
     pub(super) fn lane_lost(&mut self, instance: usize, conn: u32) {
+        self.instances[instance].probes.remove(&conn);
         let Some(pushes) = self.instances[instance].on_the_way.remove(&conn) else { return };
         for (_, id) in pushes {
             let room = self.messages.get(id).room;
@@ -344,12 +353,14 @@ impl Reference {
         &self.instances[instance].holes
     }
 
-    /// What a client that is open and reads has a right to and did not get.
-    pub(super) fn missing(&self, visit: usize) -> Option<MessageId> {
+    /// What a client that is open and reads has a right to and did not get at the end. It is a hole from now on.
+    pub(super) fn missing(&mut self, visit: usize) -> Option<MessageId> {
         let view = &self.visits[visit];
-        let arrivals = &self.instances[view.instance].arrivals[view.room];
         let next = view.next.or_else(|| view.opened.map(|opened| opened + view.empty))?;
-        arrivals.get(next).map(|&(id, _)| id)
+        let instance = &mut self.instances[view.instance];
+        let missing = instance.arrivals[view.room].get(next..).unwrap_or_default();
+        instance.holes.extend(missing.iter().map(|&(id, _)| (view.worker, id)));
+        missing.first().map(|&(id, _)| id)
     }
 
     // Between an instance and Redis.

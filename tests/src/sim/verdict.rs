@@ -3,6 +3,7 @@
 use core::fmt;
 
 use fanfare_core::bus;
+use fanfare_core::error::Unready;
 use fanfare_core::time::{Duration, Instant};
 
 /// What is held against a world, after the promises of the design and the contract of every state machine.
@@ -18,6 +19,8 @@ pub enum Promise {
     NoLostPublish,
     /// R4: what is wanted is subscribed, within the bounded time.
     Subscribed,
+    /// R7: who cannot deliver from end to end says so in time, and so does who can again.
+    Readiness,
     /// R5: every bound holds, and nothing is given up below it.
     Bounds,
     /// Each message is framed once for all sessions of an instance.
@@ -72,6 +75,8 @@ pub struct Report {
     pub visits: u64,
     /// Publishes that Redis carried out.
     pub published: u64,
+    /// When each instance said whether it can deliver, and what.
+    pub readiness: Vec<Vec<(Instant, Result<(), Unready>)>>,
     /// What each instance's bus counted, at the end.
     pub buses: Vec<bus::Stats>,
     /// The longest time from a client's ping to its pong.

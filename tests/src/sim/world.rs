@@ -124,6 +124,7 @@ impl<'p> World<'p> {
             deliveries: self.ground.reference.deliveries,
             visits: self.opened,
             published: (0..self.instances.len()).map(|i| self.ground.reference.published_by(i)).sum(),
+            readiness: self.instances.iter_mut().map(|instance| std::mem::take(&mut instance.readiness)).collect(),
             buses: self.instances.iter_mut().map(|instance| instance.bus().stats()).collect(),
             slowest_pong: self.ground.reference.slowest_pong,
             ends: std::mem::take(&mut self.ground.reference.ends),
@@ -265,6 +266,23 @@ impl<'p> World<'p> {
                     self.note_calm(instance, Duration::ZERO);
                 }
             }
+            Deed::HalfOpen { instance, lane, inward } => {
+                if let Some(port) = self.instances[instance].lanes.port(lane) {
+                    self.ground.lose_half(if inward { other(port) } else { port });
+                    self.note_calm(instance, SILENCE_FOUND);
+                }
+            }
+            Deed::HoldMessages => {
+                self.redis.holds = true;
+                self.note_weather(Duration::ZERO);
+            }
+            Deed::PassMessages => {
+                // A probe that was held may only be missed a while later.
+                let later = if std::mem::take(&mut self.redis.holds) { SILENCE_FOUND } else { Duration::ZERO };
+                self.note_weather(later);
+            }
+            Deed::ForbidProbes => self.ground.reference.forbid_probes(true, self.ground.now),
+            Deed::AllowProbes => self.ground.reference.forbid_probes(false, self.ground.now),
             Deed::StopRedis { silent } => {
                 self.redis.stop(silent, &mut self.ground);
                 self.note_weather(if silent { SILENCE_FOUND } else { Duration::ZERO });
@@ -345,7 +363,7 @@ impl<'p> World<'p> {
 
     /// What has happened is known to the link only `later`.
     fn note_calm(&mut self, instance: usize, later: Duration) {
-        let is_calm = self.redis.state == State::Up && self.apart[instance].is_none();
+        let is_calm = self.redis.state == State::Up && !self.redis.holds && self.apart[instance].is_none();
         self.ground.reference.set_calm(instance, is_calm, self.ground.now + later);
     }
 
@@ -357,6 +375,8 @@ impl<'p> World<'p> {
             self.perform(&Deed::Reunite(instance));
         }
         self.perform(&Deed::ThawRedis);
+        self.perform(&Deed::PassMessages);
+        self.perform(&Deed::AllowProbes);
         self.perform(&Deed::StartRedis { loading: 0, refuses: 0 });
         for client in 0..self.clients.len() {
             self.clients[client].read_on(&mut self.ground);

@@ -13,7 +13,7 @@ const PUBLISHER: Lane = Lane::Publisher;
 /// Messages that come to every client in its room at the end of each plan.
 const PROBES: usize = 1;
 
-fn kept(plan: &Plan) -> Report {
+pub(super) fn kept(plan: &Plan) -> Report {
     let report = sim::run(plan, true);
     if let Some(failure) = report.failure {
         panic!("{plan}\n{}\n{failure}", report.trace.join("\n"));
@@ -21,11 +21,11 @@ fn kept(plan: &Plan) -> Report {
     report
 }
 
-fn send(client: usize) -> Deed {
+pub(super) fn send(client: usize) -> Deed {
     Deed::Send { client, bytes: 100, pieces: 1 }
 }
 
-fn publish(bytes: usize) -> Deed {
+pub(super) fn publish(bytes: usize) -> Deed {
     Deed::Publish { room: 0, bytes, kind: Kind::Plain }
 }
 
@@ -37,7 +37,7 @@ fn ends(report: &Report, name: &str) -> u64 {
     report.ends.get(name).copied().unwrap_or(0)
 }
 
-fn all_received(report: &Report, count: usize) -> bool {
+pub(super) fn all_received(report: &Report, count: usize) -> bool {
     report.received.iter().all(|received| received.len() == count + PROBES)
 }
 

@@ -1,6 +1,7 @@
 //! Fleets in a box: fixed seeds, both drivers, what went wrong elsewhere, and that a failure is told well.
 
 mod incidents;
+mod readiness;
 
 use fanfare_tests::sim::plan::{Deed, Driver, Kind};
 use fanfare_tests::sim::{self, Plan, Promise};

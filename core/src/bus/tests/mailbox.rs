@@ -93,6 +93,16 @@ fn a_full_mailbox_is_a_gap_of_the_channels_that_missed_something_and_of_no_other
 }
 
 #[test]
+fn a_run_that_is_too_large_for_a_mailbox_that_is_nearly_empty_is_told_at_once() {
+    let mut bus = bus(4 * run());
+    assert_eq!(message(&mut bus).len(), 2);
+    bus.handle_shard(0, publish("chat", &vec![b'x'; 4 * run()]), NOW).unwrap();
+    bus.handle_timeout(NOW);
+    assert_eq!(news(&mut bus).last(), Some(&(1, "missed 1 of 1".to_owned())));
+    assert_eq!(message(&mut bus).last(), Some(&(1, "run 1 xxxxxxxxxx".to_owned())), "and the channel goes on");
+}
+
+#[test]
 fn a_worker_does_not_hear_what_it_missed_of_a_channel_that_it_has_left() {
     let mut bus = bus(1);
     message(&mut bus);
