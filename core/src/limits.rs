@@ -25,10 +25,12 @@ pub struct Limits {
     /// 1013, or messages are dropped, as the route's [`Slow`](crate::route::Slow) says. If nothing waits it does not
     /// count: whoever keeps up takes a run of any size.
     pub queue_bytes: usize,
-    /// Frames that wait for all sessions of an instance together, each run once, by what it takes in memory. Beyond it,
-    /// whoever is behind and would fall further behind loses by its own route: it is closed with 1013, gets nothing of
-    /// what comes (`drop_newest`), or keeps only the newest message (`drop_oldest`, `latest`). Each session may hold one
-    /// run beyond it: the only one that waits, or that of a frame which has begun to leave.
+    /// Frames that wait for all sessions of an instance together, each run once, by what it takes in memory, and 24
+    /// bytes for each entry of a queue. Beyond it, whoever is behind and would fall further behind loses by its own
+    /// route: it is closed with 1013, gets nothing of what comes (`drop_newest`), or keeps only the newest message
+    /// (`drop_oldest`, `latest`). Each session may hold one run beyond it: the only one that waits, or that of a frame
+    /// which has begun to leave. Where those come to more than 256 KiB and four messages a worker, connections that take
+    /// nothing are dropped, whatever their route.
     pub all_queues_bytes: usize,
     /// Silence after which the server sends a ping, shortened by up to a tenth at random.
     pub ping_time: Duration,
@@ -71,6 +73,14 @@ pub struct Limits {
     pub redis_ping_time: Duration,
     /// From one probe through Redis to the next, and what one may take to come back. Beyond it the instance is not ready.
     pub probe_time: Duration,
+}
+
+impl Limits {
+    /// What the messages of one read from Redis take in memory at most once they are runs in queues. Whoever keeps up
+    /// holds so much more than may wait, until its next write.
+    pub(crate) const fn turn_bytes(&self) -> usize {
+        4 * ((64 << 10) + self.message_bytes)
+    }
 }
 
 impl Default for Limits {

@@ -12,11 +12,13 @@ use crate::limits::Limits;
 use crate::redis::RedisUrl;
 use crate::route::{Route, RouteError, Routes};
 pub use listen::{ListenAddress, ListenAddressError};
+pub use memory::MemoryBound;
 use units::{Size, Time};
 
 #[cfg(feature = "cli")]
 pub mod cli;
 mod listen;
+mod memory;
 #[cfg(test)]
 mod tests;
 mod units;

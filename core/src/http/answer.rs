@@ -72,6 +72,7 @@ impl Answer {
         head.push_str("\r\n");
         let mut answer = head.into_bytes();
         if method == Method::Get {
+            answer.reserve_exact(self.body.len());
             answer.extend_from_slice(&self.body);
         }
         answer.into()

@@ -49,7 +49,7 @@ impl RequestReader {
         let input = &input[..input.len().min(room)];
         let mut taken = 0;
         for end in memchr_iter(b'\n', input) {
-            self.take(&input[taken..=end]);
+            self.take(&input[taken..=end], limits.head_bytes);
             taken = end + 1;
             if self.end_line(limits)? {
                 // A head has one line more than fields.
@@ -58,7 +58,7 @@ impl RequestReader {
                 return Ok(Some((request, taken)));
             }
         }
-        self.take(&input[taken..]);
+        self.take(&input[taken..], limits.head_bytes);
         match self.lines {
             _ if self.head.len() < limits.head_bytes => Ok(None),
             0 => Err(Error::LongTarget),
@@ -80,7 +80,13 @@ impl RequestReader {
         if head.starts_with(b"HEAD ") { Method::Head } else { Method::Get }
     }
 
-    fn take(&mut self, bytes: &[u8]) {
+    fn take(&mut self, bytes: &[u8], limit: usize) {
+        let needed = self.head.len() + bytes.len();
+        if needed > self.head.capacity() {
+            // Doubled, but not beyond what may come.
+            let room = (2 * self.head.capacity()).clamp(needed, limit.max(needed));
+            self.head.reserve_exact(room - self.head.len());
+        }
         self.head.extend_from_slice(bytes);
         #[cfg(test)]
         {

@@ -55,7 +55,8 @@ impl Shard {
         let Some(channel) = self.channels.get_mut(channel) else { return };
         let limits = &self.settings.limits;
         let len = run.bytes().len();
-        let full = self.runs.memory() + run.memory() > limits.all_queues_bytes / self.settings.workers.max(1);
+        let most = limits.all_queues_bytes / self.settings.workers.max(1);
+        let full = self.runs.memory() + run.memory() > most;
         let place = self.runs.next();
         let mut entries = 0;
         let mut slow = Vec::new();
@@ -90,6 +91,9 @@ impl Shard {
         }
         for id in slow {
             self.fall_behind(id, &Arrived { run, place, full }, now);
+        }
+        if self.runs.memory() > most + self.settings.limits.turn_bytes() {
+            self.drop_stuck(most);
         }
     }
 

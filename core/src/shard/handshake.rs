@@ -233,6 +233,9 @@ impl Shard {
         let Some(member) = session.member.take() else { return };
         let members = &mut self.channels.at_mut(member.channel).members;
         members.swap_remove(member.place as usize);
+        if members.len() < members.capacity() / 4 {
+            members.shrink_to(members.capacity() / 2);
+        }
         if let Some(&moved) = members.get(member.place as usize)
             && let Some(moved) = &mut self.sessions[moved as usize].member
         {

@@ -255,10 +255,10 @@ impl Shard {
             Stage::Head(_) => self.read_head(id, input, now),
             Stage::Open(_) => self.read_frames(id, input, now),
             Stage::Deciding(deciding) if deciding.leftover.len() + input.len() <= limit => {
-                deciding.leftover.extend_from_slice(input);
+                extend_exactly(&mut deciding.leftover, input);
             }
             Stage::Joining(joining) if joining.leftover.len() + input.len() <= limit => {
-                joining.leftover.extend_from_slice(input);
+                extend_exactly(&mut joining.leftover, input);
             }
             Stage::Deciding(_) | Stage::Joining(_) => self.answer_error(id, Error::LongHead, now),
             Stage::Scraping { .. } | Stage::Answered { .. } => {}
@@ -542,6 +542,12 @@ impl Shard {
         self.latest = self.latest.max(now);
         self.latest
     }
+}
+
+/// Without the spare room that a list takes otherwise: so many may hold one that what they hold is bounded closely.
+fn extend_exactly(list: &mut Vec<u8>, more: &[u8]) {
+    list.reserve_exact(more.len());
+    list.extend_from_slice(more);
 }
 
 /// For where the shard's other fields are borrowed too.

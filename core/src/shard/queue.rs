@@ -42,7 +42,7 @@ pub(super) enum Content {
 impl Runs {
     /// Keeps `run` until [`Runs::release`] was called as often as `entries` says.
     pub(super) fn hold(&mut self, run: Arc<Run>, content: Content, entries: u32) -> u32 {
-        self.memory += run.memory();
+        self.memory += run.memory() + entries as usize * ENTRY_BYTES;
         index(self.slots.insert(Slot { run, entries, content }))
     }
 
@@ -51,7 +51,7 @@ impl Runs {
         index(self.slots.vacant_key())
     }
 
-    /// What all runs held take in memory, each counted once.
+    /// What all runs held take in memory, each counted once, and every entry that refers to them.
     pub(super) const fn memory(&self) -> usize {
         self.memory
     }
@@ -61,7 +61,8 @@ impl Runs {
     pub(super) fn check(&self, entries: &HashMap<u32, u32>) {
         let held = self.slots.iter().map(|(place, slot)| (place as u32, slot.entries)).collect();
         assert_eq!(entries, &held, "entries of runs");
-        assert_eq!(self.memory, self.slots.iter().map(|(_, slot)| slot.run.memory()).sum::<usize>());
+        let memory = |slot: &Slot| slot.run.memory() + slot.entries as usize * ENTRY_BYTES;
+        assert_eq!(self.memory, self.slots.iter().map(|(_, slot)| memory(slot)).sum::<usize>());
     }
 
     /// One of the entries that [`Runs::hold`] spoke of is not wanted.
@@ -80,11 +81,13 @@ impl Runs {
     /// There is one more entry of the same run.
     fn hold_again(&mut self, entry: &Entry) {
         self.slots[entry.run as usize].entries += 1;
+        self.memory += ENTRY_BYTES;
     }
 
     fn release(&mut self, entry: &Entry) {
         let slot = &mut self.slots[entry.run as usize];
         slot.entries -= 1;
+        self.memory -= ENTRY_BYTES;
         if slot.entries == 0 {
             self.memory -= slot.run.memory();
             self.slots.remove(entry.run as usize);
@@ -105,7 +108,7 @@ struct Entry {
     end: u32,
 }
 
-/// An entry behind the first: a list that grows doubles.
+/// What an entry takes: a list that grows doubles, and one that shrinks halves.
 const ENTRY_BYTES: usize = 2 * size_of::<Entry>();
 
 /// The data frames that wait for one session, oldest first. Empty, it owns no memory.
@@ -289,6 +292,8 @@ impl Queue {
         let entry = rest.pop_front();
         if rest.is_empty() {
             self.rest = None;
+        } else if rest.len() < rest.capacity() / 4 {
+            rest.shrink_to(rest.capacity() / 2);
         }
         entry
     }

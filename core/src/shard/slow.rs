@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::queue::{Content, Missing, Queue};
 use super::session::{Session, Stage};
-use super::{Event, SessionId, Shard, get_mut};
-use crate::error::Error;
+use super::{Event, SessionId, Shard, get_mut, id_of};
+use crate::error::{Closed, Error, Side};
 use crate::note::Note;
 use crate::route::Slow;
 use crate::run::Run;
@@ -66,6 +66,21 @@ impl Shard {
         let Some(session) = get_mut(&mut self.sessions, id) else { return };
         let dropped = session.queue.keep_newest(&mut self.runs);
         self.lost(id, dropped, now);
+    }
+
+    /// More waits than may, and more than what one turn brings to those who keep up: each session may hold one run
+    /// beyond the bound, and there are too many of them. Drops connections that take nothing until no more than `most`
+    /// waits.
+    pub(super) fn drop_stuck(&mut self, most: usize) {
+        let stuck = self.sessions.iter().filter(|(_, session)| session.flags.blocked && !session.queue.is_empty());
+        let mut ids: Vec<SessionId> = stuck.map(|(index, session)| id_of(index, session)).collect();
+        self.rng.shuffle(&mut ids);
+        while let Some(id) = ids.pop()
+            && self.runs.memory() > most
+        {
+            self.stats.slow_readers += 1;
+            self.remove(id, Closed { by: Side::Local, code: None, error: Some(Error::SlowReader) });
+        }
     }
 
     /// So many messages were dropped of what the session had a right to.

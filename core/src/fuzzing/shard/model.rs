@@ -391,11 +391,12 @@ impl Model {
         self.channels[name].id
     }
 
-    /// Each run that somebody has not heard wholly counts once.
+    /// Each run that somebody has not heard wholly counts once, and 24 bytes for each piece of one that waits.
     fn held_memory(&self) -> usize {
         let held: BTreeSet<usize> =
             self.peers.values().flat_map(|peer| peer.queue.iter().map(|frame| frame.run)).collect();
-        held.into_iter().map(|run| self.runs[run]).sum()
+        let pieces: usize = self.peers.values().map(Peer::pieces).sum();
+        held.into_iter().map(|run| self.runs[run]).sum::<usize>() + 24 * pieces
     }
 
     pub(super) fn repay(&mut self) -> usize {

@@ -105,13 +105,18 @@ impl Peer {
 
     /// Bytes that it has yet to hear, and 24 for each piece of a run among them.
     pub(super) fn queue_memory(&self) -> usize {
+        self.queue.iter().map(|frame| frame.len).sum::<usize>() - self.begun + 24 * self.pieces()
+    }
+
+    /// Pieces of runs that wait.
+    pub(super) fn pieces(&self) -> usize {
         let mut pieces = 0;
         let mut next = None;
         for frame in &self.queue {
             pieces += usize::from(next != Some((frame.run, frame.index)));
             next = Some((frame.run, frame.index + 1));
         }
-        self.queue.iter().map(|frame| frame.len).sum::<usize>() - self.begun + 24 * pieces
+        pieces
     }
 
     /// Only the newest message is to wait for it.

@@ -169,7 +169,9 @@ fn all_queues_together_are_bounded_and_whoever_is_behind_pays() {
         builder.push(&[b'm'; 100]).unwrap();
         builder.finish().memory()
     };
-    for (bound, code) in [(2 * run + 1, None), (2 * run, None), (2 * run - 1, Some(1013))] {
+    // Two sessions hold the first when the second comes.
+    let both = 2 * run + 2 * 24;
+    for (bound, code) in [(both + 1, None), (both, None), (both - 1, Some(1013))] {
         let mut world = small(|limits| limits.all_queues_bytes = bound);
         let [slow, same, other] = [world.join("/chat"), world.join("/chat"), world.join("/chat")];
         world.make_room(slow, 0);
@@ -231,4 +233,28 @@ fn channels_that_came_and_went_leave_no_table_behind() {
     }
     world.run();
     assert!(world.shards[0].channels.capacity() < before / 4);
+}
+
+#[test]
+fn where_each_of_many_holds_one_run_beyond_the_bound_connections_that_take_nothing_are_dropped() {
+    let mut world = small(|limits| {
+        limits.message_bytes = 1 << 10;
+        limits.queue_bytes = 64 << 10;
+        limits.all_queues_bytes = 64 << 10;
+    });
+    let room = |number: usize| format!("/chat/{number}");
+    let stuck: Vec<usize> = (0..600).map(|number| world.join(&room(number))).collect();
+    let fast: Vec<usize> = (0..600).map(|number| world.join(&room(number))).collect();
+    let mut most = 0;
+    for (number, &client) in stuck.iter().enumerate() {
+        world.make_room(client, 0);
+        world.shard().publish(&format!("chat:{number}").into(), &[b'm'; 1 << 10]).unwrap();
+        world.run();
+        most = most.max(world.shards[0].runs.memory());
+    }
+    let dropped = stuck.iter().filter(|&&client| world.error(client) == Some(Error::SlowReader)).count();
+    assert!((350..500).contains(&dropped), "{dropped}");
+    let slack = 4 * ((64 << 10) + (1 << 10));
+    assert!((slack..(64 << 10) + slack + 2_000).contains(&most), "{most}");
+    assert!(fast.iter().all(|&client| world.texts(client).len() == 1), "whoever keeps up gets everything");
 }

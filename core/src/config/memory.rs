@@ -1,0 +1,85 @@
+//! How much memory an instance can come to hold.
+
+use core::fmt;
+use core::num::NonZero;
+
+use super::Config;
+use super::units::Size;
+
+/// One read from Redis.
+const READ_FROM_REDIS: usize = 64 << 10;
+/// What one read of a client can publish, encoded: the smallest frames are the worst.
+const READ_OF_A_CLIENT: usize = 96 << 10;
+/// A publish that waits and one that is not confirmed take a place in a list each, beside their bytes.
+const PUBLISH_FACTOR: usize = 5;
+/// Control frames that wait for a client: 2 KiB, in a list that doubles.
+const CONTROL_FRAMES: usize = 5 << 10;
+/// A session, its places in lists and tables that double, and as much of a channel as is in shard, bus and link, with
+/// three names.
+const SESSION: usize = 3 << 10;
+/// What a plain answer takes, if it is the chat page.
+const ANSWER: usize = 16 << 10;
+/// Everything that there is once and whose size depends on nothing.
+const CONSTANT: usize = 1 << 20;
+
+/// The most memory that the core of an instance holds, in bytes: see [`Config::memory_bound`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryBound {
+    /// Whatever the number of connections.
+    pub fixed: usize,
+    /// For each connection beside that, if it is in the worst of its states.
+    pub connection: usize,
+}
+
+impl Config {
+    /// What an instance of so many workers can come to hold, however its clients and Redis behave. The terms, of
+    /// [`Limits`](crate::limits::Limits):
+    ///
+    /// | bytes | for |
+    /// | --- | --- |
+    /// | 4/3 `all_queues_bytes` | runs that wait, each once, and every entry of a queue; a third for the table of runs |
+    /// | `partial_bytes` | unfinished messages |
+    /// | 5 `publish_bytes` | publishes that wait for Redis or its confirmation, and their places in lists |
+    /// | `workers` × 3/2 `mailbox_bytes` | what the bus has handed to workers, and its places in lists |
+    /// | `workers` × 12 (64 KiB + `message_bytes`) | what one turn brings: it is taken in whole |
+    /// | `workers` × 1 MiB | buffers, and the publishes of one read |
+    /// | 4 (64 KiB + `message_bytes`) + 1 MiB | replies of Redis that are not whole, and constants |
+    ///
+    /// and for each connection `head_bytes`, or 16 KiB if that is more, for its request or its answer, 2 `channel_bytes`,
+    /// and 8 KiB: control frames that it does not take, and its session and channel.
+    ///
+    /// Not in it: what the embedder leaves unpolled; channels of clients that left within `linger_time` or while Redis
+    /// was slow to unsubscribe, which count as connections; what the allocator, the runtime and the kernel take.
+    #[must_use]
+    pub const fn memory_bound(&self, workers: NonZero<usize>) -> MemoryBound {
+        let (limits, workers) = (&self.limits, workers.get());
+        let read = READ_FROM_REDIS + limits.message_bytes;
+        let each = limits.mailbox_bytes / 2 * 3 + 12 * read + PUBLISH_FACTOR * READ_OF_A_CLIENT + CONSTANT / 2;
+        let request = if limits.head_bytes > ANSWER { limits.head_bytes } else { ANSWER };
+        MemoryBound {
+            fixed: limits.all_queues_bytes / 3 * 4
+                + limits.partial_bytes
+                + PUBLISH_FACTOR * limits.publish_bytes
+                + workers * each
+                + 4 * read
+                + CONSTANT,
+            connection: request + 2 * limits.channel_bytes + CONTROL_FRAMES + SESSION,
+        }
+    }
+}
+
+impl MemoryBound {
+    /// The most for so many connections.
+    #[must_use]
+    pub const fn with(&self, connections: usize) -> usize {
+        self.fixed.saturating_add(self.connection.saturating_mul(connections))
+    }
+}
+
+impl fmt::Display for MemoryBound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kib = |bytes: usize| Size(bytes.next_multiple_of(1 << 10) as u64);
+        let mib = |bytes: usize| Size(bytes.next_multiple_of(1 << 20) as u64);
+        write!(f, "{}, and {} for each connection", mib(self.fixed), kib(self.connection))
+    }
+}
