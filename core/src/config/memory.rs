@@ -1,6 +1,5 @@
 //! How much memory an instance can come to hold.
 
-use core::fmt;
 use core::num::NonZero;
 
 use super::Config;
@@ -74,12 +73,16 @@ impl MemoryBound {
     pub const fn with(&self, connections: usize) -> usize {
         self.fixed.saturating_add(self.connection.saturating_mul(connections))
     }
-}
 
-impl fmt::Display for MemoryBound {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// The same for people.
+    #[must_use]
+    pub fn sentence(&self, connections: usize) -> String {
         let kib = |bytes: usize| Size(bytes.next_multiple_of(1 << 10) as u64);
-        let mib = |bytes: usize| Size(bytes.next_multiple_of(1 << 20) as u64);
-        write!(f, "{}, and {} for each connection", mib(self.fixed), kib(self.connection))
+        let mib = |bytes: usize| Size((bytes >> 20 << 20) as u64);
+        format!(
+            "memory: at most {}, of which {} for each of at most {connections} connections",
+            mib(self.with(connections)),
+            kib(self.connection)
+        )
     }
 }

@@ -35,6 +35,8 @@ pub struct Config {
     pub port: u16,
     /// Where `/metrics`, `/live` and `/ready` are served to operation apart from clients. `None`: nowhere.
     pub admin_listen: Option<ListenAddress>,
+    /// Connections of clients at once; further ones wait in the kernel. `None`: as many as the limit of open files allows.
+    pub max_connections: Option<NonZero<usize>>,
     /// Threads that serve sessions. `None`: one per core of the machine.
     pub workers: Option<NonZero<usize>>,
     /// The Redis that carries messages between instances. `None`: messages stay in this process.
@@ -99,6 +101,7 @@ impl Default for Config {
             host: None,
             port: 3000,
             admin_listen: None,
+            max_connections: None,
             workers: None,
             redis: None,
             wait_for_redis: false,

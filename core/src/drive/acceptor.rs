@@ -94,10 +94,17 @@ impl<R: Runtime> Acceptor<R> {
         self.most = self.most.saturating_sub(connections).max(1);
     }
 
+    /// The most connections at once; 0 for one that listens nowhere.
+    pub(super) const fn most(&self) -> usize {
+        self.most
+    }
+
     /// Takes no more than so many at once; `full` is said when there are as many.
     pub(super) fn limit(&mut self, connections: usize, full: &'static str) {
-        self.most = connections;
-        self.full = full;
+        if connections < self.most {
+            self.most = connections;
+            self.full = full;
+        }
     }
 
     fn bind_everywhere(&mut self, port: u16) -> io::Result<()> {

@@ -70,6 +70,9 @@ impl Listeners {
             Acceptor::adopt(self.clients, workers).map_err(ServeError::Listener)?
         };
         acceptor.spare(if admin.is_some() { admin::CONNECTIONS } else { 0 });
+        if let Some(most) = config.max_connections {
+            acceptor.limit(most.get(), "as many clients as max_connections allows are here");
+        }
         let admin = admin.map(|acceptor| Admin::new(acceptor, workers)).transpose().map_err(ServeError::System)?;
         Ok((acceptor, admin))
     }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -21,7 +22,7 @@ use super::runtime::Runtime;
 use super::server::ServeError;
 use super::sockets::Sockets;
 use crate::bus::{self, Bus};
-use crate::config::{Config, Settings};
+use crate::config::{Config, MemoryBound, Settings};
 use crate::exchange::WorkerId;
 use crate::metrics::{Share, Snapshot};
 use crate::shard::{self, SessionId, Shard};
@@ -96,6 +97,7 @@ impl<R: Runtime> Seat<R> {
             starting: Some(addresses),
             report: self.report.clone(),
             accepting: false,
+            memory: config.memory_bound(NonZero::new(workers).unwrap_or(NonZero::<usize>::MIN)),
             drain_time: config.limits.drain_time,
             ending: None,
         };
@@ -160,6 +162,7 @@ struct Head<R: Runtime> {
     starting: Option<Vec<SocketAddr>>,
     report: Arc<Report>,
     accepting: bool,
+    memory: MemoryBound,
     drain_time: Duration,
     /// Once the instance was asked to end.
     ending: Option<Ending>,
@@ -177,6 +180,9 @@ impl<R: Runtime> Head<R> {
     fn start(&mut self) {
         if let Some(addresses) = self.starting.take() {
             self.accepting = true;
+            if self.acceptor.most() > 0 {
+                tracing::info!("{}", self.memory.sentence(self.acceptor.most()));
+            }
             self.report.set_started(Ok(addresses));
         }
     }

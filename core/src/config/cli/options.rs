@@ -136,6 +136,17 @@ pub(super) const OPTIONS: &[Opt] = &[
         apply: |config, text| put(&mut config.workers, number(text).map(NonZero::new)),
     },
     Opt {
+        name: "max-connections",
+        value: "NUMBER",
+        heading: LISTENING,
+        setting: "max_connections",
+        takes: Takes::One,
+        help: "Connections of clients at once; 0 means as many as the limit of open files allows. Further ones wait.",
+        more: "",
+        default: |_| "by the limit of open files".to_owned(),
+        apply: |config, text| put(&mut config.max_connections, number(text).map(NonZero::new)),
+    },
+    Opt {
         name: "allow-origin",
         value: "ORIGIN",
         heading: LISTENING,
