@@ -10,6 +10,8 @@
 //! wscat --connect ws://localhost:3000/chat/tea --header 'Cookie: session=s-ann'  # ann's; s-bob is bob's
 //! curl --data 'The kettle is on' http://localhost:3000/notify/tea
 //! curl http://localhost:3000/latest
+//! curl http://localhost:3000/ready                                               # 503 and why while Redis is away
+//! curl http://localhost:3000/metrics                                             # for Prometheus
 //! ```
 
 use std::env;
@@ -19,11 +21,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Request, State};
-use axum::http::header::COOKIE;
+use axum::http::header::{CONTENT_TYPE, COOKIE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use fanfare_tokio::core;
 use fanfare_tokio::core::config::Config;
 use fanfare_tokio::core::http::{self, Answer, OriginPolicy, Upgrade};
 use fanfare_tokio::core::route::{FrameType, Rights, Target};
@@ -63,6 +66,8 @@ pub(crate) async fn router(hub: &Hub) -> Result<Router, HubError> {
         .route("/chat/{room}", get(chat))
         .route("/notify/{room}", post(notify))
         .route("/latest", get(latest))
+        .route("/ready", get(ready))
+        .route("/metrics", get(metrics))
         .with_state(app))
 }
 
@@ -77,6 +82,23 @@ async fn notify(State(app): State<App>, Path(room): Path<String>, message: Strin
 
 async fn latest(State(app): State<App>) -> Bytes {
     app.latest.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// Whether a load balancer should send anybody here.
+async fn ready(State(app): State<App>) -> Response {
+    match app.hub.metrics().await.map(|metrics| metrics.readiness) {
+        Ok(Ok(())) => "ready".into_response(),
+        Ok(Err(reason)) => (StatusCode::SERVICE_UNAVAILABLE, reason.text()).into_response(),
+        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, error.to_string()).into_response(),
+    }
+}
+
+/// What Prometheus reads. It is not for the public: have it on a listener of its own, or refuse it in front.
+async fn metrics(State(app): State<App>) -> Response {
+    match app.hub.metrics().await {
+        Ok(metrics) => ([(CONTENT_TYPE, core::metrics::CONTENT_TYPE)], metrics.text()).into_response(),
+        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, error.to_string()).into_response(),
+    }
 }
 
 async fn remember(mut subscription: Subscription, latest: Arc<Mutex<Bytes>>) {

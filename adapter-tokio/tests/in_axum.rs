@@ -84,9 +84,12 @@ impl Program {
         ))
     }
 
+    fn get(&self, path: &str) -> String {
+        self.http(&format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))
+    }
+
     fn latest(&self) -> String {
-        let answer = self.http("GET /latest HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-        answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+        self.get("/latest").split_once("\r\n\r\n").unwrap().1.to_owned()
     }
 }
 
@@ -176,6 +179,19 @@ fn stopping_closes_every_client_with_1001_and_refuses_what_comes_later() {
     program.runtime.block_on(program.hub.stop()).unwrap();
     assert_eq!(reader.join().unwrap(), CloseCode::Away);
     assert!(program.notify("tea", "late").starts_with("HTTP/1.1 503 "));
+}
+
+#[test]
+fn operation_is_told_whether_it_is_ready_and_what_it_counts() {
+    let program = Program::start();
+    let client = program.join_as("tea", "ann").unwrap();
+    assert!(program.get("/ready").starts_with("HTTP/1.1 200 "));
+    let metrics = program.get("/metrics");
+    assert!(metrics.contains("\r\ncontent-type: text/plain; version=0.0.4; charset=utf-8\r\n"), "{metrics}");
+    assert!(metrics.contains("\nfanfare_sessions{stage=\"open\"} 1\n"), "{metrics}");
+    drop(client);
+    program.runtime.block_on(program.hub.stop()).unwrap();
+    assert!(program.get("/ready").starts_with("HTTP/1.1 503 "));
 }
 
 /// Reads to the end, which is the peer's Close and then its end of the stream.

@@ -28,6 +28,9 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+/// What the text is called in an HTTP answer.
+pub const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
+
 /// What one worker counts.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
@@ -116,7 +119,7 @@ impl Snapshot {
     /// The answer to who asks for `/metrics`.
     #[must_use]
     pub fn answer(&self) -> Answer {
-        Answer::text(200, self.text()).with_field("Content-Type", prometheus_text::CONTENT_TYPE)
+        Answer::text(200, self.text()).with_field("Content-Type", CONTENT_TYPE)
     }
 }
 

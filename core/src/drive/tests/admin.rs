@@ -101,9 +101,12 @@ fn a_worker_that_is_stuck_is_waited_for_no_longer_than_a_second() {
         }
     }
     clients[0].send(&text("again"));
+    memory.pass(Duration::from_millis(20));
     memory.set_stuck(2, false);
     let after = taken(&asked(memory.connect_admin(), "/metrics"));
     assert_eq!((value(&after, "fanfare_workers_late"), value(&after, "fanfare_deliveries_total")), (0.0, 4.0));
+    let slow = value(&after, "fanfare_fan_out_seconds_sum");
+    assert_eq!((value(&before, "fanfare_fan_out_seconds_sum"), slow), (0.0, 0.02), "the message waited for the worker");
 }
 
 #[test]
