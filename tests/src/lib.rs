@@ -7,6 +7,7 @@
 pub mod balancer;
 pub mod client;
 pub mod crowd;
+pub mod faults;
 pub mod metrics;
 pub mod process;
 pub mod proxy;
