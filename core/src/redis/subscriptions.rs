@@ -263,6 +263,22 @@ impl Subscriptions {
         self.confirmed
     }
 
+    /// All that decides what comes next, the same for two that behave alike: places count only by their order.
+    #[cfg(test)]
+    pub(super) fn shape(&self) -> String {
+        let states = self.channels.iter().map(|(name, state)| match *state {
+            State::Subscribe { limit, .. } => format!("{name:?} to be asked for among {limit}"),
+            State::Unsubscribe { .. } => format!("{name:?} to be dropped"),
+            State::Refused { .. } => format!("{name:?} refused"),
+            other => format!("{name:?} {other:?}"),
+        });
+        let mut places: Vec<_> = self.subscribe.iter().chain(&self.unsubscribe).collect();
+        places.sort();
+        let places: Vec<_> = places.into_iter().map(|(_, name)| name).collect();
+        let refused: Vec<_> = self.refused.values().collect();
+        format!("{:?} {places:?} {refused:?} {:?}", states.collect::<Vec<_>>(), self.in_flight)
+    }
+
     /// Takes `channel` out of the command in flight.
     ///
     /// Redis answers in the order of the arguments, so that the search ends at its first step.
