@@ -125,3 +125,8 @@ pub(crate) fn publish_cost(name: &[u8], payload_len: usize) -> usize {
 pub(crate) fn first_credit(publish_bytes: usize, workers: usize) -> usize {
     publish_bytes / workers.max(1)
 }
+
+/// How much a worker may have taken out of its mailbox without saying so: each time may wake the bus's thread.
+pub(crate) const fn unsaid_bytes(mailbox_bytes: usize) -> usize {
+    mailbox_bytes / 4
+}

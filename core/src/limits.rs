@@ -54,7 +54,7 @@ pub struct Limits {
     /// How long a channel stays subscribed after its last session left.
     pub linger_time: Duration,
     /// Runs that the bus has handed to a worker and the worker has not taken in, by what they take in memory. Beyond it,
-    /// runs for that worker are dropped whole and counted, unless none waits.
+    /// runs for that worker are dropped whole and counted, unless a quarter of it or less waits.
     pub mailbox_bytes: usize,
     /// Publishes that wait for Redis or for its confirmation, encoded, in bytes. What was read already is admitted whole,
     /// so the hard bound is one read per worker more, encoded.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::exchange::{ChannelId, News, ToShard, WorkerId};
+use crate::exchange::{ChannelId, News, ToShard, WorkerId, unsaid_bytes};
 use crate::limits::Limits;
 use crate::run::Run;
 
@@ -49,7 +49,8 @@ impl Workers {
     pub(super) fn hand_over(&mut self, worker: WorkerId, channel: ChannelId, run: &Arc<Run>) -> bool {
         let len = run.memory();
         let worker = &mut self.workers[worker];
-        let is_full = worker.mailbox > 0 && worker.mailbox + len > self.mailbox_bytes;
+        // What the worker may have taken out without saying so does not count: no word would ever come of it.
+        let is_full = worker.mailbox > unsaid_bytes(self.mailbox_bytes) && worker.mailbox + len > self.mailbox_bytes;
         if is_full || worker.missed.contains_key(&channel) {
             *worker.missed.entry(channel).or_default() += run.len() as u64;
             // Where a single run is too large, nothing may be taken out any more that would have it told.

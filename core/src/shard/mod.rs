@@ -349,8 +349,7 @@ impl Shard {
                 News::Ready(readiness) => self.readiness = readiness,
             }
         }
-        // Said now and then: each time may wake the bus's thread.
-        if self.taken > self.settings.limits.mailbox_bytes / 4 {
+        if self.taken > exchange::unsaid_bytes(self.settings.limits.mailbox_bytes) {
             self.to_bus.wishes.push(Wish::Taken { bytes: std::mem::take(&mut self.taken) });
         }
         self.resume_paused(now);

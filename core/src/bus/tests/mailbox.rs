@@ -121,6 +121,28 @@ fn an_empty_mailbox_takes_a_run_of_any_size() {
     assert_eq!(message(&mut bus).len(), 3, "what was missed, and a run for each");
 }
 
+/// Found by the simulator: a worker that had said nothing yet of the little it took got nothing more, and so had
+/// nothing to say.
+#[test]
+fn a_mailbox_whose_bytes_may_all_be_taken_out_takes_a_run_of_any_size() {
+    for (bound, room) in [(run(), 1), (4 * run() - 1, 3), (4 * run(), 4)] {
+        let mut bus = bus(bound);
+        for _ in 0..5 {
+            message(&mut bus);
+        }
+        assert_eq!(bus.stats().missed, 5 - room, "{bound} bytes");
+    }
+    let mut bus = bus(4 * run());
+    message(&mut bus);
+    let large = vec![b'x'; 8 * run()];
+    bus.handle_shard(0, publish("chat", &large), NOW).unwrap();
+    bus.handle_timeout(NOW);
+    assert_eq!(bus.stats().missed, 0, "a quarter of it is in the mailbox, by what is said");
+    bus.handle_shard(0, publish("chat", &large), NOW).unwrap();
+    bus.handle_timeout(NOW);
+    assert_eq!(bus.stats().missed, 2, "for both workers");
+}
+
 #[test]
 fn news_says_how_many_bytes_of_messages_are_in_it() {
     let mut bus = bus(1 << 20);
