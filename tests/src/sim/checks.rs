@@ -58,16 +58,22 @@ impl World<'_> {
             let port = self.redis.port_of(i, Lane::Subscriber, &self.ground);
             let Some(channels) = port.and_then(|port| self.redis.channels(port)) else { continue };
             let visits = &self.ground.reference.visits;
-            let of_this = visits.iter().filter(|view| view.instance == i && view.opened.is_some() && !view.over);
-            let missing = of_this.map(|view| self.ground.reference.room(view.room)).find(|room| {
-                // Redis knows channels by their bytes.
-                !channels.contains(room.channel.as_bytes())
+            let of_this = visits.iter().filter(|view| view.instance == i && view.stays());
+            // Redis knows channels by their bytes.
+            let missing = of_this.map(|view| view.room).find(|&room| {
+                let channel = &self.ground.reference.room(room).channel;
+                !channels.contains(channel.as_bytes())
             });
-            if let Some(room) = missing {
-                let what = format!("instance {i} has sessions in {} and is not subscribed to it", room.channel);
+            // The end of a session is heard when the client has answered its Close.
+            if let Some(room) = missing
+                && self.suspects[i] == Some(room)
+            {
+                let channel = &self.ground.reference.room(room).channel;
+                let what = format!("instance {i} has sessions in {channel} and is not subscribed to it");
                 self.ground.fail(Promise::Subscribed, what);
                 return;
             }
+            self.suspects[i] = missing;
         }
     }
 

@@ -5,7 +5,7 @@ use std::io::IoSlice;
 
 use fanfare_core::error::Error;
 use fanfare_core::route::FrameType;
-use fanfare_core::time::Instant;
+use fanfare_core::time::{Duration, Instant};
 use tungstenite::protocol::frame::coding::{Control, OpCode};
 
 use super::frames;
@@ -14,6 +14,10 @@ use super::pipe::micros;
 use super::plan::{ClientSetup, Rudeness, Way};
 use super::reference::Excuses;
 use super::verdict::Promise;
+
+/// From a ping to its pong, unless the client does not read or its path stands still: the longest message may be before
+/// it, on the thinnest line, of which many would take much longer.
+const PONG_WITHIN: Duration = Duration::from_secs(12);
 
 /// The nonce of RFC 6455 §1.3.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -25,12 +29,14 @@ pub(super) struct Client {
     port: Option<Port>,
     pub(super) visit: usize,
     reads: bool,
+    /// It has ever not read in this visit, or its path has stood still.
+    pub(super) is_hindered: bool,
     input: Vec<u8>,
     output: VecDeque<u8>,
     /// Bytes that ever went into `output`.
     put: u64,
-    /// Pings without their pong.
-    pings: VecDeque<(Vec<u8>, Instant)>,
+    /// Pings without their pong, and whether nothing of ours was before them.
+    pings: VecDeque<(Vec<u8>, Instant, bool)>,
     pinged: u32,
     rng: fastrand::Rng,
 }
@@ -57,6 +63,7 @@ impl Client {
             port: None,
             visit: 0,
             reads: true,
+            is_hindered: false,
             input: Vec::new(),
             output: VecDeque::new(),
             put: 0,
@@ -107,14 +114,15 @@ impl Client {
             let payload = format!("{:.*}", (self.pinged % 9) as usize, "ping-abc").into_bytes();
             let mut bytes = Vec::new();
             frames::write(OpCode::Control(Control::Ping), true, self.rng.u32(..), &payload, &mut bytes);
+            self.pings.push_back((payload, ground.now, self.output.is_empty()));
             self.put_bytes(&bytes);
-            self.pings.push_back((payload, ground.now));
             self.turn(ground);
         }
     }
 
     pub(super) fn set_reads(&mut self, reads: bool, ground: &mut Ground) {
         self.reads = reads;
+        self.is_hindered = true;
         if self.port.is_some() {
             ground.reference.visits[self.visit].excuses.slow = true;
             self.turn(ground);
@@ -290,13 +298,18 @@ impl Client {
             frames::Got::Ping(_) => {}
             frames::Got::Pong(payload) => {
                 // A server may answer only the latest of several pings (RFC 6455 §5.5.3).
-                let place = self.pings.iter().position(|(ping, _)| *ping == payload);
+                let place = self.pings.iter().position(|(ping, ..)| *ping == payload);
                 match place {
                     Some(place) => {
-                        let waited = ground.now.since(self.pings[place].1);
+                        let (_, pinged, is_first) = self.pings[place];
+                        let waited = ground.now.since(pinged);
                         self.pings.drain(..=place);
                         let slowest = &mut ground.reference.slowest_pong;
                         *slowest = waited.max(*slowest);
+                        if waited > PONG_WITHIN && is_first && !self.is_hindered {
+                            let what = format!("client {} got its pong {waited:?} after its ping", self.number);
+                            ground.fail(Promise::NoLivelock, what);
+                        }
                     }
                     None if payload == b"in between" => {}
                     None => ground.fail(Promise::Protocol, format!("a pong that nobody asked for: {payload:?}")),

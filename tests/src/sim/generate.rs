@@ -9,10 +9,13 @@ use fastrand::Rng;
 use super::plan::{
     ClientSetup, Deed, Driver, InstanceSetup, Kind, Line, Plan, RedisSetup, Room, Rudeness, Setup, Step, Way,
 };
+use super::slow::ENTRY_BYTES;
 
 /// Simulated time in which things happen.
 const LENGTH: Duration = Duration::from_secs(60);
 const CLIENTS: usize = 50;
+/// Microseconds a KiB: some 5 s for the longest message.
+const THIN: u64 = 50_000;
 
 impl Plan {
     /// The standard mix: at least 3 instances, 50 clients, and 60 seconds of sending, coming and going, with trouble.
@@ -97,7 +100,11 @@ struct Draft {
 impl Draft {
     fn new(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
-        let (limits, usual) = limits(&mut rng);
+        let (mut limits, usual) = limits(&mut rng);
+        // With tight bounds a session may be on its way to the end, out of its channel, without anybody else's doing.
+        if usual.is_none() && rng.u8(..4) == 0 {
+            limits.linger_time = Duration::from_millis([0, 100, 1_000][rng.usize(..3)]);
+        }
         let rooms = rooms(&mut rng);
         let instance = |rng: &mut Rng| InstanceSetup {
             workers: if rng.bool() { 1 } else { rng.usize(2..=3) },
@@ -133,6 +140,12 @@ impl Draft {
         for client in 0..CLIENTS {
             let early = self.rng.u8(..4) > 0;
             self.at(0, if early { 3_000 } else { millis }, Deed::Join(client));
+            if self.rng.u8(..8) == 0 {
+                // Gone again before its channel can be confirmed.
+                let from = self.rng.u64(3_000..millis);
+                self.at(from, from + 1, Deed::Join(client));
+                self.at(from + 1, from + 60, Deed::Leave { client, how: Way::Reset });
+            }
             if self.rng.u8(..3) == 0 {
                 continue;
             }
@@ -188,8 +201,9 @@ impl Draft {
         for _ in 0..self.rng.usize(..12) {
             let client = self.rng.usize(..CLIENTS);
             let from = self.rng.u64(2_000..millis);
-            match self.rng.u8(..7) {
+            match self.rng.u8(..8) {
                 0 | 1 => self.slow_reader(client, from),
+                7 => self.pings_amid_data(client, from),
                 2 => {
                     let stall = self.rng.u64(100..30_000);
                     self.at(from, from + 1, Deed::Stall { client, millis: stall });
@@ -260,6 +274,20 @@ impl Draft {
         self.at(later, later + 1, Deed::ReadOn(client));
     }
 
+    /// A client with a thin line pings while much waits for it.
+    fn pings_amid_data(&mut self, client: usize, from: u64) {
+        let ClientSetup { line, room, .. } = &mut self.setup.clients[client];
+        (line.per_kib, line.room) = (THIN, 4 << 10);
+        let room = *room;
+        for _ in 0..self.rng.usize(8..16) {
+            let bytes = self.rng.usize(8_000..20_000);
+            self.at(from, from + 300, Deed::Publish { room, bytes, kind: Kind::Plain });
+        }
+        for i in 0..10 {
+            self.at(from + 700 * i, from + 700 * (i + 1), Deed::Ping(client));
+        }
+    }
+
     /// Mostly small; now and then where the length of a frame takes another form, or as large as can be.
     fn size(&mut self) -> usize {
         let most = self.setup.limits.message_bytes;
@@ -289,8 +317,9 @@ fn limits(rng: &mut Rng) -> (Limits, Option<usize>) {
     limits.message_bytes = rng.usize(usual..2_000).max(usual);
     limits.queue_bytes = (frame * rng.usize(3..12)).max(limits.message_bytes) + rng.usize(..2);
     if rng.bool() {
-        // Exactly so many frames, or one byte less.
-        limits.queue_bytes = frame * rng.usize(3..12) - rng.usize(..2);
+        // Exactly so many frames, each in a run of its own, or one byte less.
+        let frames = rng.usize(3..12);
+        limits.queue_bytes = frame * frames + ENTRY_BYTES * (frames - 1) - rng.usize(..2);
         limits.message_bytes = limits.message_bytes.min(limits.queue_bytes);
     }
     if rng.u8(..3) == 0 {
@@ -324,7 +353,7 @@ fn rooms(rng: &mut Rng) -> Vec<Room> {
 fn client(rng: &mut Rng, instances: usize, rooms: usize) -> ClientSetup {
     let latency = [200, 5_000, 80_000][rng.usize(..3)];
     let (per_kib, room) = match rng.u8(..12) {
-        0 => (50_000, 4 << 10),
+        0 => (THIN, 4 << 10),
         1 => (100, 2 << 10),
         _ => (20, 64 << 10),
     };

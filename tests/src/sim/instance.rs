@@ -353,8 +353,14 @@ impl Instance {
                 ground.fail(Promise::Bounds, what);
             }
             let holes = ground.reference.holes(number);
-            if holes.len() as u64 > stats.missed {
-                let what = format!("instance {number}: {} messages are missed, sessions miss {holes:?}", stats.missed);
+            if let Some((worker, message)) = holes.first()
+                && holes.len() as u64 > stats.missed
+            {
+                let (counted, lost) = (stats.missed, holes.len());
+                let what = format!(
+                    "instance {number} counts {counted} messages as missed, and sessions did not get {lost}; the first is \
+                     message {message}, in worker {worker}"
+                );
                 ground.fail(Promise::NoSilentLoss, what);
             }
         }

@@ -129,9 +129,20 @@ impl Redis {
         let Some(client) = self.clients.get_mut(&port) else { return };
         let input = std::mem::take(&mut client.input);
         let mut at = 0;
-        while let Some((words, len)) = command(&input[at..]) {
-            at += len;
-            self.execute(port, &words, ground);
+        loop {
+            match command(&input[at..]) {
+                Ok(Some((words, len))) => {
+                    at += len;
+                    self.execute(port, &words, ground);
+                }
+                Ok(None) => break,
+                Err(what) => {
+                    let name = self.clients.get(&port).map_or("a lane", |client| client.from.1.name());
+                    let rest = String::from_utf8_lossy(&input[at..input.len().min(at + 40)]).into_owned();
+                    ground.fail(Promise::Protocol, format!("no command for redis: {what} on a {name}, at {rest:?}"));
+                    break;
+                }
+            }
         }
         if let Some(client) = self.clients.get_mut(&port) {
             client.input = input;
@@ -311,27 +322,35 @@ fn is_probe(channel: &[u8]) -> bool {
     channel.starts_with(b"fanfare:probe:")
 }
 
-/// The command at the start of `input`, and its length; `None` while it is not whole.
-fn command(input: &[u8]) -> Option<(Vec<&[u8]>, usize)> {
-    let (count, mut at) = number(input, b'*', 0)?;
+/// What stands at the start of some input, and where what follows begins; `None` while it is not whole.
+type Parsed<T> = Result<Option<(T, usize)>, String>;
+
+/// A command.
+fn command(input: &[u8]) -> Parsed<Vec<&[u8]>> {
+    let Some((count, mut at)) = number(input, b'*', 0)? else { return Ok(None) };
     let mut words = Vec::with_capacity(count.min(16));
     for _ in 0..count {
-        let (len, start) = number(input, b'$', at)?;
-        words.push(input.get(start..start + len)?);
+        let Some((len, start)) = number(input, b'$', at)? else { return Ok(None) };
+        let Some(word) = input.get(start..start + len) else { return Ok(None) };
+        words.push(word);
         at = start + len + 2;
         if input.len() < at {
-            return None;
+            return Ok(None);
         }
     }
-    Some((words, at))
+    Ok(Some((words, at)))
 }
 
-/// The number of a line that begins with `kind` at `at`, and where the next line begins.
-fn number(input: &[u8], kind: u8, at: usize) -> Option<(usize, usize)> {
-    let line = input.get(at..)?;
-    let end = line.iter().take(20).position(|&byte| byte == b'\r')?;
-    line.get(end + 1)?;
-    assert_eq!(line[0], kind, "the link writes arrays of bulk strings");
-    let number = core::str::from_utf8(&line[1..end]).ok()?.parse().ok()?;
-    Some((number, at + end + 2))
+/// The number of a line that begins with `kind` at `at`.
+fn number(input: &[u8], kind: u8, at: usize) -> Parsed<usize> {
+    let Some(line) = input.get(at..).filter(|line| !line.is_empty()) else { return Ok(None) };
+    if line[0] != kind {
+        return Err(format!("{:?} where {:?} must be", char::from(line[0]), char::from(kind)));
+    }
+    let Some(end) = line.iter().take(20).position(|&byte| byte == b'\r').filter(|end| line.len() > end + 1) else {
+        return if line.len() < 20 { Ok(None) } else { Err("an endless number".to_owned()) };
+    };
+    let number = core::str::from_utf8(&line[1..end]).ok().and_then(|number| number.parse().ok());
+    let number = number.ok_or_else(|| format!("{:?} is no number", String::from_utf8_lossy(&line[1..end])))?;
+    Ok(Some((number, at + end + 2)))
 }

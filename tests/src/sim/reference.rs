@@ -10,7 +10,7 @@ use fanfare_core::error::{Closed, Error, Side};
 use fanfare_core::limits::Limits;
 use fanfare_core::time::{Duration, Instant};
 
-use super::messages::{MessageId, Messages};
+use super::messages::{Message, MessageId, Messages};
 use super::plan::Room;
 use super::verdict::Promise;
 
@@ -47,6 +47,13 @@ pub(super) struct Visit {
     pub(super) untaken: usize,
     /// It was to be closed as a slow reader, or may have been.
     pub(super) condemned: bool,
+}
+
+impl Visit {
+    /// Whether it is open and has no reason to be on the way to its end, where a session has left its channel.
+    pub(super) const fn stays(&self) -> bool {
+        self.opened.is_some() && !self.over && !self.condemned && !self.excuses.any()
+    }
 }
 
 /// What a client has done, or suffered, that excuses how its session ends.
@@ -231,7 +238,7 @@ impl Reference {
         if message.payload.len() > self.limits.message_bytes {
             return;
         }
-        for view in self.visits.iter().filter(|view| view.room == message.room && !view.over && view.opened.is_some()) {
+        for view in self.visits.iter().filter(|view| view.room == message.room && view.stays()) {
             if !to.contains(&view.instance) {
                 self.instances[view.instance].lost.get_or_insert(now);
             }
@@ -243,8 +250,10 @@ impl Reference {
         self.instances[instance].probes.remove(&conn);
         let Some(pushes) = self.instances[instance].on_the_way.remove(&conn) else { return };
         for (_, id) in pushes {
-            let room = self.messages.get(id).room;
-            let at = self.messages.get(id).at;
+            let Message { room, at, ref payload, .. } = *self.messages.get(id);
+            if payload.len() > self.limits.message_bytes {
+                continue;
+            }
             let mut visits = self.visits.iter();
             if visits.any(|view| (view.instance, view.room) == (instance, room) && !view.over && view.opened.is_some())
             {
@@ -409,6 +418,16 @@ impl Reference {
         };
         if allowed {
             return Ok(());
+        }
+        if closed.error == Some(Error::NotConfirmed) {
+            let channel = &self.rooms[self.visits[visit].room].channel;
+            let since = self.instances[instance].calm.unwrap_or_default();
+            let what = format!(
+                "instance {instance} did not subscribe to {channel} in time for client {client}, and nothing has been \
+                 between it and redis since {:.3} s",
+                since.as_micros() as f64 / 1e6
+            );
+            return Err((Promise::Subscribed, what));
         }
         Err((
             Promise::FairEnd,

@@ -7,7 +7,7 @@ use super::instance::Instance;
 use super::verdict::Promise;
 
 /// What one run more takes of a session's queue, in bytes of memory. That of one that keeps up takes nothing.
-const ENTRY_BYTES: usize = 24;
+pub(super) const ENTRY_BYTES: usize = 24;
 /// At most what a run takes beside its frames, and each message in it.
 const RUN_BYTES: usize = 200;
 const MESSAGE_BYTES: usize = 8;

@@ -41,6 +41,8 @@ pub(super) struct World<'p> {
     pub(super) clients: Vec<Client>,
     /// For each instance, whether it and Redis are apart, and whether dials hang.
     pub(super) apart: Vec<Option<bool>>,
+    /// For each instance, the room of a session that was not subscribed when the world was looked at last.
+    pub(super) suspects: Vec<Option<usize>>,
     /// Since when everything is mended and nothing new begins.
     pub(super) settling: Option<Instant>,
     /// How far the end of the run has come.
@@ -74,6 +76,7 @@ impl<'p> World<'p> {
             ground: Ground::new(reference, traces),
             redis: Redis::new(setup.redis.clone()),
             apart: vec![None; instances.len()],
+            suspects: vec![None; instances.len()],
             instances,
             clients,
             settling: None,
@@ -234,6 +237,7 @@ impl<'p> World<'p> {
             Deed::Stall { client, millis } => {
                 if let Some(port) = self.clients[client].port() {
                     self.ground.reference.visits[self.clients[client].visit].excuses.slow = true;
+                    self.clients[client].is_hindered = true;
                     self.ground.stall(port, self.ground.now + Duration::from_millis(millis));
                 }
             }
@@ -329,7 +333,7 @@ impl<'p> World<'p> {
             Kind::NotUtf8 => messages.make(room, bytes.min(most), frame),
             Kind::TooBig => messages.make(room, most + 1 + bytes, frame),
         };
-        if self.redis.state == State::Down {
+        if matches!(self.redis.state, State::Down | State::Frozen) {
             return;
         }
         let payload = self.ground.reference.messages.get(id).payload.clone();

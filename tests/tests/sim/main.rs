@@ -38,7 +38,7 @@ fn a_lazy_driver_and_an_eager_one_agree_on_what_every_client_gets() {
         let [eager, lazy] = [Driver::Eager, Driver::Lazy].map(|driver| sim::run(&Plan::calm(seed, driver), false));
         assert_eq!((&eager.failure, &lazy.failure), (&None, &None), "seed {seed}");
         assert_eq!(eager.received, lazy.received, "seed {seed}");
-        assert!(eager.deliveries > 1_000);
+        assert!(eager.deliveries > 500, "{} in seed {seed}", eager.deliveries);
     }
 }
 
