@@ -1,6 +1,7 @@
 //! What the page for operators says is what happens: each of its failures is brought about, and its recipe is used.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::cell::RefCell;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -13,7 +14,7 @@ use fanfare_tests::metrics::get;
 use fanfare_tests::proxy::{End, Fault, Lane, Proxy, Way};
 use fanfare_tests::raw::{Raw, frame, good_request};
 use fanfare_tests::redis::{Redis, programs};
-use fanfare_tests::resp::Reply;
+use fanfare_tests::resp::{Reply, Resp};
 use fanfare_tests::server::{Program, Server};
 use fanfare_tests::wait_until;
 use fanfare_tests::watch::Watch;
@@ -26,6 +27,8 @@ const PROGRAM: Program = Program::Tokio;
 /// An instance with short timers and what it depends on.
 struct Scene {
     redis: Redis,
+    /// A connection from before any permission was taken away.
+    rights: RefCell<Resp>,
     proxy: Proxy,
     server: Server,
     watch: Watch,
@@ -116,7 +119,7 @@ const FAILURES: &[(&str, &[&str], Break)] = &[
         scene.server.terminate().unwrap();
         vec![client]
     }),
-    ("all file descriptors are in use", &["ulimit 64"], |scene| {
+    ("as many clients as `--max-connections` or the descriptors allow", &["ulimit 64"], |scene| {
         (0..100).map(|_| Raw::connect(scene.server.port()).unwrap()).collect()
     }),
 ];
@@ -124,6 +127,7 @@ const FAILURES: &[(&str, &[&str], Break)] = &[
 impl Scene {
     fn set(args: &[&str]) -> Self {
         let redis = Redis::start().unwrap();
+        let rights = RefCell::new(redis.connect().unwrap());
         let proxy = Proxy::start(redis.port()).unwrap();
         let (ulimit, args) = match args {
             [first, rest @ ..] if first.starts_with("ulimit ") => (first.replace("ulimit", "ulimit -n"), rest),
@@ -151,14 +155,23 @@ impl Scene {
         let mut server = Server::start_command(&mut limited).unwrap();
         let admin = server.admin_port().unwrap();
         let watch = Watch::start(server.port());
-        let scene = Self { redis, proxy, server, watch, admin };
+        let scene = Self { redis, rights, proxy, server, watch, admin };
         scene.wait_for("/ready", || scene.watch.is_ready());
         scene
     }
 
+    /// Has Redis change what somebody may do.
     fn admin(&self, command: &[&str]) {
         let parts: Vec<_> = command.iter().map(|part| part.as_bytes()).collect();
-        assert_eq!(self.redis.connect().unwrap().command(&parts).unwrap(), Reply::Simple("OK".to_owned()));
+        assert_eq!(self.rights.borrow_mut().command(&parts).unwrap(), Reply::Simple("OK".to_owned()));
+    }
+
+    /// Ends what was broken, and finds that nothing else has to be done.
+    fn mend(&self) {
+        self.proxy.heal().unwrap();
+        self.admin(&["CONFIG", "SET", "requirepass", ""]);
+        self.admin(&["ACL", "SETUSER", "default", "+@all", "allchannels"]);
+        self.wait_for("/ready", || self.watch.is_ready());
     }
 
     fn take_redis_away(&self) {
@@ -252,6 +265,9 @@ fn each_failure_looks_as_the_page_says() {
             scene.wait_for(&format!("{what}: {metric}"), || has_grown(&scene.metrics(), metric));
         }
         drop(clients);
+        if !scene.server.text().contains("shutting down") {
+            scene.mend();
+        }
     }
 }
 
@@ -289,6 +305,16 @@ fn the_options_and_metrics_of_the_page_exist() {
             "{metric}"
         );
     }
+}
+
+#[test]
+fn the_memory_bound_of_the_page_is_the_one_that_is_printed() {
+    let page = page();
+    let line = page.lines().find(|line| line.starts_with("memory: at most ")).unwrap();
+    let mut server = PROGRAM.start(&["--workers", "4", "--max-connections", "10000"]).unwrap();
+    server.terminate().unwrap();
+    let printed = server.wait(PATIENCE).unwrap().text();
+    assert!(printed.contains(line), "{printed}");
 }
 
 #[test]
