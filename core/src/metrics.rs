@@ -66,6 +66,12 @@ pub struct Snapshot {
     pub limits: Limits,
     /// Since the start.
     pub uptime: Duration,
+    /// The most connections of clients, if whoever drives the sockets has a bound.
+    pub most_connections: Option<usize>,
+    /// How often accepting rested because there were as many.
+    pub accept_rests: u64,
+    /// What the core can come to hold with as many connections, by its configuration.
+    pub memory_bound: Option<usize>,
     /// The sum over all workers.
     pub workers: Share,
     /// How many workers that is.
@@ -89,6 +95,9 @@ impl Snapshot {
             readiness: Ok(()),
             limits: limits.clone(),
             uptime: Duration::ZERO,
+            most_connections: None,
+            accept_rests: 0,
+            memory_bound: None,
             workers: Share::default(),
             worker_count: 0,
             late_workers: 0,

@@ -30,6 +30,8 @@ pub(super) struct Acceptor<R: Runtime> {
     most: usize,
     /// What is said when there are as many.
     full: &'static str,
+    /// How often accepting rested.
+    rests: u64,
     /// Out of descriptors until then, or until a connection is closed.
     rests_until: Option<Instant>,
     said_resting: Seldom,
@@ -78,6 +80,7 @@ impl<R: Runtime> Acceptor<R> {
             bells: Arc::default(),
             most: 0,
             full: "too many connections for the limit of open files",
+            rests: 0,
             rests_until: None,
             said_resting: Seldom::default(),
         }
@@ -97,6 +100,11 @@ impl<R: Runtime> Acceptor<R> {
     /// The most connections at once; 0 for one that listens nowhere.
     pub(super) const fn most(&self) -> usize {
         self.most
+    }
+
+    /// How often accepting rested.
+    pub(super) const fn rests(&self) -> u64 {
+        self.rests
     }
 
     /// Takes no more than so many at once; `full` is said when there are as many.
@@ -194,6 +202,7 @@ impl<R: Runtime> Acceptor<R> {
         if let Some(unsaid) = self.said_resting.say(now) {
             tracing::warn!(unsaid, "accepting rests until a connection is closed: {reason}");
         }
+        self.rests += 1;
         self.rests_until = Some(now + REST);
         for listening in &self.listeners {
             // Some may have been taken off the list and not looked at.

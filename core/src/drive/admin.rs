@@ -7,9 +7,7 @@ use super::acceptor::Acceptor;
 use super::mailbox::{Mail, Mailbox};
 use super::runtime::Runtime;
 use super::sockets::Sockets;
-use crate::bus::Bus;
 use crate::exchange::WorkerId;
-use crate::http::Answer;
 use crate::metrics::{Share, Snapshot};
 use crate::shard::{SessionId, Shard};
 use crate::time::{Duration, Instant, earlier};
@@ -85,16 +83,17 @@ impl<R: Runtime> Admin<R> {
         self.asked.remove(&worker);
     }
 
-    /// Answers those who wait if all numbers are here, or cannot be waited for any longer.
-    pub(super) fn settle(&mut self, bus: &Bus, shard: &mut Shard, own: impl FnOnce(&Shard) -> Share, now: Instant) {
-        if self.waiting.is_empty() || !self.asked.is_empty() && now < self.until {
-            return;
-        }
-        self.shares[0] = own(shard);
-        let blank = Snapshot::new(bus, shard, now.since(Instant::ZERO));
-        let mut snapshot = self.shares.iter().fold(blank, Snapshot::with);
+    /// Whether those who wait are to be answered: all numbers are here, or cannot be waited for any longer.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        !self.waiting.is_empty() && (self.asked.is_empty() || self.until <= now)
+    }
+
+    /// Answers those who wait. `snapshot` is without the workers, and `own` the share of the first.
+    pub(super) fn answer(&mut self, snapshot: Snapshot, own: Share, shard: &mut Shard, now: Instant) {
+        self.shares[0] = own;
+        let mut snapshot = self.shares.iter().fold(snapshot, Snapshot::with);
         snapshot.late_workers = self.asked.len();
-        let answer: Answer = snapshot.answer();
+        let answer = snapshot.answer();
         for id in self.waiting.drain(..) {
             // It may have given up.
             let _ = shard.answer_scrape(id, &answer, now);

@@ -458,8 +458,14 @@ impl<R: Runtime> Worker<R> {
     }
 
     fn answer_scrapes(&mut self, now: Instant) {
-        let Some(Head { admin: Some(admin), bus, .. }) = &mut self.head else { return };
-        admin.settle(bus, &mut self.shard, |shard| Share::new(shard, self.fan_out.times()), now);
+        let Some(Head { admin: Some(admin), bus, acceptor, memory, .. }) = &mut self.head else { return };
+        if admin.is_due(now) {
+            let mut snapshot = Snapshot::new(bus, &self.shard, now.since(Instant::ZERO));
+            snapshot.most_connections = Some(acceptor.most());
+            snapshot.accept_rests = acceptor.rests();
+            snapshot.memory_bound = Some(memory.with(acceptor.most()));
+            admin.answer(snapshot, Share::new(&self.shard, self.fan_out.times()), &mut self.shard, now);
+        }
     }
 
     /// Hears of the bus whether the instance has started.

@@ -73,6 +73,16 @@ pub(super) const METRICS: &[Metric] = &[
     counter("session_pauses", "Times that a session was not read because no more publishes may wait.", |snapshot| {
         Value::Count(snapshot.workers.stats.pauses)
     }),
+    gauges(
+        "connections_limit",
+        "The most connections of clients: what the limit of open files or --max-connections allows.",
+        |snapshot, sink| snapshot.most_connections.map_or(Ok(()), |most| sink(&[], size(most))),
+    ),
+    counter(
+        "accept_rests",
+        "Times that accepting rested because there were as many connections as may be, or no descriptor was left.",
+        |snapshot| Value::Count(snapshot.accept_rests),
+    ),
     // Messages.
     counter("client_messages", "Messages from clients.", |snapshot| Value::Count(snapshot.workers.stats.messages_in)),
     counter("publishes", "Messages accepted for the bus, from clients and from the embedding program.", |snapshot| {
@@ -157,6 +167,11 @@ pub(super) const METRICS: &[Metric] = &[
         "What is buffered: for sessions that are behind, in unfinished messages, of publishes that wait for Redis or its \
          confirmation, and for the worker that is furthest behind.",
         buffers,
+    ),
+    gauges(
+        "memory_bound_bytes",
+        "The most memory that the core can come to hold with as many connections as fanfare_connections_limit.",
+        |snapshot, sink| snapshot.memory_bound.map_or(Ok(()), |bytes| sink(&[], size(bytes))),
     ),
     gauges("buffer_limit_bytes", "The bounds of fanfare_buffer_bytes.", buffer_limits),
 ];

@@ -49,6 +49,7 @@ fn the_numbers_of_all_workers_are_added_up() {
         for (sample, count) in [
             ("fanfare_workers", workers),
             ("fanfare_workers_late", 0),
+            ("fanfare_accept_rests_total", 0),
             ("fanfare_sessions{stage=\"open\"}", 5),
             ("fanfare_sessions_opened_total", 6),
             ("fanfare_sessions_closed_total{by=\"client\",code=\"none\"}", 1),
@@ -57,6 +58,7 @@ fn the_numbers_of_all_workers_are_added_up() {
         ] {
             assert_eq!(value(&metrics, sample), count as f64, "{sample} of {workers} workers");
         }
+        assert!(value(&metrics, "fanfare_memory_bound_bytes") > value(&metrics, "fanfare_connections_limit"));
         // Each message is a turn of each worker.
         assert_eq!(value(&metrics, "fanfare_fan_out_seconds_count"), 6.0 * workers as f64);
         drop(server);
