@@ -1,0 +1,154 @@
+//! What the servers take in memory while clients do their worst, held against the bound that they print at start:
+//! resident memory below 1.3 times that and 32 MiB. `FANFARE_MEMORY_CLIENTS` says how many clients (2,000).
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::io::{Read, Write};
+use std::net::{SocketAddrV4, TcpStream};
+use std::time::Duration;
+
+use fanfare_tests::client::Client;
+use fanfare_tests::raw::{Raw, good_request};
+use fanfare_tests::server::{Program, Server};
+use fanfare_tests::swarm::Swarm;
+use rustix::net::{AddressFamily, SocketType, connect, socket, sockopt};
+
+fanfare_tests::for_each_program! {
+    half_a_message_each_stays_within_the_bound
+    readers_that_never_read_stay_within_the_bound
+    rooms_of_one_who_never_reads_stay_within_the_bound
+}
+
+const BOUNDS: [&str; 12] = [
+    "--workers",
+    "2",
+    "--max-all-queues",
+    "4MiB",
+    "--max-partial",
+    "4MiB",
+    "--max-publish-queue",
+    "1MiB",
+    "--max-mailbox",
+    "1MiB",
+    "--max-channel-name",
+    "64B",
+];
+
+const MIB: usize = 1 << 20;
+
+fn clients() -> usize {
+    std::env::var("FANFARE_MEMORY_CLIENTS").map_or(2_000, |count| count.parse().unwrap())
+}
+
+fn start(program: Program, clients: usize) -> Server {
+    let most = (clients + 10).to_string();
+    program.start(&[&BOUNDS[..], &["--max-connections", &most]].concat()).unwrap()
+}
+
+/// The bound that the server printed, in bytes.
+fn bound(server: &Server) -> usize {
+    let text = server.text();
+    let (_, rest) = text.split_once("memory: at most ").unwrap_or_else(|| panic!("{text}"));
+    rest.split_once("MiB").unwrap().0.parse::<usize>().unwrap() * MIB
+}
+
+/// The most that was resident, in bytes.
+fn most_resident(server: &Server) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
+}
+
+fn check(server: &Server) {
+    let (most, bound) = (most_resident(server), bound(server));
+    let (most_mib, bound_mib) = (most / MIB, bound / MIB);
+    eprintln!("{most_mib} MiB resident, bound {bound_mib} MiB");
+    assert!(most < bound / 10 * 13 + 32 * MIB, "{most_mib} MiB for a bound of {bound_mib} MiB");
+    let mut client = Client::connect(server.port(), "/chat/well").unwrap();
+    client.send("hello").unwrap();
+    assert_eq!(client.text().unwrap(), "hello", "others are served");
+}
+
+/// A client of whom the kernel holds little.
+fn tight(port: u16, path: &str) -> TcpStream {
+    let descriptor = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    sockopt::set_socket_recv_buffer_size(&descriptor, 4 << 10).unwrap();
+    connect(&descriptor, &SocketAddrV4::new([127, 0, 0, 1].into(), port)).unwrap();
+    let mut stream = TcpStream::from(descriptor);
+    stream.write_all(good_request(port, path).as_bytes()).unwrap();
+    stream
+}
+
+fn half_a_message_each_stays_within_the_bound(program: Program) {
+    // Raises the limit of open files.
+    drop(Swarm::new().unwrap());
+    let server = start(program, clients());
+    let mut half = vec![0x81, 0xFF, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    half.resize(half.len() + (60 << 10), b'x');
+    let clients: Vec<Raw> = (0..clients())
+        .map(|_| {
+            let mut client = Raw::upgrade(server.port(), "/chat").unwrap();
+            // Whoever was too much has been closed.
+            let _ = client.send(&half);
+            client
+        })
+        .collect();
+    check(&server);
+    drop(clients);
+}
+
+fn readers_that_never_read_stay_within_the_bound(program: Program) {
+    // Each client's share of that, 6 MB, is more than the kernel takes for one who does not read.
+    const MESSAGES: usize = 100;
+    const BURST: usize = 5;
+    let stuck = clients() / 1_000;
+    let count = stuck * 99;
+    let mut swarm = Swarm::new().unwrap();
+    let server = start(program, count + stuck);
+    let stuck: Vec<TcpStream> = (0..stuck).map(|_| tight(server.port(), "/chat")).collect();
+    swarm.grow(count, server.port(), "/chat").unwrap();
+    let mut publisher = Client::connect(server.port(), "/chat").unwrap();
+    let message = "x".repeat(60_000);
+    for burst in 1..=MESSAGES / BURST {
+        for _ in 0..BURST {
+            publisher.send(&message).unwrap();
+        }
+        for _ in 0..BURST {
+            assert_eq!(publisher.text().unwrap().len(), message.len());
+        }
+        let mut heard = 0;
+        while heard < count * BURST {
+            let before = heard;
+            swarm.turn(Duration::from_secs(10), |_, _| heard += 1).unwrap();
+            assert!(heard > before, "burst {burst}: nothing comes, {heard} of {}", count * BURST);
+        }
+    }
+    check(&server);
+    for mut stream in stuck {
+        let mut got = Vec::new();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        // The server may have given up on it by now.
+        let _ = stream.read_to_end(&mut got);
+        assert!(got.len() < MESSAGES * message.len(), "closed before it got everything");
+    }
+}
+
+fn rooms_of_one_who_never_reads_stay_within_the_bound(program: Program) {
+    const MESSAGES: usize = 100;
+    let message = "x".repeat(60_000);
+    let rooms = clients() / 33;
+    let server = start(program, rooms);
+    let stuck: Vec<TcpStream> = (0..rooms)
+        .map(|number| {
+            let path = format!("/chat/{number}");
+            let stream = tight(server.port(), &path);
+            let mut publisher = Client::connect(server.port(), &path).unwrap();
+            for _ in 0..MESSAGES {
+                publisher.send(&message).unwrap();
+                assert_eq!(publisher.text().unwrap().len(), message.len(), "whoever keeps up gets everything");
+            }
+            stream
+        })
+        .collect();
+    check(&server);
+    drop(stuck);
+}
