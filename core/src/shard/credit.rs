@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::session::Stage;
+use super::session::{LastRead, Stage};
 use super::{SessionId, Shard, get_mut};
 use crate::error::Misuse;
 use crate::exchange::publish_cost;
@@ -15,8 +15,9 @@ impl Shard {
     /// A session's socket is readable: may it be read? If not, [`Shard::poll_readable`] names it when it may.
     ///
     /// No is said while the embedder or the bus has yet to answer, when no credit to publish is left, and after the peer's
-    /// end. For want of credit the session waits in line, its pong deadline stands still, and after
-    /// [`Limits::pause_time`](crate::limits::Limits::pause_time) it is closed with 1013.
+    /// end. For want of credit the session waits in line and its pong deadline stands still. After
+    /// [`Limits::pause_time`](crate::limits::Limits::pause_time) it is named to be read once: a message, or a part of one,
+    /// ends it with 1013; a ping, a pong or a Close does not.
     pub fn handle_readable(&mut self, id: SessionId, now: Instant) -> bool {
         let now = self.at(now);
         let free = self.free_credit();
@@ -29,8 +30,10 @@ impl Shard {
         // Who has no promise stands behind those that have one.
         if session.may_be_read(if promised { self.credit } else { free }) {
             session.unpause(now);
+            session.flags.last_read.ask();
             return true;
         }
+        session.flags.last_read = LastRead::None;
         session.flags.unread = true;
         if let Stage::Open(open) = &mut session.stage
             && session.paused.is_none()
@@ -78,6 +81,18 @@ impl Shard {
     #[must_use]
     pub const fn has_credit(&self) -> bool {
         self.credit > 0
+    }
+
+    /// A session has waited for credit long enough. What it has to say may be no message, and then it stays.
+    pub(super) fn hear_out(&mut self, id: SessionId, now: Instant) {
+        let Some(session) = get_mut(&mut self.sessions, id) else { return };
+        session.unpause(now);
+        session.flags.last_read = LastRead::Due;
+        // Nearly always the first in line.
+        if let Some(place) = self.paused.iter().position(|&other| other == id) {
+            self.paused.remove(place);
+        }
+        self.settle(id, now);
     }
 
     /// Has those read again that wait longest, as far as the credit will go.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::credit::cost;
 use super::queue::Content;
-use super::session::{Session, Stage};
+use super::session::{LastRead, Session, Stage};
 use super::slow::Arrived;
 use super::{Event, SessionId, Shard, get_mut};
 use crate::error::{Closed, Error, Side};
@@ -17,7 +17,9 @@ impl Shard {
     pub(super) fn read_frames(&mut self, id: SessionId, mut input: &mut [u8], now: Instant) {
         let limits = &self.settings.limits;
         let Some(session) = get_mut(&mut self.sessions, id) else { return };
+        let is_last = std::mem::take(&mut session.flags.last_read) == LastRead::Asked && self.credit <= 0;
         let Stage::Open(open) = &mut session.stage else { return };
+        let is_last = is_last && open.ws.can_send();
         let mut error = None;
         while let Some(message) = open.ws.handle_read(&mut input, limits, now) {
             self.stats.messages_in += 1;
@@ -29,6 +31,9 @@ impl Shard {
                 // It is read in spite of the credit only for the sake of its Close.
                 self.stats.discarded += 1;
                 continue;
+            } else if is_last {
+                self.stats.discarded += 1;
+                error = Some(Error::NoCredit);
             } else {
                 self.credit -= cost(&open.target.channel, message.payload.len());
                 self.to_bus.publish(&open.target.channel, &message.payload);
@@ -40,8 +45,9 @@ impl Shard {
         let grows = partial > open.partial;
         self.partial = self.partial - open.partial + partial;
         open.partial = partial;
-        if error.is_none() && grows && self.partial > limits.partial_bytes / self.settings.workers.max(1) {
-            error = Some(Error::PartialFull);
+        if error.is_none() && grows {
+            let full = self.partial > limits.partial_bytes / self.settings.workers.max(1);
+            error = if is_last { Some(Error::NoCredit) } else { full.then_some(Error::PartialFull) };
         }
         if let Some(error) = error {
             self.fail(id, error, now);
@@ -117,8 +123,7 @@ impl Shard {
                 self.remove(id, local(error));
             }
             Stage::Open(_) if session.paused.is_some_and(|since| since + self.settings.limits.pause_time <= now) => {
-                session.unpause(now);
-                self.fail(id, Error::NoCredit, now);
+                self.hear_out(id, now);
             }
             Stage::Open(open) => {
                 open.ws.handle_timeout(&self.settings.limits, now);

@@ -40,7 +40,7 @@
 //! | waits for metrics | [`Shard::answer_scrape`] | 503; the same deadline |
 //! | waits for its channel's subscription | the bus's confirmation: 101 and [`Event::Opened`] | 503; [`confirm_time`] |
 //! | open (RFC 6455) | a Close of either side, an error | a ping, then the end; [`ping_time`], [`pong_time`] |
-//! | open, waits for credit to publish | credit | Close 1013; [`pause_time`] |
+//! | open, waits for credit to publish | credit | read once, Close 1013 for a message; [`pause_time`] |
 //! | open, missed a gap that its route does not keep it through | the end, otherwise | Close 1012; [`gap_close_time`] |
 //! | closing, or a plain answer leaves | the peer's end | the end; [`close_time`] |
 //!

@@ -57,8 +57,21 @@ pub(super) struct Flags {
     pub(super) unread: bool,
     /// The embedder heard that it may be read again, and has not asked yet.
     pub(super) promised: bool,
+    /// Whether it is read without credit, because it has waited for that long enough.
+    pub(super) last_read: LastRead,
     /// It is operation's, not a client's.
     pub(super) admin: bool,
+}
+
+/// The one read of a session that has waited for credit long enough.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum LastRead {
+    #[default]
+    None,
+    /// When the embedder asks next, it is told to read.
+    Due,
+    /// It was told so.
+    Asked,
 }
 
 #[derive(Debug)]
@@ -132,6 +145,13 @@ pub struct Asked {
     pub route: Option<Target>,
 }
 
+impl LastRead {
+    /// The embedder is told to read. If it was before and nothing came, that was it.
+    pub(super) fn ask(&mut self) {
+        *self = if *self == Self::Due { Self::Asked } else { Self::None };
+    }
+}
+
 impl Open {
     /// Whether what is read from it may have to be published. Once our Close is on its way it is read for the
     /// client's Close.
@@ -171,7 +191,7 @@ impl Session {
             _ if self.flags.peer_ended => false,
             Stage::Head(_) | Stage::Scraping { .. } | Stage::Answered { .. } => true,
             Stage::Deciding(_) | Stage::Joining(_) => false,
-            Stage::Open(open) => credit > 0 || !open.needs_credit(),
+            Stage::Open(open) => credit > 0 || self.flags.last_read == LastRead::Due || !open.needs_credit(),
         }
     }
 

@@ -269,7 +269,7 @@ pub(super) const OPTIONS: &[Opt] = &[
     limit!(time "confirm-timeout", CLIENTS, confirm_time,
         "The longest wait for the confirmed subscription of a new session. Beyond it: 503."),
     limit!(time "pause-timeout", CLIENTS, pause_time,
-        "The longest that a client is not read because no more publishes may wait. Beyond it: close code 1013."),
+        "The longest that a client is not read because no more publishes may wait. Beyond it a message ends it: 1013."),
     limit!(size "max-channel-name", CLIENTS, channel_bytes,
         "The longest channel name, its prefix included. Beyond it: 400."),
     limit!(size "max-partial", INSTANCE, partial_bytes,

@@ -330,7 +330,8 @@ impl Teller {
     }
 
     fn say(&mut self, id: SessionId, said: &Said<'_>) {
-        if !self.ask(id) {
+        // Who is read for the last time was asked when it was named.
+        if !self.model.peer(id).is_last_read && !self.ask(id) {
             return;
         }
         let mut bytes = match said {
@@ -349,7 +350,9 @@ impl Teller {
         let may = self.model.may_be_read(id);
         assert_eq!(self.shard.may_be_read(id), may);
         assert_eq!(self.shard.handle_readable(id, self.model.now), may);
-        if !may {
+        if may {
+            self.model.read(id);
+        } else {
             self.model.pause(id);
         }
         may

@@ -144,7 +144,7 @@ impl Model {
         match peer.phase {
             _ if peer.has_ended => false,
             Phase::Asked { .. } | Phase::Joining { .. } => false,
-            Phase::Open => self.credit > 0 || !peer.target.rights.publish,
+            Phase::Open => self.credit > 0 || peer.is_heard_out || !peer.target.rights.publish,
             Phase::Closing { .. } | Phase::Answered => true,
         }
     }
@@ -193,6 +193,7 @@ impl Model {
         let message_bytes = self.limits.message_bytes;
         let has_credit = self.credit > 0;
         let peer = self.peer(id);
+        let is_last = std::mem::take(&mut peer.is_last_read) && !has_credit && peer.phase == Phase::Open;
         if !matches!(peer.phase, Phase::Open | Phase::Closing { reads: true }) {
             return;
         }
@@ -204,7 +205,7 @@ impl Model {
                     && (!is_text || core::str::from_utf8(bytes).is_ok())
                     && frame == peer.target.frame
                     && peer.target.rights.publish;
-                if !is_valid {
+                if !is_valid || is_last {
                     return peer.close(false);
                 }
                 if peer.phase != Phase::Open && !has_credit {
@@ -216,7 +217,7 @@ impl Model {
                 self.debt += cost;
                 self.publishes.push_back((channel, bytes.to_vec()));
             }
-            Said::Beginning if !peer.is_amid => peer.is_amid = true,
+            Said::Beginning if !peer.is_amid && !is_last => peer.is_amid = true,
             Said::Ping(_) => {}
             Said::Beginning | Said::Close | Said::NotMasked => peer.close(false),
         }
@@ -225,6 +226,7 @@ impl Model {
     pub(super) fn pause(&mut self, id: SessionId) {
         let now = self.now;
         let peer = self.peer(id);
+        peer.is_last_read = false;
         if peer.has_ended {
             return;
         }
@@ -232,6 +234,12 @@ impl Model {
         if peer.phase == Phase::Open {
             peer.paused.get_or_insert(now);
         }
+    }
+
+    /// The shard said that the session may be read.
+    pub(super) fn read(&mut self, id: SessionId) {
+        let peer = self.peer(id);
+        peer.is_last_read = std::mem::take(&mut peer.is_heard_out);
     }
 
     pub(super) fn resume(&mut self, id: SessionId) {
@@ -273,8 +281,9 @@ impl Model {
                 Phase::Asked { until } | Phase::Joining { until, .. } if until <= now => peer.phase = Phase::Answered,
                 Phase::Open if peer.is_doomed => peer.close(true),
                 Phase::Open if peer.paused.is_some_and(|since| since + pause_time <= now) => {
-                    assert!(self.credit <= 0, "closed for want of credit that is there");
-                    peer.close(false);
+                    assert!(self.credit <= 0, "waits for credit that is there");
+                    peer.paused = None;
+                    peer.is_heard_out = true;
                 }
                 _ => {}
             }

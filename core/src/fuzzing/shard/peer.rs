@@ -17,6 +17,10 @@ pub(super) struct Peer {
     begun: usize,
     /// Since when it waits for credit.
     pub(super) paused: Option<Instant>,
+    /// It waited for credit long enough, and is to be read once without.
+    pub(super) is_heard_out: bool,
+    /// What it says next is heard without credit.
+    pub(super) is_last_read: bool,
     /// The shard said not to read it, and has not named it since.
     pub(super) is_unread: bool,
     /// A message of the client's has begun and never ends.
@@ -81,6 +85,8 @@ impl Peer {
             queue: VecDeque::new(),
             begun: 0,
             paused: None,
+            is_heard_out: false,
+            is_last_read: false,
             is_unread: false,
             is_amid: false,
             is_named: false,

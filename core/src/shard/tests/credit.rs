@@ -66,6 +66,47 @@ fn after_pause_time_a_session_without_credit_is_closed_with_1013() {
 }
 
 #[test]
+fn who_has_nothing_to_publish_outlives_any_want_of_credit() {
+    let (mut world, clients) = world(&["/chat"; 3], |limits| {
+        limits.publish_bytes = 100;
+        limits.publish_time = Duration::from_secs(1_000);
+    });
+    let [flood, quiet, begins] = clients[..] else { unreachable!() };
+    world.send(flood, &text(&"x".repeat(100)));
+    world.send(begins, &frame(0x01, b"a message that"));
+    world.pass(Duration::from_secs(10));
+    assert_eq!(world.close_code(begins), Some(1013));
+    for round in 0..5 {
+        world.send(quiet, &frame(0x8A, b"an answer"));
+        world.send(quiet, &frame(0x89, b"still there?"));
+        assert!(world.clients[quiet].waits, "round {round}");
+        world.pass(Duration::from_secs(10));
+        assert!(!world.clients[quiet].waits && world.close_code(quiet).is_none(), "round {round}");
+    }
+    world.send(quiet, &frame(CLOSE, b""));
+    world.pass(Duration::from_secs(10));
+    world.end(quiet);
+    assert_eq!(world.error(quiet), None);
+}
+
+#[test]
+fn who_is_heard_out_but_says_nothing_has_all_the_time_again() {
+    let (mut world, clients) = world(&["/chat"; 2], |limits| limits.publish_bytes = 100);
+    world.send(clients[0], &text(&"x".repeat(100)));
+    world.send(clients[1], &text("gone before it is read"));
+    world.clients[clients[1]].input.clear();
+    world.pass(Duration::from_secs(10));
+    let (id, now) = (world.id(clients[1]), world.now);
+    assert!(world.shard().handle_readable(id, now), "named, and asked for");
+    world.send(clients[1], &text("late"));
+    world.pass(Duration::from_millis(9_999));
+    assert_eq!(world.close_code(clients[1]), None);
+    world.pass(ms(1));
+    assert_eq!(world.close_code(clients[1]), Some(1013));
+    assert_eq!(world.shards[0].stats().discarded, 1);
+}
+
+#[test]
 fn the_pong_deadline_stands_still_while_a_session_waits_for_credit() {
     let (mut world, clients) = world(&["/chat"], |limits| {
         limits.publish_bytes = 100;
