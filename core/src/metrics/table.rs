@@ -88,6 +88,7 @@ pub(super) const METRICS: &[Metric] = &[
     counter("publishes", "Messages accepted for the bus, from clients and from the embedding program.", |snapshot| {
         Value::Count(snapshot.bus.publishes)
     }),
+    gauge("publishes_waiting", "Publishes that have yet to leave for Redis.", |snapshot| size(snapshot.bus.unsent)),
     counters(
         "publishes_lost",
         "Publishes that were given up at their age, may or may not have arrived when a connection was lost, or were \

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::redis::Lane;
+use crate::shard::tests::stats::distinct_stats;
 use crate::shard::tests::world::{BINARY, World, limits, text};
 use crate::ws::tests::frame;
 
@@ -141,6 +142,44 @@ fn what_there_is_to_see_never_changes_and_counts_only_grow() {
         before = after;
     }
     assert_eq!(before["fanfare_unready{reason=\"draining\"}"], 1.0);
+}
+
+#[test]
+fn every_count_is_told() {
+    let (mut times, mut snapshot) = (Histogram::default(), Snapshot::blank(&limits()));
+    times.record(Duration::from_secs(1_100));
+    snapshot.workers.stats = distinct_stats();
+    snapshot.bus = bus::Stats {
+        channels: 1_001,
+        subscribed: 1_002,
+        publishes: 1_003,
+        messages: 1_004,
+        not_utf8: 1_005,
+        oversized: 1_006,
+        missed: 1_007,
+        expired: 1_008,
+        unconfirmed: 1_009,
+        refused: 1_010,
+        gaps: 1_011,
+        gap_time: Duration::from_secs(1_012),
+        lost_connections: 1_013,
+        probe_round_trip: times,
+        probes_missing: 1_014,
+        publish_latency: times,
+        publish_bytes: 1_015,
+        unsent: 1_016,
+        fullest_mailbox: 1_017,
+        connects: 1_018,
+        dial_failures: 1_019,
+        bytes_in: 1_020,
+        bytes_out: 1_021,
+    };
+    // Told otherwise: by their stages, by the bus, by their error, by their close code.
+    let otherwise = [2_001, 2_007, 2_008, 2_012].map(f64::from);
+    let told: Vec<f64> = samples(&snapshot).into_values().collect();
+    for count in (1_001..=1_021).chain(2_001..=2_016).chain([1_100]).map(f64::from) {
+        assert_ne!(told.contains(&count), otherwise.contains(&count), "{count}");
+    }
 }
 
 #[test]

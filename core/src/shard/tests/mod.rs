@@ -12,6 +12,6 @@ mod health;
 mod notes;
 mod shutdown;
 mod slow;
-mod stats;
+pub(crate) mod stats;
 mod table;
 pub(crate) mod world;
