@@ -114,6 +114,8 @@ pub struct Trial {
     pub probe: Duration,
     /// How long a fault that cuts an instance off lasts at least.
     pub hold: Duration,
+    /// Which of [`redis::programs`] it begins with, counted around.
+    pub redis: usize,
     /// Where the clients' choices come from.
     pub seed: u64,
 }
@@ -192,7 +194,11 @@ impl Kind {
 
 impl Scene {
     fn set(trial: Trial) -> io::Result<Self> {
-        let redis = Redis::start()?;
+        let programs = redis::programs();
+        let redis = match programs.get(trial.redis % programs.len().max(1)) {
+            Some(program) => Redis::start_program(program, &[])?,
+            None => Redis::start()?,
+        };
         let side = || Side::start(&redis, &trial);
         let sides = [side()?, side()?];
         let ports = sides.each_ref().map(|side| side.server.port());

@@ -16,11 +16,11 @@ fanfare_tests::for_each_program! {
 }
 
 /// Longer than the balancer needs to notice.
-const DRAIN_DELAY: Duration = Duration::from_millis(400);
+const DRAIN_DELAY: Duration = Duration::from_millis(800);
 
 /// How long the balancer may hand clients to an instance that has said that it is not ready: the question that was
 /// under way, the next one, and what the machine adds.
-const NOTICED_WITHIN: Duration = Duration::from_millis(2 * CHECK_INTERVAL.as_millis() as u64 + 100);
+const NOTICED_WITHIN: Duration = Duration::from_millis(2 * CHECK_INTERVAL.as_millis() as u64 + 300);
 
 fn start(program: Program, port: u16, proxy: &Proxy) -> Server {
     let (port, delay) = (port.to_string(), format!("{}ms", DRAIN_DELAY.as_millis()));

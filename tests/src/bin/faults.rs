@@ -1,7 +1,7 @@
 //! Everything goes wrong between two instances and Redis while many clients talk; see `fanfare_tests::faults`.
 //!
 //! ```text
-//! faults [--clients N] [--rate N] [--probe-ms N] [--hold-ms N] [--program NAME] [--seed N] [--rounds N]
+//! faults [--clients N] [--rate N] [--probe-ms N] [--hold-ms N] [--program NAME] [--seed N] [--rounds N] [--redis N]
 //! ```
 //!
 //! It prints one line, and fails where something does not hold.
@@ -15,7 +15,8 @@ use fanfare_tests::faults::{KINDS, Trial, run};
 use fanfare_tests::server::Program;
 
 const USAGE: &str =
-    "usage: faults [--clients N] [--rate N] [--probe-ms N] [--hold-ms N] [--program fanfare-tokio] [--seed N] [--rounds N]
+    "usage: faults [--clients N] [--rate N] [--probe-ms N] [--hold-ms N] [--program fanfare-tokio] [--seed N]
+              [--rounds N] [--redis N]
 by default 1,000 clients, 200 messages a second, a probe every second, and each fault once,
 for no longer than an instance may take to notice it";
 
@@ -43,7 +44,8 @@ fn main() -> ExitCode {
 
 fn parse(words: &[String]) -> Option<(Trial, usize)> {
     let (probe, hold) = (Duration::from_secs(1), Duration::ZERO);
-    let mut trial = Trial { program: Program::Tokio, clients: 1_000, rooms: 0, rate: 200, probe, hold, seed: 1 };
+    let mut trial =
+        Trial { program: Program::Tokio, clients: 1_000, rooms: 0, rate: 200, probe, hold, redis: 0, seed: 1 };
     let mut rounds = 1;
     for pair in words.chunks(2) {
         let [name, value] = pair else { return None };
@@ -53,6 +55,7 @@ fn parse(words: &[String]) -> Option<(Trial, usize)> {
             "--probe-ms" => trial.probe = Duration::from_millis(value.parse().ok().filter(|&millis| millis > 0)?),
             "--hold-ms" => trial.hold = Duration::from_millis(value.parse().ok()?),
             "--program" => trial.program = Program::ALL.into_iter().find(|program| program.name() == value)?,
+            "--redis" => trial.redis = value.parse().ok()?,
             "--seed" => trial.seed = value.parse().ok()?,
             "--rounds" => rounds = value.parse().ok().filter(|&rounds| rounds > 0)?,
             _ => return None,
