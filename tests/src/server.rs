@@ -128,8 +128,18 @@ impl Program {
     ///
     /// When it does not start.
     pub fn start_process_on(self, socket: impl Into<OwnedFd>, args: &[&str]) -> io::Result<Process> {
+        self.start_process_as("clients", socket, args)
+    }
+
+    /// As [`Program::start_process_on`], with a name for the socket.
+    ///
+    /// # Errors
+    ///
+    /// When it does not start.
+    pub fn start_process_as(self, name: &str, socket: impl Into<OwnedFd>, args: &[&str]) -> io::Result<Process> {
         let server = self.command(args);
         let mut shell = Command::new("sh");
+        shell.env("LISTEN_FDNAMES", name);
         shell.args(["-c", "LISTEN_FDS=1 LISTEN_PID=$$ exec \"$@\" 3<&0 0</dev/null", "sh"]);
         shell.arg(server.get_program()).args(server.get_args());
         for (name, _) in server.get_envs() {
@@ -197,7 +207,12 @@ impl Server {
         Self::of(Process::start(command)?)
     }
 
-    fn of(mut process: Process) -> io::Result<Self> {
+    /// What `process` is, once it says where it listens.
+    ///
+    /// # Errors
+    ///
+    /// As [`Program::start`].
+    pub fn of(mut process: Process) -> io::Result<Self> {
         let port = process.wait_for_line(Duration::from_secs(10), listening_port)?;
         Ok(Self { process, port })
     }

@@ -17,6 +17,7 @@ use fanfare_tests::wait_until;
 fanfare_tests::for_each_program! {
     a_listening_socket_that_is_handed_over_is_used
     a_descriptor_that_does_not_listen_is_named
+    a_listening_socket_of_the_name_admin_is_for_operation
     what_is_handed_to_another_process_is_left_alone
     a_restart_on_the_same_listening_socket_turns_nobody_away
     new_clients_are_served_for_the_drain_delay_and_then_refused
@@ -25,6 +26,12 @@ fanfare_tests::for_each_program! {
     what_redis_does_not_take_in_time_is_counted_in_one_line
     redis_may_come_back_within_the_drain_time
     a_second_signal_ends_it_at_once_with_a_line
+}
+
+fn status(port: u16, path: &str) -> u16 {
+    let mut client = Raw::connect(port).unwrap();
+    client.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).unwrap();
+    client.answer(false).unwrap().status
 }
 
 const LOCAL: (&str, u16) = ("127.0.0.1", 0);
@@ -56,6 +63,16 @@ fn a_descriptor_that_does_not_listen_is_named(program: Program) {
     };
     refuses(program.start_process_on(connected, &[]));
     refuses(program.start_process_on(file, &[]));
+}
+
+fn a_listening_socket_of_the_name_admin_is_for_operation(program: Program) {
+    let listener = TcpListener::bind(LOCAL).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let args = ["--host", "127.0.0.1", "--port", "0"];
+    let named = program.start_process_as("admin", listener, &args).unwrap();
+    let server = fanfare_tests::server::Server::of(named).unwrap();
+    assert_ne!(server.port(), port);
+    assert_eq!([status(server.port(), "/metrics"), status(port, "/metrics")], [404, 200]);
 }
 
 fn what_is_handed_to_another_process_is_left_alone(program: Program) {
@@ -102,6 +119,7 @@ fn new_clients_are_served_for_the_drain_delay_and_then_refused(program: Program)
     let start = Instant::now();
     server.terminate().unwrap();
     sleep(Duration::from_millis(500));
+    assert_eq!([status(server.port(), "/ready"), status(server.port(), "/live")], [503, 200]);
     let mut late = Client::connect(server.port(), "/chat").unwrap();
     late.send("still here").unwrap();
     assert_eq!((early.text().unwrap(), late.text().unwrap()), ("still here".into(), "still here".into()));

@@ -112,6 +112,24 @@ fn opened_already(client: &Client) -> &Client {
 }
 
 #[test]
+fn no_more_clients_are_taken_than_there_may_be_until_one_leaves() {
+    for (most, waits) in [(1, true), (2, false), (3, false)] {
+        let memory = Memory::default();
+        let config = Config { max_connections: NonZero::new(most), ..config(1) };
+        let server = memory.start(Server::<Memory>::start(config));
+        let first = opened(&memory);
+        let second = memory.connect();
+        second.send(&request("/chat"));
+        assert_eq!(second.take().is_empty(), waits, "at most {most}");
+        if waits {
+            first.change(|pipe| pipe.input_ends = true);
+            assert!(second.take().starts_with(b"HTTP/1.1 101 "));
+        }
+        drop(server);
+    }
+}
+
+#[test]
 fn an_accept_that_fails_for_its_connection_alone_holds_up_nobody() {
     let (memory, _server) = started(1);
     memory.change(|world| world.accepts.push_back(Err(io::ErrorKind::ConnectionAborted.into())));
