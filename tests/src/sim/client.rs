@@ -336,7 +336,7 @@ impl Client {
         let mut out = Vec::new();
         frames::write_message(frame, pieces, &mut self.rng, &ground.reference.messages.get(id).payload, &mut out);
         self.put_bytes(&out);
-        ground.reference.visits[self.visit].sent.push_back((self.put, id));
+        ground.reference.sent(self.visit, self.put, id);
     }
 
     fn put_bytes(&mut self, bytes: &[u8]) {

@@ -16,6 +16,8 @@ pub(super) struct Message {
     /// Whether Redis has carried its publish out, and when.
     pub(super) published: bool,
     pub(super) at: Instant,
+    /// The visit of the client that sent it.
+    pub(super) sender: Option<usize>,
 }
 
 #[derive(Debug, Default)]
@@ -37,7 +39,13 @@ impl Messages {
     pub(super) fn make(&mut self, room: usize, bytes: usize, frame: FrameType) -> MessageId {
         let id = self.all.len() as u32;
         let bytes = if bytes == 0 { 0 } else { bytes.max(DIGITS) };
-        self.all.push(Message { room, payload: payload(id, bytes, frame), published: false, at: Instant::ZERO });
+        self.all.push(Message {
+            room,
+            payload: payload(id, bytes, frame),
+            published: false,
+            at: Instant::ZERO,
+            sender: None,
+        });
         id
     }
 
@@ -48,6 +56,10 @@ impl Messages {
     pub(super) fn set_published(&mut self, id: MessageId, at: Instant) {
         let message = &mut self.all[id as usize];
         (message.published, message.at) = (true, at);
+    }
+
+    pub(super) fn set_sender(&mut self, id: MessageId, visit: usize) {
+        self.all[id as usize].sender = Some(visit);
     }
 
     /// Which message this is; `None` for an empty one, and an error for what nobody ever made.

@@ -43,6 +43,8 @@ pub(super) struct Visit {
     pub(super) over: bool,
     /// What the client sent and the instance has not read, with the end of each message in the stream.
     pub(super) sent: VecDeque<(u64, MessageId)>,
+    /// What Redis carried out last of what the client sent.
+    published: Option<MessageId>,
     /// Messages that were read from its socket and not taken in, which only a session that is closing may do.
     pub(super) untaken: usize,
     /// It was to be closed as a slow reader, or may have been.
@@ -178,6 +180,13 @@ impl Reference {
         if message.published {
             return Err((Promise::NoDuplicates, format!("message {id} was published twice")));
         }
+        if let Some(sender) = message.sender {
+            let before = self.visits[sender].published.replace(id);
+            if before > Some(id) {
+                let what = format!("message {id} was published after {before:?}, which its client sent later");
+                return Err((Promise::Order, what));
+            }
+        }
         self.messages.set_published(id, now);
         if let Some(from) = from {
             self.instances[from].published += 1;
@@ -283,10 +292,17 @@ impl Reference {
             excuses,
             over: false,
             sent: VecDeque::new(),
+            published: None,
             untaken: 0,
             condemned: false,
         });
         self.visits.len() - 1
+    }
+
+    /// A client has sent a message that ends at byte `end` of its stream.
+    pub(super) fn sent(&mut self, visit: usize, end: u64, message: MessageId) {
+        self.visits[visit].sent.push_back((end, message));
+        self.messages.set_sender(message, visit);
     }
 
     /// The instance says that the session is open.

@@ -9,7 +9,8 @@ use fanfare_core::time::{Duration, Instant};
 /// What is held against a world, after the promises of the design and the contract of every state machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Promise {
-    /// R1: a session sees a subsequence of what Redis delivered, in its order.
+    /// R1: a session sees a subsequence of what Redis delivered, in its order; and Redis carries out a subsequence of what
+    /// a client sent, in its order.
     Order,
     /// R2: no duplicate comes from us.
     NoDuplicates,
