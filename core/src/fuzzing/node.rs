@@ -275,6 +275,7 @@ impl Teller {
         let overdraft = READ_BYTES / FRAME_BYTES * encode::publish_len("chat:0".len(), 0) + READ_BYTES;
         assert!(stats.publish_bytes <= PUBLISH_BYTES + overdraft, "{stats:?}");
         assert_eq!(self.node.shard.stats().sessions, self.clients.len());
+        assert!(self.node.shard.readiness().is_err() || self.node.bus.readiness().is_ok(), "the shard has heard of it");
     }
 
     fn end(&mut self) {

@@ -118,9 +118,12 @@ impl Probe {
             self.subscription = Subscription::None;
             self.proven = None;
         }
-        // That nothing is delivered is known until the contrary is, over all connections that are made meanwhile.
-        let kept = if reason == Unready::Undelivered { reason } else { Unready::Unproven };
-        self.proof = Err(kept);
+        self.proof = Err(match reason {
+            // This is known until the contrary is, over all connections that are made meanwhile.
+            Unready::Undelivered => reason,
+            _ if self.subscription == Subscription::Refused => Unready::ProbeRefused,
+            _ => Unready::Unproven,
+        });
     }
 
     /// When something is to be done.

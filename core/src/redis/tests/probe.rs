@@ -198,6 +198,10 @@ fn a_probe_that_is_not_allowed_is_a_reason_and_repaired_by_nothing_but_permissio
         }
         assert_eq!(world.received.len(), 60, "{command}: delivery goes on");
         assert_eq!(world.actions.len(), 2, "{command}: nothing is dialled again");
+        world.cut(Lane::Publisher);
+        world.pass(ms(751));
+        assert_eq!(world.link.readiness(), Err(Unready::ProbeRefused), "{command}: nor is it forgotten");
+        world.actions.truncate(2);
         world.server.denies_probes.clear();
         assert!(time_until(&mut world, true) <= P);
         world.pass(ms(60_000));
