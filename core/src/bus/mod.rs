@@ -514,6 +514,8 @@ impl Bus {
             Ok(()) if matches!(self.carrier, Carrier::Redis(_)) => {
                 tracing::info!("ready: what is published comes back");
             }
+            // Whoever asked for that has said so.
+            Err(Unready::Draining) => {}
             Err(reason) if self.readiness.is_ok() => tracing::warn!("not ready: {reason}"),
             _ => {}
         }

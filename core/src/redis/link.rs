@@ -398,6 +398,7 @@ impl Link {
     /// The reason.
     pub fn readiness(&self) -> Result<(), Unready> {
         match (self.are_ready(), self.is_up()) {
+            _ if self.is_closing => Err(Unready::Draining),
             (true, true) => self.probe.proof(),
             (true, false) => Err(Unready::Subscribing),
             (false, _) => Err(self.cause),
