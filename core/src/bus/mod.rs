@@ -269,8 +269,9 @@ impl Bus {
         let (channels, stats) = (&mut self.channels, &mut self.stats);
         stats.bytes_in += input.len() as u64;
         link.handle_read(lane, input, now, |name, payload| channels.add_message(name, payload, stats, now));
-        self.seal_runs();
+        // A channel is subscribed before its first message comes, also if both were read at once.
         self.follow_link();
+        self.seal_runs();
     }
 
     /// `lane`'s connection has ended; `reason` is for people.
@@ -458,7 +459,11 @@ impl Bus {
             match event {
                 LinkEvent::Subscribed(name) => self.subscribed(&name),
                 LinkEvent::Released { bytes } => self.workers.release(bytes),
-                LinkEvent::Unsubscribed { since } => self.gap_began(since),
+                LinkEvent::Unsubscribed { since } => {
+                    // What came before a gap is not behind it.
+                    self.seal_runs();
+                    self.gap_began(since);
+                }
                 LinkEvent::Up { gap } => {
                     if let Some(duration) = gap {
                         self.gap_ended(duration);

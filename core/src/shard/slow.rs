@@ -147,7 +147,13 @@ fn oldest(run: &Run, dropped: u64, queue: &Queue, bound: usize, only_newest: boo
 impl Session {
     /// Whether of what waits for it only the newest message is to go on waiting.
     pub(super) fn keeps_latest(&self) -> bool {
-        self.flags.blocked && self.slow() == Slow::Latest && self.takes_messages()
+        self.flags.blocked && self.wants_latest()
+    }
+
+    /// Out of line: it is asked of everyone whose socket is full, and inlined it would be in the way of all others.
+    #[cold]
+    fn wants_latest(&self) -> bool {
+        self.slow() == Slow::Latest && self.takes_messages()
     }
 
     /// Whether its client hears of what it does not get.

@@ -59,6 +59,8 @@ impl World<'_> {
             let Some(channels) = port.and_then(|port| self.redis.channels(port)) else { continue };
             let visits = &self.ground.reference.visits;
             let of_this = visits.iter().filter(|view| view.instance == i && view.stays());
+            // Whoever is to be closed for a gap has left its channel.
+            let of_this = of_this.filter(|view| !self.ground.reference.may_be_doomed(view));
             // Redis knows channels by their bytes.
             let missing = of_this.map(|view| view.room).find(|&room| {
                 let channel = &self.ground.reference.room(room).channel;
@@ -99,7 +101,8 @@ impl World<'_> {
             else {
                 continue;
             };
-            if view.excuses.any() || view.over {
+            let reference = &self.ground.reference;
+            if view.excuses.any() || view.over || reference.may_be_doomed(view) || reference.may_drop(view.room) {
                 continue;
             }
             let (number, instance) = (client.number, view.instance);

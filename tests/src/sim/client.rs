@@ -6,7 +6,7 @@ use std::io::IoSlice;
 use fanfare_core::error::Error;
 use fanfare_core::route::FrameType;
 use fanfare_core::time::{Duration, Instant};
-use tungstenite::protocol::frame::coding::{Control, OpCode};
+use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 use super::frames;
 use super::ground::{Event, Got, Ground, Port};
@@ -90,7 +90,8 @@ impl Client {
         let path = ground.reference.room(setup.room).path.clone();
         let head = format!(
             "GET {path} HTTP/1.1\r\nHost: fleet.test\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n"
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n{}\r\n",
+            if setup.notes { "Sec-WebSocket-Protocol: fanfare.notes\r\n" } else { "" }
         );
         self.put_bytes(head.as_bytes());
         if setup.hasty && ground.reference.room(setup.room).publish {
@@ -270,6 +271,10 @@ impl Client {
             if !head.to_ascii_lowercase().contains(&format!("sec-websocket-accept: {}", accept.to_ascii_lowercase())) {
                 ground.fail(Promise::Protocol, format!("a wrong 101: {head}"));
             }
+            let has_notes = head.contains("\r\nSec-WebSocket-Protocol: fanfare.notes\r\n");
+            if has_notes != ground.reference.visits[self.visit].notes {
+                ground.fail(Promise::Protocol, format!("a wrong subprotocol: {head}"));
+            }
             self.phase = Phase::Open;
             return;
         }
@@ -283,6 +288,10 @@ impl Client {
     fn got(&mut self, got: frames::Got, ground: &mut Ground) {
         let excuses: Excuses = ground.reference.visits[self.visit].excuses;
         match got {
+            frames::Got::Data(OpCode::Data(Data::Binary), note) if ground.reference.visits[self.visit].notes => {
+                let verdict = ground.reference.told(self.visit, &note);
+                ground.judge(verdict);
+            }
             frames::Got::Data(opcode, payload) => {
                 if opcode != frames::opcode(ground.reference.room(self.setup.room).frame) {
                     return ground.fail(Promise::Protocol, format!("client {} got the wrong type", self.number));
@@ -322,7 +331,10 @@ impl Client {
                     let answer = answer.as_ref().map_or(&[][..], |code| code);
                     frames::write(OpCode::Control(Control::Close), true, self.rng.u32(..), answer, &mut bytes);
                     self.put_bytes(&bytes);
-                } else if excuses.rude.is_none() && !excuses.closed && code != Some(1000) && code != Some(1013) {
+                } else if excuses.rude.is_none()
+                    && !excuses.closed
+                    && ![Some(1000), Some(1012), Some(1013)].contains(&code)
+                {
                     ground.fail(Promise::Protocol, format!("client {}'s Close is answered by {code:?}", self.number));
                 }
                 self.phase = Phase::Done;
@@ -332,6 +344,7 @@ impl Client {
 
     fn put_message(&mut self, bytes: usize, pieces: usize, ground: &mut Ground) {
         let frame: FrameType = ground.reference.room(self.setup.room).frame;
+        let bytes = ground.reference.size(self.setup.room, bytes);
         let id = ground.reference.messages.make(self.setup.room, bytes, frame);
         let mut out = Vec::new();
         frames::write_message(frame, pieces, &mut self.rng, &ground.reference.messages.get(id).payload, &mut out);

@@ -2,7 +2,7 @@
 
 use fanfare_core::limits::Limits;
 use fanfare_core::redis::Lane;
-use fanfare_core::route::FrameType;
+use fanfare_core::route::{FrameType, OnGap, Policies, Slow};
 use fanfare_core::time::{Duration, Instant};
 use fastrand::Rng;
 
@@ -34,6 +34,8 @@ impl Plan {
     pub fn calm(seed: u64, driver: Driver) -> Self {
         let mut draft = Draft::new(seed);
         draft.setup.limits = Limits::default();
+        // What waits when a socket is found to be full depends on who drives.
+        draft.setup.rooms.retain(|room| room.policies.slow != Slow::Latest);
         draft.setup.instances.iter_mut().for_each(|instance| instance.driver = driver);
         for (i, client) in draft.setup.clients.iter_mut().enumerate() {
             (client.answers, client.returns, client.hasty) = (true, None, false);
@@ -45,7 +47,8 @@ impl Plan {
         }
         for client in 0..draft.setup.rooms.len() {
             for _ in 0..40 {
-                let (bytes, pieces) = (draft.size(), 1 + draft.rng.usize(..3));
+                // Empty ones are numbered when Redis carries them out, which depends on who drives.
+                let (bytes, pieces) = (draft.size().max(8), 1 + draft.rng.usize(..3));
                 draft.at(5_000, 60_000, Deed::Send { client, bytes, pieces });
             }
         }
@@ -57,9 +60,17 @@ impl Plan {
     #[must_use]
     pub fn still(instances: usize, clients: usize) -> Self {
         let line = Line { latency: 1_000, jitter: 0, per_kib: 1, room: 256 << 10, crumbs: false };
-        let client =
-            |i| ClientSetup { instance: i % instances, room: 0, line, answers: true, returns: None, hasty: false };
-        let room = Room { path: "/chat/r".into(), channel: "chat:r".into(), frame: FrameType::Text, publish: true };
+        let client = |i| ClientSetup {
+            instance: i % instances,
+            room: 0,
+            line,
+            answers: true,
+            returns: None,
+            hasty: false,
+            notes: false,
+        };
+        let (path, channel, policies) = ("/chat/r".into(), "chat:r".into(), Policies::default());
+        let room = Room { path, channel, frame: FrameType::Text, publish: true, policies };
         let setup = Setup {
             instances: vec![InstanceSetup { workers: 1, driver: Driver::Eager }; instances],
             clients: (0..clients).map(client).collect(),
@@ -341,11 +352,23 @@ fn limits(rng: &mut Rng) -> (Limits, Option<usize>) {
 }
 
 fn rooms(rng: &mut Rng) -> Vec<Room> {
-    let kinds = [("chat", FrameType::Text, true), ("bin", FrameType::Binary, true), ("feed", FrameType::Text, false)];
+    use FrameType::{Binary, Text};
+    let drops = |slow| Policies { slow, ..Policies::default() };
+    let tight = Policies { on_gap: OnGap::Close, ..Policies::default() };
+    let kinds = [
+        ("chat", Text, true, Policies::default()),
+        ("bin", Binary, true, Policies::default()),
+        ("feed", Text, false, Policies::default()),
+        ("new", Text, true, drops(Slow::DropNewest)),
+        ("old", Text, true, drops(Slow::DropOldest)),
+        ("late", Binary, false, drops(Slow::Latest)),
+        ("last", Text, true, drops(Slow::Latest)),
+        ("tight", Text, true, tight),
+    ];
     (0..rng.usize(2..=12))
         .map(|i| {
-            let (kind, frame, publish) = kinds[if i < 2 { i } else { rng.usize(..kinds.len()) }];
-            Room { path: format!("/{kind}/r{i}"), channel: format!("{kind}:r{i}"), frame, publish }
+            let (kind, frame, publish, policies) = kinds[if i < 2 { i } else { rng.usize(..kinds.len()) }];
+            Room { path: format!("/{kind}/r{i}"), channel: format!("{kind}:r{i}"), frame, publish, policies }
         })
         .collect()
 }
@@ -364,5 +387,6 @@ fn client(rng: &mut Rng, instances: usize, rooms: usize) -> ClientSetup {
         answers: rng.u8(..20) > 0,
         returns: (rng.u8(..3) > 0).then(|| rng.u64(50..6_000)),
         hasty: rng.u8(..12) == 0,
+        notes: rng.bool(),
     }
 }

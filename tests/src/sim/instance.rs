@@ -352,6 +352,10 @@ impl Instance {
                 let what = format!("instance {number}: {} bytes of publishes, {most} at most", stats.publish_bytes);
                 ground.fail(Promise::Bounds, what);
             }
+            if stats.missed > 0 {
+                ground.reference.set_missed(number);
+            }
+            self.check_drops(ground);
             let holes = ground.reference.holes(number);
             if let Some((worker, message)) = holes.first()
                 && holes.len() as u64 > stats.missed
@@ -370,6 +374,22 @@ impl Instance {
         let most = self.limits.all_queues_bytes / workers + self.workers[worker].sockets.len() * (68 << 10);
         if queued > most || partial > self.limits.partial_bytes / workers {
             ground.fail(Promise::Bounds, format!("instance {number}: {queued} bytes queued, {partial} unfinished"));
+        }
+    }
+}
+
+impl Instance {
+    /// What slow readers did not get is counted.
+    fn check_drops(&mut self, ground: &mut Ground) {
+        let number = self.number;
+        let counted: u64 = (0..self.workers.len())
+            .map(|worker| self.shard(worker).stats())
+            .map(|stats| stats.dropped_newest + stats.dropped_oldest + stats.dropped_latest)
+            .sum();
+        let dropped = ground.reference.dropped(number);
+        if dropped > counted && self.bus().stats().missed == 0 {
+            let what = format!("instance {number}: sessions did not get {dropped} messages, {counted} are counted");
+            ground.fail(Promise::NoSilentLoss, what);
         }
     }
 }

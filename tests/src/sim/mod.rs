@@ -20,6 +20,7 @@ mod reference;
 mod shrinking;
 mod slow;
 mod sockets;
+mod told;
 mod verdict;
 mod walk;
 mod world;

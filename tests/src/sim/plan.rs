@@ -4,7 +4,7 @@ use core::fmt;
 
 use fanfare_core::limits::Limits;
 use fanfare_core::redis::Lane;
-use fanfare_core::route::FrameType;
+use fanfare_core::route::{FrameType, Policies};
 use fanfare_core::time::Instant;
 
 pub use super::pipe::Line;
@@ -72,6 +72,8 @@ pub struct ClientSetup {
     pub returns: Option<u64>,
     /// Whether it sends its first message right behind the request.
     pub hasty: bool,
+    /// Whether it wants to be told of what it does not get.
+    pub notes: bool,
 }
 
 /// A path, and the channel that it leads to.
@@ -85,6 +87,8 @@ pub struct Room {
     pub frame: FrameType,
     /// Whether clients may publish.
     pub publish: bool,
+    /// What becomes of sessions that cannot get every message.
+    pub policies: Policies,
 }
 
 /// What kind of Redis it is.
@@ -287,6 +291,7 @@ impl fmt::Display for Plan {
             let room = &self.setup.rooms[client.room];
             write!(f, "client {i}: in {} of instance {}, line: {}", room.path, client.instance, client.line)?;
             write!(f, "{}", if client.answers { "" } else { ", answers no ping" })?;
+            write!(f, "{}", if client.notes { ", wants notes" } else { "" })?;
             write!(f, "{}", if client.hasty { ", does not wait for the 101" } else { "" })?;
             match client.returns {
                 Some(millis) => writeln!(f, ", comes back after {millis} ms")?,

@@ -8,10 +8,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fanfare_core::error::{Closed, Error, Side};
 use fanfare_core::limits::Limits;
+use fanfare_core::route::{FrameType, Slow};
 use fanfare_core::time::{Duration, Instant};
 
 use super::messages::{Message, MessageId, Messages};
-use super::plan::Room;
+use super::plan::{ClientSetup, Room};
+use super::told::Told;
 use super::verdict::Promise;
 
 /// Bounded time in which subscriptions are equal again (R4), and what a slow driver and slow lines add.
@@ -24,7 +26,7 @@ pub(super) const LONG_CALM: Duration = Duration::from_secs(25);
 /// A bound from which on no traffic of a plan reaches it.
 const ROOMY: usize = 1 << 20;
 
-type Verdict = Result<(), (Promise, String)>;
+pub(super) type Verdict = Result<(), (Promise, String)>;
 
 /// One connection of a client.
 #[derive(Debug)]
@@ -49,6 +51,10 @@ pub(super) struct Visit {
     pub(super) untaken: usize,
     /// It was to be closed as a slow reader, or may have been.
     pub(super) condemned: bool,
+    /// Its client wants notes, and gets them.
+    pub(super) notes: bool,
+    pub(super) told: Told,
+    pub(super) opened_at: Option<Instant>,
 }
 
 impl Visit {
@@ -97,7 +103,7 @@ pub(super) struct Instance {
     /// The place of each message among its room's arrivals, plus one.
     places: Vec<u32>,
     /// Since when nothing has been between it and Redis.
-    calm: Option<Instant>,
+    pub(super) calm: Option<Instant>,
     /// Until when there was, or may have been, trouble.
     troubled: Instant,
     /// Messages that some session of a worker did not get and had a right to.
@@ -108,13 +114,16 @@ pub(super) struct Instance {
     /// link was whole last.
     lost: Option<Instant>,
     published: u64,
+    /// Messages that sessions without notes did not get, on routes that drop some.
+    pub(super) dropped: u64,
+    pub(super) has_missed: bool,
 }
 
 #[derive(Debug)]
 pub(super) struct Reference {
     pub(super) messages: Messages,
     pub(super) visits: Vec<Visit>,
-    rooms: Vec<Room>,
+    pub(super) rooms: Vec<Room>,
     /// Rooms by channel name.
     by_channel: BTreeMap<Vec<u8>, usize>,
     pub(super) instances: Vec<Instance>,
@@ -150,6 +159,17 @@ impl Reference {
 
     pub(super) fn room(&self, room: usize) -> &Room {
         &self.rooms[room]
+    }
+
+    /// How large a message of the room is to be: where some are dropped, nobody could say which of the empty ones came.
+    pub(super) fn size(&self, room: usize, bytes: usize) -> usize {
+        if self.rooms[room].policies.slow == Slow::Close { bytes } else { bytes.max(8) }
+    }
+
+    /// Whether messages may be dropped to sessions of the room that have no excuse.
+    pub(super) fn may_drop(&self, room: usize) -> bool {
+        let is_tight = self.limits.queue_bytes < ROOMY || self.limits.all_queues_bytes < ROOMY;
+        self.rooms[room].policies.slow != Slow::Close && is_tight
     }
 
     pub(super) fn room_of(&self, channel: &[u8]) -> Option<usize> {
@@ -227,7 +247,7 @@ impl Reference {
             self.oversized[instance] += 1;
             return false;
         }
-        let is_text = frame == fanfare_core::route::FrameType::Text;
+        let is_text = frame == FrameType::Text;
         if is_text && core::str::from_utf8(&message.payload).is_err() {
             return false;
         }
@@ -247,10 +267,17 @@ impl Reference {
         if message.payload.len() > self.limits.message_bytes {
             return;
         }
-        for view in self.visits.iter().filter(|view| view.room == message.room && view.stays()) {
-            if !to.contains(&view.instance) {
-                self.instances[view.instance].lost.get_or_insert(now);
+        let room = message.room;
+        for visit in 0..self.visits.len() {
+            let view = &self.visits[visit];
+            if view.room != room || view.over || view.opened.is_none() || to.contains(&view.instance) {
+                continue;
             }
+            if view.stays() && !self.may_be_doomed(view) {
+                let instance = view.instance;
+                self.instances[instance].lost.get_or_insert(now);
+            }
+            self.passed_by_visit(visit, now);
         }
     }
 
@@ -263,11 +290,16 @@ impl Reference {
             if payload.len() > self.limits.message_bytes {
                 continue;
             }
-            let mut visits = self.visits.iter();
-            if visits.any(|view| (view.instance, view.room) == (instance, room) && !view.over && view.opened.is_some())
-            {
-                let lost = &mut self.instances[instance].lost;
-                *lost = Some(lost.map_or(at, |lost| lost.min(at)));
+            for visit in 0..self.visits.len() {
+                let view = &self.visits[visit];
+                if (view.instance, view.room) != (instance, room) || view.over || view.opened.is_none() {
+                    continue;
+                }
+                if !self.may_be_doomed(view) {
+                    let lost = &mut self.instances[instance].lost;
+                    *lost = Some(lost.map_or(at, |lost| lost.min(at)));
+                }
+                self.passed_by_visit(visit, at);
             }
         }
     }
@@ -280,7 +312,9 @@ impl Reference {
     // From the shard to clients.
 
     /// A client has connected.
-    pub(super) fn visit(&mut self, client: usize, instance: usize, room: usize, excuses: Excuses) -> usize {
+    pub(super) fn visit(&mut self, client: usize, setup: &ClientSetup, excuses: Excuses) -> usize {
+        let (instance, room) = (setup.instance, setup.room);
+        let notes = setup.notes && self.rooms[room].frame == FrameType::Text;
         self.visits.push(Visit {
             client,
             instance,
@@ -295,6 +329,9 @@ impl Reference {
             published: None,
             untaken: 0,
             condemned: false,
+            notes,
+            told: Told::default(),
+            opened_at: None,
         });
         self.visits.len() - 1
     }
@@ -306,8 +343,9 @@ impl Reference {
     }
 
     /// The instance says that the session is open.
-    pub(super) fn opened(&mut self, visit: usize) {
+    pub(super) fn opened(&mut self, visit: usize, now: Instant) {
         let visit = &mut self.visits[visit];
+        visit.opened_at = Some(now);
         visit.opened = Some(self.instances[visit.instance].arrivals[visit.room].len());
     }
 
@@ -316,6 +354,7 @@ impl Reference {
         let id = self.messages.identify(payload).map_err(|what| (Promise::Protocol, what))?;
         self.deliveries += 1;
         let Some(id) = id else { return self.delivered_empty(visit) };
+        self.check_told(visit, id)?;
         let view = &mut self.visits[visit];
         let instance = &mut self.instances[view.instance];
         self.received[view.client].push(id);
@@ -337,12 +376,15 @@ impl Reference {
             let promise = if was_skipped { Promise::Order } else { Promise::NoDuplicates };
             return Err((promise, format!("{who} a second time, or after later ones")));
         }
-        instance.holes.extend(arrivals[next..place].iter().map(|&(skipped, _)| (view.worker, skipped)));
-        view.next = Some(place + 1);
-        let late = now.since(arrivals[place].1);
+        let (number, late, is_first) = (view.instance, now.since(arrivals[place].1), view.next.is_none());
         if !view.excuses.any() && late > PROMPT {
             return Err((Promise::NoLivelock, format!("{who} {late:?} after that had arrived")));
         }
+        view.next = Some(place + 1);
+        let (room, worker) = (view.room, view.worker);
+        let unexplained = self.unexplained(visit, (place - next) as u64, is_first)? as usize;
+        let Instance { holes, arrivals, .. } = &mut self.instances[number];
+        holes.extend(arrivals[room][next..next + unexplained].iter().map(|&(skipped, _)| (worker, skipped)));
         Ok(())
     }
 
@@ -418,6 +460,7 @@ impl Reference {
         view.over = true;
         let (excuses, client, instance) = (view.excuses, view.client, view.instance);
         let allowed = match closed.error {
+            None if closed.code == Some(1012) => self.may_be_doomed(&self.visits[visit]),
             None if closed.by == Side::Local => excuses.closed,
             None => excuses.gone || excuses.closed,
             Some(error) if Some(error) == excuses.rude => true,

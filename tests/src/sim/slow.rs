@@ -1,6 +1,7 @@
 //! Who must be closed as a slow reader, to the byte: worked out beside the shard from what its sessions have queued.
 
 use fanfare_core::exchange::WorkerId;
+use fanfare_core::route::Slow;
 
 use super::ground::Ground;
 use super::instance::Instance;
@@ -11,6 +12,8 @@ pub(super) const ENTRY_BYTES: usize = 24;
 /// At most what a run takes beside its frames, and each message in it.
 const RUN_BYTES: usize = 200;
 const MESSAGE_BYTES: usize = 8;
+/// What notes that come with a batch may add to a queue.
+const NOTES_BYTES: usize = 2 * (127 + ENTRY_BYTES);
 
 /// What came for each room.
 pub(super) type Batch = Vec<Came>;
@@ -65,17 +68,22 @@ impl Instance {
         let memory = |came: &Came| came.bytes + RUN_BYTES * came.runs + MESSAGE_BYTES * came.messages;
         let is_full = stats.queued_bytes + batch.iter().map(memory).sum::<usize>() > all_queues_bytes / workers;
         let (mut least, mut most) = (0, 0);
+        let rooms = 0..ground.reference.rooms.len();
+        let drops: Vec<usize> =
+            rooms.filter(|&room| ground.reference.room(room).policies.slow != Slow::Close).collect();
         let sessions: Vec<_> = self.workers[worker].sockets.visits().collect();
         for (visit, id) in sessions {
             let view = &mut ground.reference.visits[visit];
             let came = batch.get(view.room).copied().unwrap_or_default();
-            if came.messages == 0 {
+            if came.messages == 0 || drops.contains(&view.room) {
                 continue;
             }
+            let notes = if view.notes { NOTES_BYTES } else { 0 };
             let queued = self.shard(worker).queued_bytes(id);
             let entries = if queued == 0 { came.runs - 1 } else { came.runs };
             let is_over = entries > 0 && queued + came.bytes + ENTRY_BYTES * entries > queue_bytes;
-            let may_go = is_over || is_full && (queued > 0 || entries > 0);
+            let may_be_over = entries > 0 && queued + came.bytes + notes + ENTRY_BYTES * entries > queue_bytes;
+            let may_go = may_be_over || is_full && (queued > 0 || entries > 0);
             most += u64::from(may_go);
             let is_open = view.opened.is_some() && !view.condemned && !view.excuses.may_be_closing();
             least += u64::from(is_over && is_open);

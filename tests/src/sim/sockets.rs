@@ -221,7 +221,7 @@ impl Instance {
             match event {
                 shard::Event::Opened(id) => {
                     if let Some(socket) = sockets.by_id.get(&id) {
-                        ground.reference.opened(socket.visit);
+                        ground.reference.opened(socket.visit, ground.now);
                         let client = ground.reference.visits[socket.visit].client;
                         ground.tell(|| format!("instance {number}: client {client} is open"));
                     }

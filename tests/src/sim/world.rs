@@ -214,7 +214,7 @@ impl<'p> World<'p> {
         let line = setup.line;
         let is_slow = line.per_kib > 20_000 || line.room < 16 << 10;
         let excuses = Excuses { slow: is_slow, mute: !setup.answers, ..Excuses::default() };
-        let visit = self.ground.reference.visit(client, setup.instance, setup.room, excuses);
+        let visit = self.ground.reference.visit(client, &setup, excuses);
         self.opened += 1;
         let owners = [Owner::Client(client), Owner::Worker { instance: setup.instance, worker: 0 }];
         let seed = self.plan.seed ^ (client as u64) << 20 ^ (visit as u64) << 40;
@@ -326,6 +326,7 @@ impl<'p> World<'p> {
     pub(super) fn publish(&mut self, room: usize, bytes: usize, kind: Kind) {
         let Room { channel, frame, .. } = self.ground.reference.room(room).clone();
         let most = self.plan.setup.limits.message_bytes;
+        let bytes = self.ground.reference.size(room, bytes);
         let messages = &mut self.ground.reference.messages;
         let id = match kind {
             Kind::Plain => messages.make(room, bytes.min(most), frame),
@@ -391,7 +392,16 @@ impl<'p> World<'p> {
 fn config(plan: &Plan) -> Config {
     let mut config = Config::default();
     config.limits = plan.setup.limits.clone();
-    let routes = ["/chat/{room}=chat:{room}", "/bin/{room}=bin:{room},binary", "/feed/{room}=feed:{room},publish=no"];
+    let routes = [
+        "/chat/{room}=chat:{room}",
+        "/bin/{room}=bin:{room},binary",
+        "/feed/{room}=feed:{room},publish=no",
+        "/new/{room}=new:{room},slow=drop_newest",
+        "/old/{room}=old:{room},slow=drop_oldest",
+        "/late/{room}=late:{room},slow=latest,publish=no,binary",
+        "/last/{room}=last:{room},slow=latest",
+        "/tight/{room}=tight:{room},on_gap=close",
+    ];
     config.routes = routes.iter().map(|route| route.parse().expect("a route")).collect();
     config
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use fanfare_core::redis::Lane;
-use fanfare_core::route::FrameType;
-use fanfare_tests::sim::plan::{Deed, Kind, Line, Plan, Room, Way};
+use fanfare_core::route::{FrameType, Policies};
+use fanfare_tests::sim::plan::{Deed, Driver, Kind, Line, Plan, Room, Way};
 use fanfare_tests::sim::{self, Report};
 
 const SUBSCRIBER: Lane = Lane::Subscriber;
@@ -78,6 +78,7 @@ fn disconnects_during_resubscription_lose_no_channel() {
             channel: format!("chat:{i}"),
             frame: FrameType::Text,
             publish: true,
+            policies: Policies::default(),
         })
         .collect();
     for (i, client) in plan.setup.clients.iter_mut().enumerate() {
@@ -280,4 +281,19 @@ fn a_full_mailbox_is_counted() {
     let report = kept(&plan.at(10_000, publish(10)));
     assert!(report.buses[0].missed > 0);
     assert!(report.received.iter().any(|received| received.len() == 41 + PROBES), "not for everyone");
+}
+
+/// The confirmation of a subscription and the first message behind a gap can come in one read.
+#[test]
+fn a_gap_is_told_before_the_first_message_behind_it_however_soon_that_comes() {
+    let mut plan = Plan::still(1, 4).joined();
+    plan.setup.instances[0].driver = Driver::Lazy;
+    plan.setup.clients.iter_mut().for_each(|client| client.notes = true);
+    for round in 0..20 {
+        plan = plan.at(10_000 + 2_000 * round, cut(0, SUBSCRIBER, Way::Reset));
+        for number in 0..300 {
+            plan = plan.at(10_000 + 2_000 * round + 4 * number, publish(40));
+        }
+    }
+    kept(&plan);
 }
