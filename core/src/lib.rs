@@ -130,6 +130,7 @@ pub mod bus;
 pub mod config;
 #[cfg(feature = "drive")]
 pub mod drive;
+mod ending;
 pub mod error;
 pub mod exchange;
 #[cfg(feature = "fuzzing")]

@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use crate::bus::{self, Bus};
 use crate::config::Settings;
+use crate::ending::Ending;
 use crate::error::Misuse;
 #[cfg(feature = "metrics")]
 use crate::histogram::Histogram;
@@ -93,18 +94,10 @@ pub struct Node {
     actions: VecDeque<Action>,
     events: VecDeque<Event>,
     drain_time: Duration,
-    stage: Stage,
-}
-
-/// How far the end has come. It lasts until the instant, whatever is left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    Open,
-    /// Sessions are leaving.
-    Draining(Instant),
-    /// What they published is leaving.
-    Flushing(Instant),
-    Closed,
+    /// Once the end has begun.
+    ending: Option<Ending>,
+    closed: bool,
+    lost: u64,
 }
 
 impl Node {
@@ -130,7 +123,9 @@ impl Node {
             actions,
             events,
             drain_time,
-            stage: Stage::Open,
+            ending: None,
+            closed: false,
+            lost: 0,
         }
     }
 
@@ -250,12 +245,13 @@ impl Node {
         }
     }
 
-    /// Begins the end: sessions end as by [`Shard::shutdown`], then what was published leaves, then both connections to
-    /// Redis are closed. Go on as before, but accept no more, until [`Node::is_closed`].
+    /// Begins the end: sessions end as by [`Shard::shutdown`], then what was published leaves, for which Redis may yet
+    /// come back, then both connections to Redis are closed. Go on as before, but accept no more, until
+    /// [`Node::is_closed`].
     pub fn shutdown(&mut self, now: Instant) {
         self.see(now);
-        if self.stage == Stage::Open {
-            self.stage = Stage::Draining(self.latest + self.drain_time);
+        if self.ending.is_none() {
+            self.ending = Some(Ending::at_once(&self.bus, self.drain_time, self.latest));
             self.shard.shutdown(now);
         }
     }
@@ -263,11 +259,17 @@ impl Node {
     // Outputs.
 
     /// Whether [`Node::shutdown`] has come to its end, at the latest after
-    /// [`Limits::drain_time`](crate::limits::Limits::drain_time). What is left then is given up:
-    /// [`bus::Stats::unsent`] says how many publishes, [`shard::Stats::sessions`] how many sessions.
+    /// [`Limits::drain_time`](crate::limits::Limits::drain_time). What is left then is given up: [`Node::lost`] says how
+    /// many publishes, [`shard::Stats::sessions`] how many sessions.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.stage == Stage::Closed
+        self.closed
+    }
+
+    /// How many publishes were accepted and not delivered, or not confirmed by Redis, once [`Node::is_closed`].
+    #[must_use]
+    pub const fn lost(&self) -> u64 {
+        self.lost
     }
 
     /// What is to be done with sockets. Can change after every input and command, those of [`Node::shard`] and
@@ -306,7 +308,7 @@ impl Node {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let unpolled = !self.actions.is_empty() || !self.events.is_empty();
-        let own = if unpolled || self.is_closed() { Some(self.latest) } else { self.end_of_stage() };
+        let own = if unpolled || self.closed { Some(self.latest) } else { self.end_of_stage() };
         earlier(own, earlier(self.shard.poll_timeout(), self.bus.poll_timeout()))
     }
 
@@ -321,25 +323,21 @@ impl Node {
     }
 
     fn follow_shutdown(&mut self) {
-        while self.end_of_stage().is_some_and(|end| end <= self.latest) {
-            self.stage = match self.stage {
-                Stage::Draining(until) if self.shard.is_empty() => {
-                    self.bus.close(self.latest);
-                    Stage::Flushing(until)
-                }
-                _ => Stage::Closed,
-            };
+        let Some(ending) = &mut self.ending else { return };
+        if self.shard.is_empty() {
+            ending.worker_is_empty();
+        }
+        if !self.closed && ending.is_over(&mut self.bus, self.latest) {
+            self.closed = true;
+            self.lost = ending.lost(&mut self.bus);
         }
     }
 
-    /// When the next stage of the end begins: the present if nothing holds it back.
+    /// When the end goes on: the present if nothing holds it back.
     fn end_of_stage(&self) -> Option<Instant> {
-        match self.stage {
-            Stage::Draining(_) if self.shard.is_empty() => Some(self.latest),
-            Stage::Flushing(_) if self.bus.is_closed() => Some(self.latest),
-            Stage::Draining(until) | Stage::Flushing(until) => Some(until),
-            Stage::Open | Stage::Closed => None,
-        }
+        let ending = self.ending.as_ref()?;
+        let flushed = self.shard.is_empty() && self.bus.stats().publish_bytes == 0;
+        Some(if flushed { self.latest } else { ending.next(self.latest) })
     }
 
     /// Tells what is to be done from what is only to be heard.

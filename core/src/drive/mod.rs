@@ -15,7 +15,6 @@ mod acceptor;
 mod admin;
 mod bells;
 mod desk;
-mod ending;
 mod fan_out;
 mod hub;
 mod lanes;

@@ -216,7 +216,8 @@ fn an_end_takes_no_longer_than_its_time_whatever_is_left() {
     node.handle_timeout(NOW + Duration::from_millis(5));
     settle(&mut node);
     while node.poll_event().is_some() {}
-    let end = NOW + Duration::from_secs(1);
+    // The last tenth would be for publishes.
+    let end = NOW + Duration::from_millis(900);
     assert_eq!(node.poll_timeout(), Some(end));
     for (at, closed) in [(end.as_micros() - 1, false), (end.as_micros(), true), (end.as_micros() + 1, true)] {
         node.handle_timeout(Instant::from_micros(at));
@@ -268,4 +269,22 @@ fn who_connects_for_operation_is_told_the_metrics_at_once() {
     assert!(*to == id && answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     assert!(answer.contains("\nfanfare_deliveries_total 1\n") && answer.contains("\nfanfare_workers 1\n"), "{answer}");
     assert_eq!(others, [Action::EndWrites(id)]);
+}
+
+#[test]
+fn publishes_wait_for_redis_until_the_end_and_are_counted_then() {
+    let settings = Config::default().settings(NonZero::<usize>::MIN).unwrap();
+    let mut node = Node::new(settings, Some("redis://redis.test".parse().unwrap()), 7, NOW);
+    for _ in 0..3 {
+        node.shard.publish(&"chat".into(), b"hello").unwrap();
+    }
+    node.handle_timeout(NOW);
+    node.shutdown(NOW);
+    // Nothing but the publishes holds the end back.
+    for (millis, closed) in [(8_999, false), (9_000, true)] {
+        node.handle_timeout(NOW + Duration::from_millis(millis));
+        while node.poll_action().is_some() {}
+        assert_eq!(node.is_closed(), closed, "after {millis} ms");
+    }
+    assert_eq!(node.lost(), 3);
 }
