@@ -23,7 +23,8 @@ pub struct Limits {
     pub partial_bytes: usize,
     /// Frames that wait for one session, and the 24 bytes a run that keeping them in order takes. Beyond it: close code
     /// 1013, or messages are dropped, as the route's [`Slow`](crate::route::Slow) says. If nothing waits it does not
-    /// count: whoever keeps up takes a run of any size.
+    /// count: whoever keeps up takes a run of any size. A [`note`](crate::note) is told beyond it as well: three at most, of
+    /// 127 bytes and their 24, until a message fits again.
     pub queue_bytes: usize,
     /// Frames that wait for all sessions of an instance together, each run once, by what it takes in memory, and 24
     /// bytes for each entry of a queue. Beyond it, whoever is behind and would fall further behind loses by its own

@@ -116,7 +116,8 @@ pub struct Target {
     /// What becomes of a session that cannot get every message.
     pub policies: Policies,
     /// Whether the client is told in-band of what it does not get ([`note`](crate::note)): only of a channel of text. A
-    /// route does not say so, but the client, by the subprotocol that it speaks.
+    /// route does not say so, but the client, by the subprotocol that it speaks. Who hands over a WebSocket sets it if
+    /// its own 101 has named [`note::SUBPROTOCOL`](crate::note::SUBPROTOCOL).
     pub notes: bool,
 }
 
