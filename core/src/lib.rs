@@ -37,6 +37,7 @@
 //! 6. **A message is encoded once** and lent to every socket from the same memory ([`run::Run`]).
 //! 7. **Every bound is in [`limits::Limits`]**, and nothing is reserved on a length that a peer claims. Two things are
 //!    yours to bound: the number of connections, and the events that you do not poll.
+//!    [`Config::memory_bound`](config::Config::memory_bound) says what the rest comes to.
 //! 8. **The first error of a connection ends it** and stays ([`error::Error`]); one table says what the peer is told.
 //!    `Closed` comes once for each session, and nothing comes for it afterwards.
 //!

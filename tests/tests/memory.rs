@@ -4,7 +4,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddrV4, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fanfare_tests::client::Client;
 use fanfare_tests::raw::{Raw, good_request};
@@ -115,11 +115,10 @@ fn readers_that_never_read_stay_within_the_bound(program: Program) {
         for _ in 0..BURST {
             assert_eq!(publisher.text().unwrap().len(), message.len());
         }
-        let mut heard = 0;
+        let (mut heard, start) = (0, Instant::now());
         while heard < count * BURST {
-            let before = heard;
-            swarm.turn(Duration::from_secs(10), |_, _| heard += 1).unwrap();
-            assert!(heard > before, "burst {burst}: nothing comes, {heard} of {}", count * BURST);
+            swarm.turn(Duration::from_secs(1), |_, _| heard += 1).unwrap();
+            assert!(start.elapsed() < Duration::from_secs(30), "burst {burst}: {heard} of {}", count * BURST);
         }
     }
     check(&server);

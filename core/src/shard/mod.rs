@@ -51,7 +51,8 @@
 //! An open session that keeps up takes less than 300 bytes here, and shares its channel's name. Beyond that a shard
 //! holds, of the [`Limits`] that an instance's workers share in equal parts: unfinished messages,
 //! runs that some session has yet to take, and what one read published and [`Shard::poll_bus`] has not fetched. A run
-//! counts once, by what it takes in memory. Events that are not polled are not bounded.
+//! counts once, by what it takes in memory. Events that are not polled are not bounded. What that comes to for a whole
+//! instance is [`Config::memory_bound`](crate::config::Config::memory_bound).
 //!
 //! [`head_time`]: crate::limits::Limits::head_time
 //! [`confirm_time`]: crate::limits::Limits::confirm_time
