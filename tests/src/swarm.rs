@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
+use rustix::net::sockopt::set_socket_recv_buffer_size;
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
@@ -154,13 +155,15 @@ impl Swarm {
         self.clients[number] = None;
     }
 
-    /// Takes a client from the poll: it reads nothing more, and what is sent to it piles up.
+    /// Takes a client from the poll, with a small buffer in its kernel: it reads nothing more, and what is sent to it
+    /// piles up at the server.
     ///
     /// # Errors
     ///
     /// When the client is gone.
     pub fn stop_reading(&mut self, number: usize) -> io::Result<()> {
         let client = self.clients[number].as_mut().ok_or_else(|| gone(number))?;
+        set_socket_recv_buffer_size(&client.stream, 4_096)?;
         self.poll.registry().deregister(&mut client.stream)
     }
 

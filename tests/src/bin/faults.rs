@@ -17,8 +17,8 @@ use fanfare_tests::server::Program;
 const USAGE: &str =
     "usage: faults [--clients N] [--rate N] [--probe-ms N] [--hold-ms N] [--program fanfare-tokio] [--seed N]
               [--rounds N] [--redis N]
-by default 1,000 clients, 200 messages a second, a probe every second, and each fault once,
-for no longer than an instance may take to notice it";
+by default 1,000 clients, 200 messages a second, a probe every second, and each fault once (in later
+rounds in another order), for no longer than an instance may take to notice it";
 
 /// Clients in one room, half of them on each instance.
 const ROOM: usize = 20;
@@ -29,10 +29,19 @@ fn main() -> ExitCode {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
-    let kinds = KINDS.iter().copied().cycle().take(KINDS.len() * rounds);
+    let mut rng = fastrand::Rng::with_seed(trial.seed);
+    let rounds = (0..rounds).flat_map(|round| {
+        let mut kinds = KINDS.to_vec();
+        if round > 0 {
+            rng.shuffle(&mut kinds);
+        }
+        kinds
+    });
+    let kinds: Vec<_> = rounds.collect();
+    let count = kinds.len();
     match run(trial, kinds) {
         Ok(outcome) => {
-            println!("faults={} {outcome:?}", KINDS.len() * rounds);
+            println!("faults={count} {outcome:?}");
             ExitCode::SUCCESS
         }
         Err(e) => {

@@ -1,7 +1,7 @@
 //! The load generator: thousands of WebSocket clients on one thread, cheap enough not to be what is measured.
 //!
 //! ```text
-//! load MODE --port PORT [--pid PID] [--clients N] [--seconds S] [--path PATH] [--seed N]
+//! load MODE --port PORT [--pid PID] [--clients N] [--seconds S] [--path PATH] [--seed N] [--admin PORT]
 //! ```
 //!
 //! It prints one line of `name=value` pairs. With `--pid`, the server's CPU time and memory are among them.
@@ -16,7 +16,8 @@ use std::env;
 use std::process::ExitCode;
 use std::time::Duration;
 
-const USAGE: &str = "usage: load MODE --port PORT [--pid PID] [--clients N] [--seconds S] [--path PATH] [--seed N]
+const USAGE: &str =
+    "usage: load MODE --port PORT [--pid PID] [--clients N] [--seconds S] [--path PATH] [--seed N] [--admin PORT]
 modes:
   closed  one message at a time to all clients: the next when all have it
   burst   50 messages at a time, likewise
@@ -34,6 +35,8 @@ struct Args {
     time: Duration,
     path: String,
     seed: u64,
+    /// Of the server, to count those that it closed.
+    admin: Option<u16>,
 }
 
 fn main() -> ExitCode {
@@ -65,8 +68,15 @@ fn main() -> ExitCode {
 }
 
 fn parse(words: &[String]) -> Option<Args> {
-    let mut args =
-        Args { port: 0, pid: None, clients: 1_000, time: Duration::from_secs(3), path: "/chat".into(), seed: 1 };
+    let mut args = Args {
+        port: 0,
+        pid: None,
+        clients: 1_000,
+        time: Duration::from_secs(3),
+        path: "/chat".into(),
+        seed: 1,
+        admin: None,
+    };
     for pair in words.chunks(2) {
         let [name, value] = pair else { return None };
         match name.as_str() {
@@ -74,6 +84,7 @@ fn parse(words: &[String]) -> Option<Args> {
             "--pid" => args.pid = Some(value.parse().ok()?),
             "--clients" => args.clients = value.parse().ok().filter(|&clients| clients > 0)?,
             "--seconds" => args.time = Duration::try_from_secs_f64(value.parse().ok()?).ok()?,
+            "--admin" => args.admin = Some(value.parse().ok()?),
             "--path" => args.path.clone_from(value),
             "--seed" => args.seed = value.parse().ok()?,
             _ => return None,

@@ -3,6 +3,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use fanfare_tests::metrics::Metrics;
 use fanfare_tests::swarm::{Heard, Swarm, message};
 
 use crate::Args;
@@ -18,7 +19,7 @@ const FLOODER_OF: usize = 10;
 const STUCK_OF: usize = 100;
 
 /// How long the last messages may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What the stuck ones may make of the 99th percentile of the others, and the time before which that is chance.
 const BOUND: (f64, Duration) = (3.0, Duration::from_secs(5));
@@ -35,8 +36,14 @@ pub(crate) fn stuck(args: &Args) -> io::Result<String> {
         swarm.stop_reading(number)?;
     }
     let with = percentile_99(flood(&mut swarm, readers, args.time)?)?;
+    let slow =
+        |port| io::Result::Ok(Metrics::scrape(port)?.value("session_errors_total{error=\"slow_reader\"}") as usize);
+    let closed = args.admin.map(slow).transpose()?;
     let ratio = with as f64 / without.max(1) as f64;
-    let line = format!("readers={readers} stuck={stuck} p99_us_without={without} p99_us_with={with} ratio={ratio:.2}");
+    let line = format!(
+        "readers={readers} stuck={stuck} closed={} p99_us_without={without} p99_us_with={with} ratio={ratio:.2}",
+        closed.map_or_else(|| "?".to_owned(), |closed| closed.to_string())
+    );
     if ratio > BOUND.0 && args.time >= BOUND.1 {
         return Err(io::Error::other(format!("the others suffer too much: {line}")));
     }
