@@ -392,7 +392,8 @@ impl Shard {
         target.notes = subprotocol == Some(note::SUBPROTOCOL);
         self.channels.check(&target, &self.settings.limits)?;
         let leftover = std::mem::take(&mut deciding.leftover);
-        let deadline = now + self.settings.limits.confirm_time;
+        let confirmed = now + self.settings.limits.confirm_time;
+        let deadline = self.closing.map_or(confirmed, |until| until.min(confirmed));
         session.stage = Stage::Joining(Box::new(Joining { switch, target, leftover, deadline }));
         self.join(id, now);
         Ok(())

@@ -118,11 +118,12 @@ fn a_handshake_has_a_tenth_of_the_drain_time_to_end_well() {
     for ends_well in [true, false] {
         let mut world = World::redis(limits(), 1);
         world.server.is_mute = true;
-        let [silent, half, joining] = [(); 3].map(|()| world.connect());
+        let [silent, half, joining, late] = [(); 4].map(|()| world.connect());
         world.send(half, &request("/post")[..20]);
         world.send(joining, &request("/chat"));
         shut_down(&mut world);
         world.pass(ms(500));
+        world.send(late, &request("/chat"));
         if ends_well {
             world.send(silent, &request("/post"));
             world.send(half, &request("/post")[20..]);
@@ -138,7 +139,7 @@ fn a_handshake_has_a_tenth_of_the_drain_time_to_end_well() {
             assert!(world.clients[silent].closed.is_some());
             assert_eq!(world.status(half), 503);
         }
-        assert_eq!(world.status(joining), 503);
+        assert_eq!((world.status(joining), world.status(late)), (503, 503));
     }
 }
 
