@@ -78,8 +78,13 @@ impl Shard {
         while let Some(id) = ids.pop()
             && self.runs.memory() > most
         {
-            self.stats.slow_readers += 1;
-            self.remove(id, Closed { by: Side::Local, code: None, error: Some(Error::SlowReader) });
+            if self.get(id).is_some_and(Session::takes_messages) {
+                self.stats.slow_readers += 1;
+                self.remove(id, Closed { by: Side::Local, code: None, error: Some(Error::SlowReader) });
+            } else {
+                // It is closing, and why stays.
+                self.handle_reset(id);
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! What one session and all of them together may hold: below, at and above each bound.
 
 use super::world::{CLOSE, World, limits, text};
-use crate::error::Error;
+use crate::error::{Closed, Error, Side};
 use crate::limits::Limits;
 use crate::route::FrameType;
 use crate::run::RunBuilder;
@@ -235,13 +235,18 @@ fn channels_that_came_and_went_leave_no_table_behind() {
     assert!(world.shards[0].channels.capacity() < before / 4);
 }
 
-#[test]
-fn where_each_of_many_holds_one_run_beyond_the_bound_connections_that_take_nothing_are_dropped() {
-    let mut world = small(|limits| {
+/// Many of whom each can hold one run beyond the bound.
+fn many() -> World {
+    small(|limits| {
         limits.message_bytes = 1 << 10;
         limits.queue_bytes = 64 << 10;
         limits.all_queues_bytes = 64 << 10;
-    });
+    })
+}
+
+#[test]
+fn where_each_of_many_holds_one_run_beyond_the_bound_connections_that_take_nothing_are_dropped() {
+    let mut world = many();
     let room = |number: usize| format!("/chat/{number}");
     let stuck: Vec<usize> = (0..600).map(|number| world.join(&room(number))).collect();
     let fast: Vec<usize> = (0..600).map(|number| world.join(&room(number))).collect();
@@ -257,4 +262,22 @@ fn where_each_of_many_holds_one_run_beyond_the_bound_connections_that_take_nothi
     let slack = 4 * ((64 << 10) + (1 << 10));
     assert!((slack..(64 << 10) + slack + 2_000).contains(&most), "{most}");
     assert!(fast.iter().all(|&client| world.texts(client).len() == 1), "whoever keeps up gets everything");
+}
+
+#[test]
+fn a_connection_that_is_dropped_amid_its_close_keeps_the_reason_of_that() {
+    let mut world = many();
+    for number in 0..600 {
+        let client = world.join(&format!("/chat/{number}"));
+        world.make_room(client, 0);
+        world.shard().publish(&format!("chat:{number}").into(), &[b'm'; 1 << 10]).unwrap();
+        world.run();
+        let (id, now) = (world.id(client), world.now);
+        world.shard().close(id, 1000, "", now).unwrap();
+    }
+    let dropped: Vec<Closed> = world.clients.iter().filter_map(|client| client.closed).collect();
+    assert!((350..500).contains(&dropped.len()), "{}", dropped.len());
+    let own = Closed { by: Side::Local, code: Some(1000), error: None };
+    assert!(dropped.iter().all(|closed| *closed == own), "{dropped:?}");
+    assert_eq!(world.shards[0].stats().slow_readers, 0);
 }
