@@ -130,7 +130,7 @@ impl Queue {
 
     /// What it takes: all bytes that wait, and the entries behind the first.
     pub(super) fn memory(&self) -> usize {
-        self.bytes + self.rest.as_ref().map_or(0, |rest| rest.len()) * ENTRY_BYTES
+        self.bytes + self.rest_len() * ENTRY_BYTES
     }
 
     /// What it takes with one more run of `len` bytes behind the first.
@@ -244,6 +244,14 @@ impl Queue {
 
     fn entries(&self) -> impl DoubleEndedIterator<Item = &Entry> {
         self.first.iter().chain(self.rest.iter().flat_map(|rest| rest.iter()))
+    }
+
+    fn len(&self) -> usize {
+        usize::from(self.first.is_some()) + self.rest_len()
+    }
+
+    fn rest_len(&self) -> usize {
+        self.rest.as_ref().map_or(0, |rest| rest.len())
     }
 
     fn entry(&self, index: usize) -> Option<&Entry> {

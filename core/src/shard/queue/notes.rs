@@ -66,7 +66,7 @@ impl Queue {
         match missing {
             Missing::Before => begun..begun + self.entries().skip(begun).take_while(is_note).count(),
             Missing::Behind => {
-                let len = self.entries().count();
+                let len = self.len();
                 let notes = self.entries().rev().take(len - begun).take_while(is_note).count();
                 len - notes..len
             }
