@@ -108,10 +108,21 @@ impl Inbox {
     fn push(&mut self, run: Arc<Run>, queue_bytes: usize) {
         self.bytes += run.memory();
         self.items.push_back(Item::Run(run));
-        while self.bytes > queue_bytes && self.items.len() > 1 {
-            if let Some(Item::Run(run)) = self.pop() {
-                self.missed += run.len() as u64;
+        let mut gap = Duration::ZERO;
+        while self.bytes > queue_bytes
+            && self.items.len() > 1
+            && let Some(item) = self.pop()
+        {
+            match item {
+                Item::Run(run) => self.missed += run.len() as u64,
+                // Nobody has heard of it.
+                Item::Gap(before) => gap += before,
             }
+        }
+        match self.items.front_mut() {
+            _ if gap.is_zero() => {}
+            Some(Item::Gap(next)) => *next += gap,
+            _ => self.items.push_front(Item::Gap(gap)),
         }
     }
 
@@ -246,5 +257,28 @@ impl Desk {
 impl Drop for Desk {
     fn drop(&mut self) {
         self.gate.change(|gate| (gate.stopped, gate.ended) = (true, true));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::RunBuilder;
+
+    #[test]
+    fn a_gap_outlasts_the_messages_that_make_room() {
+        let mut builder = RunBuilder::new(FrameType::Text);
+        builder.push(b"hello").unwrap();
+        let run = Arc::new(builder.finish());
+        let mut inbox = Inbox::default();
+        for seconds in 1..=3 {
+            inbox.push(run.clone(), run.memory());
+            inbox.push_gap(Duration::from_secs(seconds));
+        }
+        inbox.push(run.clone(), run.memory());
+        assert_eq!((inbox.missed, inbox.bytes), (3, run.memory()));
+        assert!(matches!(inbox.pop(), Some(Item::Gap(gap)) if gap == Duration::from_secs(6)));
+        assert!(matches!(inbox.pop(), Some(Item::Run(_))));
+        assert!(inbox.pop().is_none());
     }
 }
