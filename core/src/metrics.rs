@@ -68,7 +68,7 @@ pub struct Snapshot {
     pub uptime: Duration,
     /// The most connections of clients, if whoever drives the sockets has a bound.
     pub most_connections: Option<usize>,
-    /// How often accepting rested because there were as many.
+    /// How often accepting rested because there were as many, or no descriptor or memory was left.
     pub accept_rests: u64,
     /// What the core can come to hold with as many connections, by its configuration.
     pub memory_bound: Option<usize>,

@@ -99,7 +99,7 @@ pub(super) const METRICS: &[Metric] = &[
     counters(
         "messages_dropped",
         "Messages dropped before they were in any queue: no UTF-8 on a text channel, above the limit, no room in a \
-         worker's mailbox, or behind the Close of a session and without credit.",
+         worker's mailbox, or, without credit, behind the Close of a session or the cause of it.",
         messages_dropped,
     ),
     counter("deliveries", "Messages put into sessions' queues: one for each message and session.", |snapshot| {

@@ -105,7 +105,7 @@ pub enum LinkEvent {
     StartFailed(LinkError),
     /// The subscribing connection is lost: no channel is subscribed until [`LinkEvent::Subscribed`] says so again.
     Unsubscribed {
-        /// When it was heard last: from then on messages may have been missed.
+        /// Until when it is proven that all came in: from then on messages may have been missed.
         since: Instant,
     },
     /// Redis has confirmed a subscription.

@@ -34,7 +34,8 @@ pub struct Stats {
     pub gap_closes: u64,
     /// Times that a session was paused for want of credit.
     pub pauses: u64,
-    /// Messages that came behind our Close, when no credit was left to publish them.
+    /// Messages that came when no credit was left to publish them: behind our Close, or from a session that has waited
+    /// for credit long enough and ends for it.
     pub discarded: u64,
     /// WebSockets that have ended.
     pub closes: Closes,
