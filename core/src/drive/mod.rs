@@ -16,6 +16,7 @@ mod admin;
 mod bells;
 mod desk;
 mod fan_out;
+mod head;
 mod hub;
 mod lanes;
 mod listeners;
@@ -24,6 +25,7 @@ mod mailbox;
 pub mod program;
 mod report;
 mod runtime;
+mod seat;
 mod server;
 mod sockets;
 #[cfg(test)]

@@ -12,7 +12,7 @@ use super::listeners::Listeners;
 use super::mailbox::{Mail, Mailbox};
 use super::report::Report;
 use super::runtime::{Runtime, Signal};
-use super::worker::Seat;
+use super::seat::Seat;
 use crate::config::{Config, ConfigError};
 use crate::redis::LinkError;
 use crate::time::Duration;

@@ -2,26 +2,20 @@
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
-use std::io;
-use std::net::SocketAddr;
-use std::num::NonZero;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
-use super::acceptor::Acceptor;
-use super::admin::Admin;
 use super::desk::{Command, Desk};
 use super::fan_out::FanOut;
-use super::lanes::Lanes;
-use super::listeners::Listeners;
+use super::head::Head;
 use super::mailbox::{Mail, Mailbox};
-use super::report::Report;
 use super::runtime::Runtime;
+use super::seat::Seat;
 use super::server::ServeError;
 use super::sockets::Sockets;
-use crate::bus::{self, Bus};
-use crate::config::{Config, MemoryBound, Settings};
+use crate::bus;
+use crate::config::Settings;
 use crate::ending::Ending;
 use crate::exchange::WorkerId;
 use crate::metrics::{Share, Snapshot};
@@ -31,164 +25,8 @@ use crate::time::{Duration, Instant, earlier};
 /// The scratch buffer of a worker: one read from Redis.
 const SCRATCH_BYTES: usize = 64 << 10;
 
-/// A worker's place in its instance, before it is on its thread. Dropping it early is the end of the server.
-pub(super) struct Seat<R: Runtime> {
-    id: WorkerId,
-    runtime: R,
-    mailboxes: Arc<[Mailbox<R>]>,
-    report: Arc<Report>,
-    has_ended: bool,
-}
-
-impl<R: Runtime> Seat<R> {
-    pub(super) fn new(id: WorkerId, runtime: R, mailboxes: Arc<[Mailbox<R>]>, report: Arc<Report>) -> Self {
-        Self { id, runtime, mailboxes, report, has_ended: false }
-    }
-
-    /// The first worker, from listening to the end of the server.
-    pub(super) async fn lead(mut self, settings: Arc<Settings>, config: Config, listeners: Listeners, seeds: [u64; 2]) {
-        let result = match listeners.open(&config, self.mailboxes.len()).await {
-            Ok((acceptor, admin)) => match self.head(&config, seeds[0], acceptor, admin) {
-                Ok(head) => self.work(settings, seeds[1], Some(head), None).await,
-                Err(error) => Err(error),
-            },
-            Err(error) => Err(error),
-        };
-        self.report.set_ended(result);
-        self.has_ended = true;
-    }
-
-    /// The only worker of a hub, which listens nowhere.
-    pub(super) async fn host(mut self, settings: Arc<Settings>, config: Config, seeds: [u64; 2], desk: Desk) {
-        let result = match self.head(&config, seeds[0], Acceptor::idle(), None) {
-            Ok(head) => self.work(settings, seeds[1], Some(head), Some(desk)).await,
-            Err(error) => Err(error),
-        };
-        self.report.set_ended(result);
-        self.has_ended = true;
-    }
-
-    /// Any other worker, until the first has ended.
-    pub(super) async fn follow(mut self, settings: Arc<Settings>, seed: u64) {
-        if let Err(error) = self.work(settings, seed, None, None).await {
-            self.report.set_ended(Err(error));
-        }
-        self.has_ended = true;
-    }
-
-    fn head(
-        &self,
-        config: &Config,
-        seed: u64,
-        acceptor: Acceptor<R>,
-        admin: Option<Admin<R>>,
-    ) -> Result<Head<R>, ServeError> {
-        let workers = self.mailboxes.len();
-        let addresses = acceptor.addresses().map_err(ServeError::System)?;
-        let now = self.runtime.now();
-        let mut head = Head {
-            bus: match config.redis.clone() {
-                Some(url) => Bus::redis(url, &config.channel_prefix, &config.limits, workers, seed, now),
-                None => Bus::local(&config.limits, workers, seed, now),
-            },
-            lanes: Lanes::new(config.redis.as_ref()),
-            acceptor,
-            admin,
-            starting: Some(addresses),
-            report: self.report.clone(),
-            accepting: false,
-            memory: config.memory_bound(NonZero::new(workers).unwrap_or(NonZero::<usize>::MIN)),
-            drain_time: config.limits.drain_time,
-            ending: None,
-        };
-        if config.redis.is_none() || config.wait_for_redis {
-            head.start();
-        }
-        Ok(head)
-    }
-
-    async fn work(
-        &self,
-        settings: Arc<Settings>,
-        seed: u64,
-        head: Option<Head<R>>,
-        desk: Option<Desk>,
-    ) -> Result<(), ServeError> {
-        let worker = Worker {
-            id: self.id,
-            shard: Shard::new(settings, seed, self.runtime.now()),
-            head,
-            desk,
-            mailboxes: self.mailboxes.clone(),
-            runtime: self.runtime.clone(),
-            sockets: Sockets::new(),
-            fan_out: FanOut::default(),
-            mail: VecDeque::new(),
-            scratch: vec![0; SCRATCH_BYTES],
-            alarm: None,
-            closing: false,
-            ended: false,
-        };
-        match worker.run().await {
-            0 => Ok(()),
-            messages => Err(ServeError::Unflushed { messages }),
-        }
-    }
-}
-
-impl<R: Runtime> Drop for Seat<R> {
-    fn drop(&mut self) {
-        if !self.has_ended {
-            let error = io::Error::other(format!("worker {} ended too soon", self.id));
-            self.report.set_ended(Err(ServeError::System(error)));
-        }
-        // Whoever waits for an answer to what lies in it would wait for ever.
-        drop(self.mailboxes[self.id].take(Waker::noop()));
-        if self.id == 0 {
-            for mailbox in &self.mailboxes[1..] {
-                mailbox.post(Mail::End);
-            }
-        }
-    }
-}
-
-/// What only the first worker has.
-struct Head<R: Runtime> {
-    bus: Bus,
-    lanes: Lanes<R>,
-    acceptor: Acceptor<R>,
-    admin: Option<Admin<R>>,
-    /// What the report is to say once the bus is up.
-    starting: Option<Vec<SocketAddr>>,
-    report: Arc<Report>,
-    accepting: bool,
-    memory: MemoryBound,
-    drain_time: Duration,
-    /// Once the instance was asked to end.
-    ending: Option<Ending>,
-}
-
-impl<R: Runtime> Head<R> {
-    /// Has `worker` woken by its next socket; says no if one has something to do already.
-    fn sleep(&self, worker: &Waker) -> bool {
-        self.lanes.sleep(worker)
-            && (!self.accepting || self.acceptor.sleep(worker))
-            && self.admin.as_ref().is_none_or(|admin| admin.sleep(worker))
-    }
-
-    /// Clients are accepted from here on.
-    fn start(&mut self) {
-        if let Some(addresses) = self.starting.take() {
-            self.accepting = true;
-            if self.acceptor.most() > 0 {
-                tracing::info!("{}", self.memory.sentence(self.acceptor.most()));
-            }
-            self.report.set_started(Ok(addresses));
-        }
-    }
-}
-
-struct Worker<R: Runtime> {
+/// One worker on its thread.
+pub(super) struct Worker<R: Runtime> {
     id: WorkerId,
     shard: Shard,
     head: Option<Head<R>>,
@@ -212,8 +50,33 @@ struct Alarm {
 }
 
 impl<R: Runtime> Worker<R> {
+    pub(super) fn new(
+        seat: &Seat<R>,
+        settings: Arc<Settings>,
+        seed: u64,
+        head: Option<Head<R>>,
+        desk: Option<Desk>,
+    ) -> Self {
+        let runtime = seat.runtime.clone();
+        Self {
+            id: seat.id,
+            shard: Shard::new(settings, seed, runtime.now()),
+            head,
+            desk,
+            mailboxes: seat.mailboxes.clone(),
+            runtime,
+            sockets: Sockets::new(),
+            fan_out: FanOut::default(),
+            mail: VecDeque::new(),
+            scratch: vec![0; SCRATCH_BYTES],
+            alarm: None,
+            closing: false,
+            ended: false,
+        }
+    }
+
     /// Turns until the instance has shut down; returns how many accepted publishes were lost on the way.
-    async fn run(mut self) -> u64 {
+    pub(super) async fn run(mut self) -> u64 {
         while !self.ended {
             poll_fn(|context| self.turn(context)).await;
             R::yield_now().await;
@@ -531,13 +394,7 @@ impl<R: Runtime> Worker<R> {
     /// Has the worker woken by its next deadline or connection; says no if there is something to do already.
     fn sleep(&mut self, now: Instant, context: &mut Context<'_>) -> bool {
         let head = self.head.as_ref();
-        let head_next = head.and_then(|head| {
-            let ends = head.ending.as_ref().map(|ending| ending.next(now));
-            let admin = head.admin.as_ref().and_then(Admin::poll_timeout);
-            let accepts = earlier(head.acceptor.poll_timeout(), admin);
-            earlier(head.bus.poll_timeout(), earlier(accepts, ends))
-        });
-        if let Some(next) = earlier(self.shard.poll_timeout(), head_next) {
+        if let Some(next) = earlier(self.shard.poll_timeout(), head.and_then(|head| head.poll_timeout(now))) {
             if next <= now {
                 return false;
             }

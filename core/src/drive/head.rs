@@ -1,0 +1,93 @@
+//! What an instance has once, on its first worker: the bus, the listener, the address for operation, the end.
+
+use std::net::SocketAddr;
+use std::num::NonZero;
+use std::sync::Arc;
+use std::task::Waker;
+
+use super::acceptor::Acceptor;
+use super::admin::Admin;
+use super::lanes::Lanes;
+use super::report::Report;
+use super::runtime::Runtime;
+use super::seat::Seat;
+use super::server::ServeError;
+use crate::bus::Bus;
+use crate::config::{Config, MemoryBound};
+use crate::ending::Ending;
+use crate::time::{Duration, Instant, earlier};
+
+/// What only the first worker has.
+pub(super) struct Head<R: Runtime> {
+    pub(super) bus: Bus,
+    pub(super) lanes: Lanes<R>,
+    pub(super) acceptor: Acceptor<R>,
+    pub(super) admin: Option<Admin<R>>,
+    /// What the report is to say once the bus is up.
+    pub(super) starting: Option<Vec<SocketAddr>>,
+    pub(super) report: Arc<Report>,
+    pub(super) accepting: bool,
+    pub(super) memory: MemoryBound,
+    pub(super) drain_time: Duration,
+    /// Once the instance was asked to end.
+    pub(super) ending: Option<Ending>,
+}
+
+impl<R: Runtime> Head<R> {
+    pub(super) fn new(
+        seat: &Seat<R>,
+        config: &Config,
+        seed: u64,
+        acceptor: Acceptor<R>,
+        admin: Option<Admin<R>>,
+    ) -> Result<Self, ServeError> {
+        let workers = seat.mailboxes.len();
+        let addresses = acceptor.addresses().map_err(ServeError::System)?;
+        let now = seat.runtime.now();
+        let mut head = Self {
+            bus: match config.redis.clone() {
+                Some(url) => Bus::redis(url, &config.channel_prefix, &config.limits, workers, seed, now),
+                None => Bus::local(&config.limits, workers, seed, now),
+            },
+            lanes: Lanes::new(config.redis.as_ref()),
+            acceptor,
+            admin,
+            starting: Some(addresses),
+            report: seat.report.clone(),
+            accepting: false,
+            memory: config.memory_bound(NonZero::new(workers).unwrap_or(NonZero::<usize>::MIN)),
+            drain_time: config.limits.drain_time,
+            ending: None,
+        };
+        if config.redis.is_none() || config.wait_for_redis {
+            head.start();
+        }
+        Ok(head)
+    }
+
+    /// Has `worker` woken by its next socket; says no if one has something to do already.
+    pub(super) fn sleep(&self, worker: &Waker) -> bool {
+        self.lanes.sleep(worker)
+            && (!self.accepting || self.acceptor.sleep(worker))
+            && self.admin.as_ref().is_none_or(|admin| admin.sleep(worker))
+    }
+
+    /// The next deadline of all that it has, as far as it is known at `now`.
+    pub(super) fn poll_timeout(&self, now: Instant) -> Option<Instant> {
+        let ends = self.ending.as_ref().map(|ending| ending.next(now));
+        let admin = self.admin.as_ref().and_then(Admin::poll_timeout);
+        let accepts = earlier(self.acceptor.poll_timeout(), admin);
+        earlier(self.bus.poll_timeout(), earlier(accepts, ends))
+    }
+
+    /// Clients are accepted from here on.
+    pub(super) fn start(&mut self) {
+        if let Some(addresses) = self.starting.take() {
+            self.accepting = true;
+            if self.acceptor.most() > 0 {
+                tracing::info!("{}", self.memory.sentence(self.acceptor.most()));
+            }
+            self.report.set_started(Ok(addresses));
+        }
+    }
+}
