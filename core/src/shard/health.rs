@@ -1,21 +1,18 @@
 //! What load balancers and Prometheus ask for, each on a path of its own, and the connections that are theirs alone.
 
-use super::session::{Head, Stage};
+use super::session::Stage;
 use super::{Event, SessionId, Shard, get_mut};
 use crate::error::{Error, Misuse, Unready};
-use crate::http::{Answer, Method, Request, RequestReader};
+use crate::http::{Answer, Method, Request};
 use crate::time::Instant;
 
 impl Shard {
     /// A connection for operation was accepted, on an address that is not the clients'. It is told `/live`, `/ready` and
     /// `/metrics` ([`Event::Scrape`]), also during a shutdown, and nothing else; [`Shard::is_empty`] does not wait for it.
     pub fn handle_admin_connection(&mut self, now: Instant) -> SessionId {
-        let now = self.at(now);
-        let deadline = now + self.settings.limits.head_time;
-        let id = self.insert(Stage::Head(Box::new(Head { reader: RequestReader::new(), peer: None, deadline })));
+        let id = self.handle_connection(None, now);
         self.sessions[id.index()].flags.admin = true;
         self.admins += 1;
-        self.settle(id, now);
         id
     }
 
