@@ -4,6 +4,9 @@
 //! sim --seed N [--story]       one seed; if it fails, or with --story, the plan in words and what happened
 //! sim --seeds N [--from M]     the seeds M to M + N - 1 on all cores, up to the first failure
 //! ```
+//!
+//! On two cores a second buys some hundred seeds. Each is 142 s in the life of three or four instances and 50 clients:
+//! together some 13,000 connections, 29,000 publishes and 340,000 deliveries.
 
 use std::io::{IsTerminal, Write, stderr};
 use std::process::ExitCode;

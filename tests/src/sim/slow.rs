@@ -82,6 +82,8 @@ impl Instance {
             let queued = self.shard(worker).queued_bytes(id);
             let entries = if queued == 0 { came.runs - 1 } else { came.runs };
             let is_over = entries > 0 && queued + came.bytes + ENTRY_BYTES * entries > queue_bytes;
+            // A note may come before the first run, which is then not one for a session that keeps up.
+            let entries = entries + usize::from(view.notes);
             let may_be_over = entries > 0 && queued + came.bytes + notes + ENTRY_BYTES * entries > queue_bytes;
             let may_go = may_be_over || is_full && (queued > 0 || entries > 0);
             most += u64::from(may_go);
