@@ -11,6 +11,13 @@ use crate::limits::Limits;
 use crate::resp::{Decoder, encode};
 use crate::time::{Duration, Instant};
 
+/// What is read at most at a time, see [`Link::handle_read`](super::Link::handle_read).
+const FULL_READ: usize = 64 << 10;
+
+/// The longest that being behind excuses a missing reply. By then Redis has given up a subscriber that reads too slowly
+/// (`client-output-buffer-limit pubsub`).
+const BEHIND_TIME: Duration = Duration::from_secs(60);
+
 /// One lane of the link.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -26,6 +33,8 @@ pub(super) struct Connection {
     pub(super) heard: Instant,
     /// When Redis last answered a command, or one channel of it.
     pub(super) replied: Instant,
+    /// When a read was last as large as one may be, which says that more has come than was read.
+    behind: Instant,
     /// When the newest command that was answered was to leave. Messages and answers come in one order, so that what was
     /// published before has come in.
     pub(super) answered: Instant,
@@ -94,6 +103,7 @@ impl Connection {
             expected: VecDeque::new(),
             heard: now,
             replied: now,
+            behind: now,
             answered: now,
             is_blocked: false,
             is_offered: false,
@@ -180,6 +190,20 @@ impl Connection {
         self.is_offered = unsent > 0;
     }
 
+    /// So many bytes were read.
+    pub(super) fn handle_input(&mut self, bytes: usize, now: Instant) {
+        self.heard = now;
+        if bytes >= FULL_READ {
+            self.behind = now;
+        }
+    }
+
+    /// From when on the reply is missed to a command that left at `left`. Replies come behind all messages that came
+    /// before them: while we are behind with reading those, it is not Redis that is slow.
+    pub(super) fn missed_since(&self, left: Instant) -> Instant {
+        left.max(self.behind.min(left + BEHIND_TIME))
+    }
+
     /// Whether there is output to be named.
     pub(super) const fn has_offer(&self) -> bool {
         self.is_offered && !self.is_blocked && self.unsent > 0
@@ -187,8 +211,8 @@ impl Connection {
 
     /// What is due next, and when.
     ///
-    /// A reply is late when neither its command has left nor another reply has come for `reply_time`: a long pipeline
-    /// that is being answered is not dead, one that is merely still being swallowed is.
+    /// A reply is late when for `reply_time` its command has not left, no other reply has come, and we were not behind: a
+    /// long pipeline that is being answered is not dead, one that is merely still being swallowed is.
     pub(super) fn deadline(&self, limits: &Limits) -> Option<(Instant, Due)> {
         match self.state {
             State::Waiting(until) => return Some((until, Due::Nothing)),
@@ -196,7 +220,8 @@ impl Connection {
             State::Due | State::Closed => return None,
             State::Handshaking(_) | State::Ready(_) => {}
         }
-        let reply = self.expected.front().map(|&(_, left)| left.max(self.replied) + limits.reply_time);
+        let reply =
+            self.expected.front().map(|&(_, left)| self.missed_since(left).max(self.replied) + limits.reply_time);
         let room = (self.unsent > 0).then(|| self.stalled + limits.reply_time);
         match reply.into_iter().chain(room).min() {
             Some(at) => Some((at, Due::Silent)),

@@ -185,14 +185,17 @@ impl Link {
         self.settle(now);
     }
 
-    /// Bytes were read from `lane`. `sink` gets channel and payload of each message in their order.
+    /// Bytes were read from `lane`, 64 KiB at most. `sink` gets channel and payload of each message in their order.
+    ///
+    /// A read of just so many says that more lies in the socket: as long as that is so, a reply or a probe that does not
+    /// come within its time may still lie there, and ends nothing for up to a minute.
     pub fn handle_read(&mut self, lane: Lane, mut input: &[u8], now: Instant, mut sink: impl FnMut(&[u8], &[u8])) {
         let now = self.advance(now);
         let connection = self.parts(lane).0;
         if !connection.is_connected() {
             return;
         }
-        connection.heard = now;
+        connection.handle_input(input.len(), now);
         let mut decoder = core::mem::replace(&mut connection.decoder, Decoder::new(0));
         let result = loop {
             let result = match decoder.decode(&mut input) {
@@ -366,7 +369,7 @@ impl Link {
         };
         let lanes = [&self.subscriber, &self.publisher].map(|lane| lane.deadline(&self.limits).map(|(at, _)| at));
         let expiry = self.publishes.oldest().map(|queued| queued + self.limits.publish_time);
-        let probe = self.probe.deadline(self.limits.probe_time, self.publisher.replied);
+        let probe = self.probe.deadline(self.limits.probe_time, &self.subscriber, &self.publisher);
         let others = [self.start, settled, expiry, self.subscriptions.deadline(), probe];
         lanes.into_iter().chain(others).flatten().min()
     }

@@ -15,7 +15,7 @@
 use bytes::Bytes;
 use tracing::{debug, warn};
 
-use super::connection::Expected;
+use super::connection::{Connection, Expected};
 use super::error::{LinkErrorKind, reply_text};
 use super::link::Link;
 use super::{Lane, LinkStats};
@@ -71,9 +71,14 @@ pub(super) struct Out {
 
 impl Out {
     /// When it means that a connection is to be made again. Before it is published, a publishing connection that still
-    /// gets replies is slow and not dead: to end it would lose all that is on its way, each time anew.
-    fn hopeless(&self, period: Duration, replied: Instant) -> Instant {
-        if self.is_published { self.since + period } else { self.since.max(replied) + period }
+    /// gets replies is slow and not dead: to end it would lose all that is on its way, each time anew. Afterwards, it may
+    /// lie unread among what has come in.
+    fn hopeless(&self, period: Duration, subscriber: &Connection, publisher: &Connection) -> Instant {
+        if self.is_published {
+            subscriber.missed_since(self.since) + period
+        } else {
+            publisher.missed_since(self.since).max(publisher.replied) + period
+        }
     }
 }
 
@@ -127,12 +132,17 @@ impl Probe {
     }
 
     /// When something is to be done.
-    pub(super) fn deadline(&self, period: Duration, replied: Instant) -> Option<Instant> {
+    pub(super) fn deadline(
+        &self,
+        period: Duration,
+        subscriber: &Connection,
+        publisher: &Connection,
+    ) -> Option<Instant> {
         match self.state {
             State::Waits(at) if matches!(self.subscription, Subscription::Confirmed | Subscription::Refused) => {
                 Some(at)
             }
-            State::Out(out) if out.is_missing => Some(out.hopeless(period, replied)),
+            State::Out(out) if out.is_missing => Some(out.hopeless(period, subscriber, publisher)),
             State::Out(out) => Some(out.since + period),
             State::Idle | State::Waits(_) => None,
         }
@@ -219,7 +229,7 @@ impl Link {
     /// If it was published, nobody can say which connection is at fault: after a failover each may end at another
     /// server. Both are made again. If it was not, the publishing one alone is known not to answer.
     pub(super) fn check_probe(&mut self, now: Instant) {
-        let (period, replied) = (self.limits.probe_time, self.publisher.replied);
+        let period = self.limits.probe_time;
         let State::Out(out) = &mut self.probe.state else { return };
         if out.since + period > now {
             return;
@@ -230,7 +240,7 @@ impl Link {
             self.probe.proof = Err(Unready::Undelivered);
         }
         let State::Out(out) = self.probe.state else { return };
-        if out.hopeless(period, replied) > now {
+        if out.hopeless(period, &self.subscriber, &self.publisher) > now {
             return;
         }
         if out.is_published {

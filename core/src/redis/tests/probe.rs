@@ -453,3 +453,59 @@ fn every_state_has_an_answer_to_every_input() {
         }
     }
 }
+
+/// A message of the channel `chat` that makes so long a read.
+fn message(len: usize) -> Vec<u8> {
+    let head = |payload: usize| format!(">3\r\n$7\r\nmessage\r\n$4\r\nchat\r\n${payload}\r\n");
+    let payload = len - head(len).len() - 2;
+    [head(payload).as_bytes(), &vec![b'x'; payload], b"\r\n"].concat()
+}
+
+/// What Redis sent lies in the socket, behind messages: it is not Redis that is slow. That lasts a minute at most.
+#[test]
+fn whoever_is_behind_with_reading_does_not_take_redis_for_dead() {
+    const FULL: usize = 64 << 10;
+    for (len, ended) in [(FULL, Duration::from_secs(70)), (FULL - 1, 2 * P)] {
+        let mut world = world(P);
+        world.server.delivers_nothing = true;
+        while hang_ups(&world).is_empty() {
+            let now = world.now;
+            world.link.handle_read(Lane::Subscriber, &message(len), now, |_, _| {});
+            world.pass(ms(500));
+            assert!(world.now <= Instant::ZERO + ended, "{len}");
+        }
+        let both = Lane::ALL.map(|lane| (ended, lane));
+        assert_eq!(hang_ups(&world), both, "{len}");
+    }
+}
+
+/// The same without any answer, as if those lay behind the messages.
+#[test]
+fn whoever_is_behind_waits_for_replies_too() {
+    let limits = Limits { reply_time: ms(1_000), probe_time: Duration::from_secs(300), ..Limits::default() };
+    let mut world = World::with(url(), &limits, 7);
+    world.subscribe("chat");
+    world.server.is_mute = true;
+    let asked = limits.redis_ping_time;
+    while hang_ups(&world).iter().all(|&(_, lane)| lane != Lane::Subscriber) {
+        let now = world.now;
+        world.link.handle_read(Lane::Subscriber, &message(64 << 10), now, |_, _| {});
+        // Heard all the time, it is asked by nothing but this.
+        world.link.subscribe("another".into(), now);
+        world.pass(ms(500));
+        assert!(world.now <= Instant::ZERO + asked + Duration::from_secs(61));
+    }
+    let ended = hang_ups(&world).iter().find(|(_, lane)| *lane == Lane::Subscriber).unwrap().0;
+    assert_eq!(ended, Duration::from_secs(61), "a minute, and the time for a reply");
+}
+
+#[test]
+fn whoever_has_caught_up_misses_what_has_not_come() {
+    let mut world = world(P);
+    world.server.delivers_nothing = true;
+    world.pass(Duration::from_secs(9));
+    let now = world.now;
+    world.link.handle_read(Lane::Subscriber, &message(64 << 10), now, |_, _| {});
+    world.pass(Duration::from_secs(20));
+    assert_eq!(hang_ups(&world)[0], (Duration::from_secs(14), Lane::Subscriber), "a period after the last full read");
+}
