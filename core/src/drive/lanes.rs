@@ -133,6 +133,7 @@ impl<S: Stream> Connection<S> {
                 return;
             }
             match stream.poll_write(&mut Context::from_waker(&self.waker), &slices[..filled]) {
+                Poll::Ready(Ok(0)) => return self.close(bus, "the connection takes nothing more", now),
                 Poll::Ready(Ok(written)) => {
                     // Misuse is impossible: no more can be written than was lent.
                     let _ = bus.transmitted(self.lane, written, now);

@@ -110,7 +110,7 @@ pub trait Stream: Send {
     /// Whether a read would find something: bytes, the end or an error. It may be wrong in saying yes.
     fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<()>;
 
-    /// Writes once, some of `slices`.
+    /// Writes once, some of `slices`, which are not empty; 0 bytes are an end, as an error is.
     fn poll_write(&mut self, context: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>>;
 
     /// Ends the write side: the peer reads to the end of what was written.

@@ -110,6 +110,8 @@ impl<S: Stream> Sockets<S> {
             return;
         }
         match socket.stream.poll_write(&mut Context::from_waker(&socket.waker), &slices[..filled]) {
+            // Another try would come to the same, without end.
+            Poll::Ready(Ok(0) | Err(_)) => shard.handle_reset(id),
             Poll::Ready(Ok(written)) => {
                 // Misuse is impossible: no more can be written than was lent.
                 let _ = shard.transmitted(id, written, now);
@@ -118,7 +120,6 @@ impl<S: Stream> Sockets<S> {
                 shard.blocked(id);
                 socket.blocked = true;
             }
-            Poll::Ready(Err(_)) => shard.handle_reset(id),
         }
     }
 

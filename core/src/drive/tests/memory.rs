@@ -66,6 +66,8 @@ pub(super) struct Pipe {
     pub(super) output_ended: bool,
     /// How many more bytes can be written.
     pub(super) room: usize,
+    /// Every write takes nothing, at once.
+    pub(super) is_dead: bool,
     wakers: Vec<Waker>,
 }
 
@@ -247,6 +249,9 @@ impl Stream for End {
 
     fn poll_write(&mut self, context: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let mut pipe = self.lock();
+        if pipe.is_dead {
+            return Poll::Ready(Ok(0));
+        }
         if pipe.room == 0 {
             pipe.wakers.push(context.waker().clone());
             return Poll::Pending;

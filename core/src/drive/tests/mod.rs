@@ -65,6 +65,16 @@ fn a_full_socket_gets_the_rest_when_it_takes_bytes_again_and_is_read_meanwhile()
 }
 
 #[test]
+fn a_connection_whose_writes_come_to_nothing_is_let_go_of() {
+    let (memory, _server) = started(1);
+    let (dead, other) = (opened(&memory), opened(&memory));
+    dead.change(|pipe| pipe.is_dead = true);
+    other.send(&text("hello"));
+    assert_eq!(other.take(), heard("hello"));
+    assert!(dead.is_closed());
+}
+
+#[test]
 fn a_connection_is_let_go_of_when_its_session_is_over() {
     let (memory, _server) = started(2);
     for _ in 0..3 {
