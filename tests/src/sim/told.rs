@@ -15,6 +15,8 @@ const LATE: Duration = Duration::from_secs(1);
 pub(super) struct Told {
     /// Messages that it lost as a slow reader, since the last that came.
     dropped: u64,
+    /// Messages that its worker lost, since the last that came.
+    missed: u64,
     /// When the first message was published that passed by its instance, of which it was not told.
     owed: Option<Instant>,
 }
@@ -27,6 +29,9 @@ impl Reference {
         if let Some(messages) = note.strip_prefix(r#"{"type":"dropped","messages":"#) {
             view.told.dropped += messages.trim_end_matches('}').parse::<u64>().unwrap_or_default();
             return Ok(());
+        }
+        if let Some(messages) = note.strip_prefix(r#"{"type":"gap","messages":"#) {
+            view.told.missed += messages.trim_end_matches('}').parse::<u64>().unwrap_or_default();
         }
         let is_gap = note.starts_with(r#"{"type":"gap","#);
         view.told.owed = None;
@@ -65,13 +70,19 @@ impl Reference {
             self.instances[view.instance].dropped += skipped;
             return Ok(0);
         }
-        let dropped = std::mem::take(&mut view.told.dropped);
+        let (dropped, missed) = (std::mem::take(&mut view.told.dropped), std::mem::take(&mut view.told.missed));
         // Those that were on the way when it came may count, and are none of its own.
         if dropped > skipped && !is_first {
             let what = format!("client {} misses {skipped} messages and was told of {dropped}", view.client);
             return Err((Promise::NoSilentLoss, what));
         }
-        Ok(skipped.saturating_sub(dropped))
+        // Which of them the worker lost and which the session is not known.
+        if dropped > 0 && skipped > dropped + missed {
+            let told = dropped + missed;
+            let what = format!("client {} misses {skipped} messages and was told of only {told}", view.client);
+            return Err((Promise::NoSilentLoss, what));
+        }
+        Ok(if dropped > 0 { 0 } else { skipped })
     }
 
     /// Messages that sessions which want no notes did not get, on routes that drop some.
