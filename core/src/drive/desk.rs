@@ -212,6 +212,11 @@ impl Desk {
         reply.give(result.map_err(HubError::Misuse));
     }
 
+    /// Whether the session waits for its connection.
+    pub(super) fn is_reserved(&self, session: SessionId) -> bool {
+        self.reserved.contains(&session)
+    }
+
     /// Whether the session waited for its connection. It does so no longer.
     pub(super) fn take_reserved(&mut self, session: SessionId) -> bool {
         self.reserved.remove(&session)

@@ -46,12 +46,10 @@ impl<S: Stream> Sockets<S> {
         self.table[id.index()] = Some(Socket { id, stream, bell, waker, blocked: false });
     }
 
-    pub(super) fn remove(&mut self, id: SessionId) -> bool {
-        let known = self.get(id).is_some();
-        if known {
+    pub(super) fn remove(&mut self, id: SessionId) {
+        if self.get(id).is_some() {
             self.table[id.index()] = None;
         }
-        known
     }
 
     /// Takes the list of those that have something to do.

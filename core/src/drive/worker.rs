@@ -212,7 +212,7 @@ impl<R: Runtime> Worker<R> {
             Command::Reserve { target, reply } => desk.reserve(target, &reply, shard, now),
             Command::Attach { session, stream, leftover } => {
                 // It may have ended meanwhile, and its place in the table be another's.
-                if desk.take_reserved(session) {
+                if shard.contains(session) && desk.take_reserved(session) {
                     Mailbox::add_session(&self.mailboxes);
                     self.sockets.insert(session, stream);
                     shard.handle_writable(session);
@@ -226,7 +226,7 @@ impl<R: Runtime> Worker<R> {
                 }
             }
             Command::Release(session) => {
-                if desk.take_reserved(session) {
+                if desk.is_reserved(session) {
                     shard.handle_reset(session);
                 }
             }
@@ -304,16 +304,15 @@ impl<R: Runtime> Worker<R> {
 
     /// The session is gone.
     fn forget(&mut self, id: SessionId, now: Instant) {
-        let has_socket = self.sockets.remove(id);
+        self.sockets.remove(id);
         let mut head = self.head.as_mut();
         let admin = head.as_mut().and_then(|head| head.admin.as_mut());
         if admin.is_some_and(|admin| admin.closed(id, now)) {
             return;
         }
-        if has_socket {
+        // Its connection may be gone already, and its place in the table be another's.
+        if !self.desk.as_mut().is_some_and(|desk| desk.take_reserved(id)) {
             self.mailboxes[self.id].remove_session();
-        } else if let Some(desk) = &mut self.desk {
-            desk.take_reserved(id);
         }
         if let Some(head) = head {
             head.acceptor.connection_closed(now);

@@ -518,6 +518,12 @@ impl Shard {
         self.sessions.len() == self.admins
     }
 
+    /// Whether the session has not ended.
+    #[must_use]
+    pub fn contains(&self, id: SessionId) -> bool {
+        self.get(id).is_some()
+    }
+
     /// What waits for one session, in memory: bounded by
     /// [`Limits::queue_bytes`](crate::limits::Limits::queue_bytes).
     #[must_use]

@@ -139,6 +139,38 @@ fn no_more_clients_are_taken_than_there_may_be_until_one_leaves() {
     }
 }
 
+/// A worker is stuck. In its mailbox lie a message for which it drops a connection, and a client that gets its place.
+#[test]
+fn whoever_is_dropped_makes_room_for_another_whoever_has_its_place_by_then() {
+    let mut config = Config { max_connections: NonZero::new(22), ..config(2) };
+    (config.limits.queue_bytes, config.limits.all_queues_bytes) = (64 << 10, 128 << 10);
+    let memory = Memory::default();
+    let _server = memory.start(Server::<Memory>::start(config));
+    // Workers take turns: who speaks is on the first, who listens and does not read on the second.
+    let (mut speakers, mut stuck) = (Vec::new(), Vec::new());
+    for room in 0..10 {
+        for clients in [&mut speakers, &mut stuck] {
+            let client = memory.connect();
+            client.send(&request(&format!("/chat/{room}")));
+            clients.push(client);
+        }
+        stuck[room].change(|pipe| pipe.room = 0);
+    }
+    let message = text(&"m".repeat(60_000));
+    speakers[..9].iter().for_each(|speaker| speaker.send(&message));
+    memory.set_stuck(2, true);
+    speakers[9].send(&message);
+    let late = [memory.connect(), memory.connect()];
+    memory.set_stuck(2, false);
+    assert!(stuck.iter().any(Client::is_closed) && late.iter().all(|client| !client.is_closed()));
+    for client in speakers.iter().chain(&stuck).chain(&late) {
+        client.change(|pipe| pipe.input_ends = true);
+    }
+    memory.pass(Duration::from_secs(1));
+    let clients: Vec<Client> = (0..22).map(|_| opened(&memory)).collect();
+    assert!(clients.iter().all(|client| !client.is_closed()));
+}
+
 #[test]
 fn an_accept_that_fails_for_its_connection_alone_holds_up_nobody() {
     let (memory, _server) = started(1);
