@@ -247,7 +247,8 @@ impl Node {
 
     /// Begins the end: sessions end as by [`Shard::shutdown`], then what was published leaves, for which Redis may yet
     /// come back, then both connections to Redis are closed. Go on as before, but accept no more, until
-    /// [`Node::is_closed`].
+    /// [`Node::is_closed`]. If load balancers are to notice before, call [`Shard::drain`]
+    /// [`Limits::drain_delay`](crate::limits::Limits::drain_delay) earlier: here it is the owner's to wait.
     pub fn shutdown(&mut self, now: Instant) {
         self.see(now);
         if self.ending.is_none() {

@@ -6,7 +6,7 @@ use super::credit::cost;
 use super::queue::Content;
 use super::session::{LastRead, Session, Stage};
 use super::slow::Arrived;
-use super::{Event, SessionId, Shard, get_mut};
+use super::{Event, SessionId, Shard, get_mut, id_of};
 use crate::error::{Closed, Error, Side};
 use crate::exchange::ChannelId;
 use crate::run::Run;
@@ -71,7 +71,7 @@ impl Shard {
             if !session.takes_messages() {
                 continue;
             }
-            let id = SessionId { index, generation: session.generation };
+            let id = id_of(index, session);
             let behind = !session.queue.is_empty();
             // Whoever keeps up takes any run, however large.
             let too_much = behind && (full || session.queue.memory_with(len) > limits.queue_bytes);

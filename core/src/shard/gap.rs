@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::queue::{Content, Missing};
 use super::session::Stage;
-use super::{Event, SessionId, Shard};
+use super::{Event, Shard, id_of};
 use crate::exchange::ChannelId;
 use crate::note::Note;
 use crate::route::OnGap;
@@ -54,7 +54,7 @@ impl Shard {
             let session = &self.sessions[index as usize];
             let Stage::Open(open) = &session.stage else { continue };
             if open.target.policies.on_gap == OnGap::Close {
-                let id = SessionId { index, generation: session.generation };
+                let id = id_of(index, session);
                 self.leave(id);
                 self.stats.gap_closes += 1;
                 self.plan_close(id, (CODE, REASON), Duration::ZERO..self.settings.limits.gap_close_time, now);
@@ -79,7 +79,7 @@ impl Shard {
         for index in listeners {
             let session = &mut self.sessions[index as usize];
             session.queue.put_note(&mut self.runs, place, len, Missing::Behind);
-            let id = SessionId { index, generation: session.generation };
+            let id = id_of(index, session);
             self.list(id);
         }
     }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::session::{Deciding, Leaving, Member, Open, Stage};
-use super::{Asked, Event, SessionId, Shard, SubscriberId, get_mut};
+use super::{Asked, Event, SessionId, Shard, SubscriberId, get_mut, id_of};
 use crate::error::{Error, Misuse};
 use crate::exchange::{ChannelId, Wish};
 use crate::http::{Answer, Method, Request, page};
@@ -111,7 +111,7 @@ impl Shard {
             .iter()
             .map(|&index| (index, &self.sessions[index as usize]))
             .filter(|(_, session)| matches!(session.stage, Stage::Joining(_)))
-            .map(|(index, session)| SessionId { index, generation: session.generation })
+            .map(|(index, session)| id_of(index, session))
             .collect();
         for &subscriber in &channel.subscribers {
             self.events.push_back(Event::Subscribed(subscriber));

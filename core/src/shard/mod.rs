@@ -362,7 +362,7 @@ impl Shard {
         while let Some(index) = self.timers.pop_due(now) {
             let session = &mut self.sessions[index as usize];
             session.deadline = None;
-            let id = SessionId { index, generation: session.generation };
+            let id = id_of(index, session);
             self.session_timeout(id, now);
         }
         self.resume_paused(now);
@@ -562,7 +562,11 @@ fn get_mut(sessions: &mut Slab<Session>, id: SessionId) -> Option<&mut Session> 
     sessions.get_mut(id.index()).filter(|session| session.generation == id.generation)
 }
 
-fn id_of(index: usize, session: &Session) -> SessionId {
+fn id_of(index: u32, session: &Session) -> SessionId {
+    SessionId { index, generation: session.generation }
+}
+
+fn ids_of<'a>(sessions: impl Iterator<Item = (usize, &'a Session)>) -> Vec<SessionId> {
     // A shard has fewer than 2³² sessions: a process cannot have as many sockets.
-    SessionId { index: index as u32, generation: session.generation }
+    sessions.map(|(index, session)| id_of(index as u32, session)).collect()
 }

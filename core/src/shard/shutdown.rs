@@ -1,7 +1,7 @@
 //! The orderly end of all sessions.
 
 use super::session::{Session, Stage};
-use super::{SessionId, Shard, id_of};
+use super::{SessionId, Shard, ids_of};
 use crate::error::Error;
 use crate::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ impl Shard {
         let (limits, workers) = (&self.settings.limits, self.settings.workers);
         let until = *self.closing.get_or_insert(now + limits.drain_time / 10);
         let clients = self.sessions.iter().filter(|(_, session)| !session.flags.admin);
-        let ids: Vec<SessionId> = clients.map(|(index, session)| id_of(index, session)).collect();
+        let ids = ids_of(clients);
         let count = u32::try_from(ids.len()).unwrap_or(u32::MAX);
         let pace = PACE.saturating_mul(u32::try_from(workers).unwrap_or(u32::MAX));
         let each = pace.min(limits.drain_time / 2 / count.max(1));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::queue::{Content, Missing, Queue};
 use super::session::{Session, Stage};
-use super::{Event, SessionId, Shard, get_mut, id_of};
+use super::{Event, SessionId, Shard, get_mut, ids_of};
 use crate::error::{Closed, Error, Side};
 use crate::note::Note;
 use crate::route::Slow;
@@ -73,7 +73,7 @@ impl Shard {
     /// waits.
     pub(super) fn drop_stuck(&mut self, most: usize) {
         let stuck = self.sessions.iter().filter(|(_, session)| session.flags.blocked && !session.queue.is_empty());
-        let mut ids: Vec<SessionId> = stuck.map(|(index, session)| id_of(index, session)).collect();
+        let mut ids = ids_of(stuck);
         self.rng.shuffle(&mut ids);
         while let Some(id) = ids.pop()
             && self.runs.memory() > most
