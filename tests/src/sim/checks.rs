@@ -11,6 +11,8 @@ use super::world::{CHECK_EVERY, Stage, World};
 
 /// From the end of the plan to the probes: what fell silent last is found, and what is subscribed equal again.
 const MENDED_WITHIN: Duration = Duration::from_secs(18);
+/// More than the last message of a room takes of a mailbox.
+const PROBE_BYTES: usize = 1 << 10;
 /// From a message in every room to its last byte at every client.
 const PROBED_WITHIN: Duration = Duration::from_secs(4);
 /// From the last goodbye until nobody is held any more: a ping, its deadline, a Close and the linger, and a margin.
@@ -24,10 +26,12 @@ impl World<'_> {
             let time = self.ground.now.since(since);
             match self.stage {
                 Stage::Mended if time >= MENDED_WITHIN => {
+                    self.missed_before = self.instances.iter_mut().map(|one| one.bus().stats().missed).collect();
                     (0..self.plan.setup.rooms.len()).for_each(|room| self.publish(room, 200, Kind::Plain));
                     self.stage = Stage::Probed;
                 }
                 Stage::Probed if time >= MENDED_WITHIN + PROBED_WITHIN => {
+                    self.check_mailboxes();
                     self.check_deliveries();
                     self.check_publishes();
                     for client in &mut self.clients {
@@ -89,6 +93,21 @@ impl World<'_> {
             for worker in 0..instance.workers.len() {
                 let heard = instance.shard(worker).readiness();
                 self.ground.judge(self.ground.reference.check_readiness(i, heard, now));
+            }
+        }
+    }
+
+    /// One small message in every room, when all else is over, finds room in every mailbox.
+    fn check_mailboxes(&mut self) {
+        if self.plan.setup.limits.mailbox_bytes < PROBE_BYTES * self.plan.setup.rooms.len() {
+            return;
+        }
+        for (i, &before) in self.missed_before.iter().enumerate() {
+            let more = self.instances[i].bus().stats().missed - before;
+            if more > 0 {
+                let what =
+                    format!("{more} messages found a mailbox of instance {i} full when nothing else was under way");
+                return self.ground.fail(Promise::Bounds, what);
             }
         }
     }

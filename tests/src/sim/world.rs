@@ -28,8 +28,11 @@ pub(super) enum Stage {
 
 /// How often the world as a whole is looked at.
 pub(super) const CHECK_EVERY: Duration = Duration::from_millis(500);
-/// From silence on a connection to Redis to its end: a ping after 5 s, its answer within 5 s, and a margin.
-const SILENCE_FOUND: Duration = Duration::from_millis(11_000);
+/// From silence on a connection to Redis to its end: a ping after 5 s, its answer within 5 s; either is put off by what
+/// still comes in, most of all a probe's answer by a long message.
+const SILENCE_FOUND: Duration = Duration::from_secs(20);
+/// What comes in puts a ping off for as long as it comes.
+const HALF_SILENCE_FOUND: Duration = Duration::from_secs(60);
 /// No plan of any mix needs as many.
 const MOST_EVENTS: u64 = 1_000_000;
 
@@ -41,6 +44,8 @@ pub(super) struct World<'p> {
     pub(super) clients: Vec<Client>,
     /// For each instance, whether it and Redis are apart, and whether dials hang.
     pub(super) apart: Vec<Option<bool>>,
+    /// For each instance, how many messages were missed before the last ones were published.
+    pub(super) missed_before: Vec<u64>,
     /// For each instance, the room of a session that was not subscribed when the world was looked at last.
     pub(super) suspects: Vec<Option<usize>>,
     /// Since when everything is mended and nothing new begins.
@@ -76,6 +81,7 @@ impl<'p> World<'p> {
             ground: Ground::new(reference, traces),
             redis: Redis::new(setup.redis.clone()),
             apart: vec![None; instances.len()],
+            missed_before: Vec::new(),
             suspects: vec![None; instances.len()],
             instances,
             clients,
@@ -273,7 +279,7 @@ impl<'p> World<'p> {
             Deed::HalfOpen { instance, lane, inward } => {
                 if let Some(port) = self.instances[instance].lanes.port(lane) {
                     self.ground.lose_half(if inward { other(port) } else { port });
-                    self.note_calm(instance, SILENCE_FOUND);
+                    self.note_calm(instance, HALF_SILENCE_FOUND);
                 }
             }
             Deed::HoldMessages => {
