@@ -33,8 +33,8 @@ pub(super) struct Connection {
     pub(super) heard: Instant,
     /// When Redis last answered a command, or one channel of it.
     pub(super) replied: Instant,
-    /// When a read was last as large as one may be, which says that more has come than was read.
-    behind: Instant,
+    /// When it was read last, if that read was as large as one may be: more has come than was read.
+    behind: Option<Instant>,
     /// When the newest command that was answered was to leave. Messages and answers come in one order, so that what was
     /// published before has come in.
     pub(super) answered: Instant,
@@ -103,7 +103,7 @@ impl Connection {
             expected: VecDeque::new(),
             heard: now,
             replied: now,
-            behind: now,
+            behind: None,
             answered: now,
             is_blocked: false,
             is_offered: false,
@@ -171,6 +171,7 @@ impl Connection {
         self.expected = VecDeque::new();
         self.is_blocked = false;
         self.is_offered = false;
+        self.behind = None;
         self.unsent = 0;
     }
 
@@ -193,15 +194,13 @@ impl Connection {
     /// So many bytes were read.
     pub(super) fn handle_input(&mut self, bytes: usize, now: Instant) {
         self.heard = now;
-        if bytes >= FULL_READ {
-            self.behind = now;
-        }
+        self.behind = (bytes >= FULL_READ).then_some(now);
     }
 
     /// From when on the reply is missed to a command that left at `left`. Replies come behind all messages that came
     /// before them: while we are behind with reading those, it is not Redis that is slow.
     pub(super) fn missed_since(&self, left: Instant) -> Instant {
-        left.max(self.behind.min(left + BEHIND_TIME))
+        self.behind.map_or(left, |behind| left.max(behind.min(left + BEHIND_TIME)))
     }
 
     /// Whether there is output to be named.

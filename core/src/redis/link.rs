@@ -187,7 +187,7 @@ impl Link {
 
     /// Bytes were read from `lane`, 64 KiB at most. `sink` gets channel and payload of each message in their order.
     ///
-    /// A read of just so many says that more lies in the socket: as long as that is so, a reply or a probe that does not
+    /// A read of just so many says that more lies in the socket. Until a shorter one, a reply or a probe that does not
     /// come within its time may still lie there, and ends nothing for up to a minute.
     pub fn handle_read(&mut self, lane: Lane, mut input: &[u8], now: Instant, mut sink: impl FnMut(&[u8], &[u8])) {
         let now = self.advance(now);

@@ -28,11 +28,8 @@ pub(super) enum Stage {
 
 /// How often the world as a whole is looked at.
 pub(super) const CHECK_EVERY: Duration = Duration::from_millis(500);
-/// From silence on a connection to Redis to its end: a ping after 5 s, its answer within 5 s; either is put off by what
-/// still comes in, most of all a probe's answer by a long message.
-const SILENCE_FOUND: Duration = Duration::from_secs(20);
-/// What comes in puts a ping off for as long as it comes.
-const HALF_SILENCE_FOUND: Duration = Duration::from_secs(60);
+/// From silence on a connection to Redis to its end: a ping after 5 s, its answer within 5 s, and a margin.
+const SILENCE_FOUND: Duration = Duration::from_millis(11_000);
 /// No plan of any mix needs as many.
 const MOST_EVENTS: u64 = 1_000_000;
 
@@ -279,7 +276,7 @@ impl<'p> World<'p> {
             Deed::HalfOpen { instance, lane, inward } => {
                 if let Some(port) = self.instances[instance].lanes.port(lane) {
                     self.ground.lose_half(if inward { other(port) } else { port });
-                    self.note_calm(instance, HALF_SILENCE_FOUND);
+                    self.note_calm(instance, SILENCE_FOUND);
                 }
             }
             Deed::HoldMessages => {

@@ -499,13 +499,18 @@ fn whoever_is_behind_waits_for_replies_too() {
     assert_eq!(ended, Duration::from_secs(61), "a minute, and the time for a reply");
 }
 
+/// Long messages alone make full reads, too; the short one behind shows that nothing lies unread.
 #[test]
 fn whoever_has_caught_up_misses_what_has_not_come() {
-    let mut world = world(P);
-    world.server.delivers_nothing = true;
-    world.pass(Duration::from_secs(9));
-    let now = world.now;
-    world.link.handle_read(Lane::Subscriber, &message(64 << 10), now, |_, _| {});
-    world.pass(Duration::from_secs(20));
-    assert_eq!(hang_ups(&world)[0], (Duration::from_secs(14), Lane::Subscriber), "a period after the last full read");
+    for (rest, ended) in [(None, 14), (Some(100), 10)] {
+        let mut world = world(P);
+        world.server.delivers_nothing = true;
+        world.pass(Duration::from_secs(9));
+        for len in [Some(64 << 10), rest].into_iter().flatten() {
+            let now = world.now;
+            world.link.handle_read(Lane::Subscriber, &message(len), now, |_, _| {});
+        }
+        world.pass(Duration::from_secs(20));
+        assert_eq!(hang_ups(&world)[0], (Duration::from_secs(ended), Lane::Subscriber), "{rest:?}");
+    }
 }
