@@ -30,6 +30,8 @@ pub(super) enum Stage {
 pub(super) const CHECK_EVERY: Duration = Duration::from_millis(500);
 /// From silence on a connection to Redis to its end: a ping after 5 s, its answer within 5 s, and a margin.
 const SILENCE_FOUND: Duration = Duration::from_millis(11_000);
+/// How long a path may stand still after the end of the plan.
+const STALLS_FOR: Duration = Duration::from_secs(10);
 /// No plan of any mix needs as many.
 const MOST_EVENTS: u64 = 1_000_000;
 
@@ -241,7 +243,9 @@ impl<'p> World<'p> {
                 if let Some(port) = self.clients[client].port() {
                     self.ground.reference.visits[self.clients[client].visit].excuses.slow = true;
                     self.clients[client].is_hindered = true;
-                    self.ground.stall(port, self.ground.now + Duration::from_millis(millis));
+                    // What was said meanwhile has to arrive before everything is looked at.
+                    let latest = self.plan.end + STALLS_FOR;
+                    self.ground.stall(port, latest.min(self.ground.now + Duration::from_millis(millis)));
                 }
             }
             Deed::Leave { client, how } => self.clients[client].leave(how, &mut self.ground),
