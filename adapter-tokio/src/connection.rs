@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use fanfare_core::drive::Stream;
+use rustix::net::{SendFlags, send};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -80,6 +81,13 @@ impl Stream for Connection {
             Kind::Tcp(stream) => stream,
             Kind::Other(other) => return other.poll_write(context, slices),
         };
+        // Most writes are of one slice and find room: the runtime's own state of this socket, which lies in memory of its
+        // own, is then not worth a look. An error is left for the runtime to meet, which has to know of a full buffer.
+        if let [one] = slices
+            && let Ok(written) = send(&*stream, one, SendFlags::NOSIGNAL)
+        {
+            return Poll::Ready(Ok(written));
+        }
         loop {
             let result = match slices {
                 [one] => stream.try_write(one),
