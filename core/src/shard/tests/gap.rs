@@ -1,11 +1,9 @@
 //! What sessions see of a stretch in which messages may have passed by.
 
-use super::world::{CLOSE, World, limits, request, settings, text};
-use crate::bus::Bus;
+use super::world::{CLOSE, World, limits, request, settings_with, text};
 use crate::error::Side;
 use crate::limits::Limits;
-use crate::route::{Route, Routes};
-use crate::time::{Duration, Instant};
+use crate::time::Duration;
 use crate::ws::tests::frame;
 
 const ROUTES: [&str; 3] = ["/kept=kept", "/tight=tight,on_gap=close", "/post=post,subscribe=no,on_gap=close"];
@@ -14,13 +12,7 @@ const ROUTES: [&str; 3] = ["/kept=kept", "/tight=tight,on_gap=close", "/post=pos
 fn world(change: impl FnOnce(&mut Limits)) -> World {
     let mut limits = limits();
     change(&mut limits);
-    let routes: Vec<Route> = ROUTES.map(|route| route.parse().unwrap()).to_vec();
-    let mut own = settings(limits, 1);
-    own.routes = Routes::new(routes, "", &own.limits).unwrap();
-    let bus = Bus::redis("redis://redis.test".parse().unwrap(), "", &own.limits, 1, 1, Instant::ZERO);
-    let mut world = World::from(own, bus);
-    world.run();
-    world
+    World::redis_with(settings_with(&ROUTES, limits))
 }
 
 /// Redis is away for a moment.

@@ -2,14 +2,14 @@
 
 use tungstenite::Message;
 
-use super::world::{BINARY, PING, World, limits, request, settings};
+use super::world::{BINARY, PING, World, limits, request, settings, settings_with};
 use crate::bus::Bus;
 use crate::error::Misuse;
 use crate::exchange::{News, ToShard};
 use crate::limits::Limits;
 use crate::note::SUBPROTOCOL;
 use crate::redis::Lane;
-use crate::route::{FrameType, Route, Routes, Target};
+use crate::route::{FrameType, Target};
 use crate::time::{Duration, Instant};
 use crate::ws::tests::frame;
 
@@ -23,14 +23,7 @@ const ROUTES: [&str; 6] = [
 ];
 
 fn world(queue_bytes: usize) -> World {
-    let limits = Limits { queue_bytes, ..limits() };
-    let routes: Vec<Route> = ROUTES.map(|route| route.parse().unwrap()).to_vec();
-    let mut own = settings(limits, 1);
-    own.routes = Routes::new(routes, "", &own.limits).unwrap();
-    let bus = Bus::redis("redis://redis.test".parse().unwrap(), "", &own.limits, 1, 1, Instant::ZERO);
-    let mut world = World::from(own, bus);
-    world.run();
-    world
+    World::redis_with(settings_with(&ROUTES, Limits { queue_bytes, ..limits() }))
 }
 
 fn offer(path: &str, subprotocols: &str) -> Vec<u8> {

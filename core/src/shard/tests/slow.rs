@@ -1,9 +1,9 @@
 //! What a session that does not keep up gets, by its route's policy: below, at and above each bound.
 
-use super::world::{PING, World, limits, settings, text};
+use super::world::{PING, World, limits, settings_with, text};
 use crate::bus::Bus;
 use crate::limits::Limits;
-use crate::route::{FrameType, Route, Routes};
+use crate::route::FrameType;
 use crate::run::RunBuilder;
 use crate::time::{Duration, Instant};
 use crate::ws::tests::frame;
@@ -17,11 +17,8 @@ const PATHS: [&str; 4] = ["/close", "/newest", "/oldest", "/latest"];
 fn world(change: impl FnOnce(&mut Limits)) -> World {
     let mut limits = limits();
     change(&mut limits);
-    let routes: Vec<Route> = ROUTES.map(|route| route.parse().unwrap()).to_vec();
-    let mut own = settings(limits, 1);
-    own.routes = Routes::new(routes, "", &own.limits).unwrap();
-    let bus = Bus::local(&own.limits, 1, 1, Instant::ZERO);
-    World::from(own, bus)
+    let bus = Bus::local(&limits, 1, 1, Instant::ZERO);
+    World::from(settings_with(&ROUTES, limits), bus)
 }
 
 /// A client on `path` whose socket takes no more.

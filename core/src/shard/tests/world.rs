@@ -69,6 +69,12 @@ pub(crate) fn limits() -> Limits {
     Limits::default()
 }
 
+/// For one worker and with these routes alone.
+pub(crate) fn settings_with(routes: &[&str], limits: Limits) -> Settings {
+    let routes = routes.iter().map(|route| route.parse().unwrap()).collect();
+    Settings { routes: Routes::new(routes, "", &limits).unwrap(), ..settings(limits, 1) }
+}
+
 pub(crate) fn settings(limits: Limits, workers: usize) -> Settings {
     let more = ["/bytes=bytes,binary", "/news=news,publish=no", "/post=post,subscribe=no"];
     let routes: Vec<Route> = Routes::default_chat().into_iter().chain(more.map(|one| one.parse().unwrap())).collect();
@@ -111,9 +117,14 @@ impl World {
 
     /// With a Redis that is connected.
     pub(crate) fn redis(limits: Limits, workers: usize) -> Self {
+        Self::redis_with(settings(limits, workers))
+    }
+
+    /// The same, with settings of one's own.
+    pub(crate) fn redis_with(settings: Settings) -> Self {
         let url = "redis://redis.test".parse().unwrap();
-        let bus = Bus::redis(url, "", &limits, workers, 1, Instant::ZERO);
-        let mut world = Self::from(settings(limits, workers), bus);
+        let bus = Bus::redis(url, "", &settings.limits, settings.workers, 1, Instant::ZERO);
+        let mut world = Self::from(settings, bus);
         world.run();
         assert!(world.bus.is_up());
         world
