@@ -80,6 +80,11 @@ impl RequestReader {
         if head.starts_with(b"HEAD ") { Method::Head } else { Method::Get }
     }
 
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.head.capacity()
+    }
+
     fn take(&mut self, bytes: &[u8], limit: usize) {
         let needed = self.head.len() + bytes.len();
         if needed > self.head.capacity() {

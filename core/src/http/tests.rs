@@ -222,6 +222,20 @@ fn a_refused_head_keeps_no_more_than_the_limit() {
 }
 
 #[test]
+fn a_head_that_comes_in_single_bytes_is_seldom_moved_and_takes_no_more_memory_than_the_limit() {
+    let limits = Limits { head_bytes: 1_000, ..Limits::default() };
+    let mut reader = RequestReader::new();
+    let (mut capacity, mut moves) = (0, 0);
+    for _ in 1..limits.head_bytes {
+        assert!(matches!(reader.read(b"x", &limits), Ok(None)));
+        moves += usize::from(reader.capacity() != capacity);
+        capacity = reader.capacity();
+        assert!(capacity <= limits.head_bytes, "{capacity}");
+    }
+    assert!(moves <= 11, "{moves} for {capacity} bytes");
+}
+
+#[test]
 fn random_bytes_never_panic() {
     let alphabet: Vec<&[u8]> = vec![
         b"GET ",

@@ -67,6 +67,7 @@ fn conversation() -> Vec<u8> {
         out.extend(message(kind, "chat", b"hello"));
         out.extend(message(kind, "", b""));
         out.extend(message(kind, "chat", b"\r\n$5\r\n*3\r\n"));
+        out.extend(message(kind, "chat", &message(kind, "not a channel", b"not a payload")));
         out.extend(message(kind, "big", &[b'x'; MAX]));
         out.extend(message(kind, "bigger", &[b'\r'; MAX + 1]));
         out.extend(format!("{kind}3\r\n$9\r\nsubscribe\r\n$4\r\nchat\r\n:1\r\n").bytes());
@@ -113,7 +114,7 @@ fn frames_are_told_apart() {
 fn whole_is_byte_by_byte_is_any_split() {
     let input = conversation();
     let expected = whole(&input);
-    assert_eq!(expected.len(), 38);
+    assert_eq!(expected.len(), 40);
     assert_eq!(expected.iter().filter(|frame| frame.starts_with("Oversized")).count(), 2);
     let bytewise: Vec<usize> = (1..input.len()).collect();
     assert_eq!(decoded(&input, &bytewise), expected);
@@ -263,6 +264,8 @@ fn lengths_are_plain_decimals() {
         "=-1\r\n",
         "=3\r\n",
         "$--1\r\n",
+        "$1-\r\n",
+        "$1?\r\n",
     ] {
         assert_eq!(one(input.as_bytes()), Err(RespError::Length), "{input:?}");
     }
@@ -277,9 +280,18 @@ fn streamed_and_chunked_types_are_refused() {
 
 #[test]
 fn values_are_what_their_type_allows() {
-    for input in
-        ["(abc\r\n", "(\r\n", "_x\r\n", "=7\r\ntxtXabc\r\n", "=7\r\nt:tabcd\r\n", "#x\r\n", ":a\r\n", ":\r\n", ",x\r\n"]
-    {
+    for input in [
+        "(a\r\n",
+        "(1-2\r\n",
+        "(\r\n",
+        "_x\r\n",
+        "=7\r\ntxtXabc\r\n",
+        "=7\r\nt:tabcd\r\n",
+        "#x\r\n",
+        ":a\r\n",
+        ":\r\n",
+        ",x\r\n",
+    ] {
         assert_eq!(one(input.as_bytes()), Err(RespError::Value), "{input:?}");
     }
 }
@@ -353,11 +365,13 @@ fn a_payload_at_the_limit_passes_and_one_above_it_is_skipped_without_being_held(
 #[test]
 fn a_message_limit_above_the_bound_of_replies_counts_for_messages_alone() {
     let mut decoder = Decoder::new(1_000_000);
-    let payload = vec![b'x'; 1_000_000];
-    let input = message('>', "c", &payload);
-    let (mut first, mut second) = input.split_at(100_000);
-    assert_eq!(decoder.decode(&mut first), Ok(None));
-    assert_eq!(decoder.decode(&mut second), Ok(Some(Frame::Message { channel: b"c", payload: &payload })));
+    for length in [65_000, 65_536, 70_000, 1_000_000] {
+        let payload = vec![b'x'; length];
+        let input = message('>', "c", &payload);
+        let (mut first, mut second) = input.split_at(60_000);
+        assert_eq!(decoder.decode(&mut first), Ok(None));
+        assert_eq!(decoder.decode(&mut second), Ok(Some(Frame::Message { channel: b"c", payload: &payload })));
+    }
     assert_eq!(decoder.decode(&mut b"$70000\r\n".as_slice()), Err(RespError::Size));
 }
 
@@ -380,6 +394,21 @@ fn nothing_is_held_between_frames() {
     assert_eq!(format!("{decoder:?}"), format!("{:?}", Decoder::new(MAX)));
 }
 
+#[test]
+fn a_decoder_that_starts_over_has_forgotten_everything() {
+    let mut decoder = Decoder::new(MAX);
+    let table = [
+        (b"*3\r\n$7\r\nmes".as_slice(), Ok(None)),
+        (&message('*', "c", &[b'x'; MAX + 1])[..MAX], Ok(None)),
+        (b"junk", Err(RespError::Type(b'j'))),
+    ];
+    for (mut input, outcome) in table {
+        assert_eq!(decoder.decode(&mut input), outcome);
+        decoder.reset();
+        assert_eq!(format!("{decoder:?}"), format!("{:?}", Decoder::new(MAX)));
+    }
+}
+
 fn by_the_crate(words: &[&[u8]]) -> Vec<u8> {
     let words = words.iter().map(|word| resp2::types::OwnedFrame::BulkString(word.to_vec())).collect();
     let mut out = vec![0; 100_000];
@@ -399,6 +428,7 @@ fn commands_are_what_the_crate_writes() {
         let payload = vec![b'\n'; length];
         let ours = written(&|out| encode::publish(out, b"chat:1", &payload));
         assert_eq!(ours, by_the_crate(&[b"PUBLISH", b"chat:1", &payload]));
+        assert_eq!(encode::publish_len(b"chat:1".len(), length), ours.len());
     }
     let channels: Vec<Vec<u8>> = (0..300_u32).map(|i| i.to_string().into_bytes()).collect();
     let words = |name: &'static [u8]| [name].into_iter().chain(channels.iter().map(Vec::as_slice)).collect::<Vec<_>>();

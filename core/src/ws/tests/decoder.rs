@@ -282,6 +282,18 @@ fn memory_follows_what_has_arrived_and_goes_with_the_message() {
 }
 
 #[test]
+fn memory_of_a_control_frame_in_pieces_counts_beside_that_of_the_message_around_it() {
+    let mut decoder = Decoder::new();
+    feed(&mut decoder, &[&frame(CONTINUED_TEXT, &[b'x'; 1000])], &Limits::default());
+    let message = decoder.partial_bytes();
+    let ping = frame(PING, &[b'?'; 125]);
+    feed(&mut decoder, &[&ping[..100]], &Limits::default());
+    assert!(decoder.partial_bytes() >= message + 94);
+    feed(&mut decoder, &[&ping[100..]], &Limits::default());
+    assert_eq!(decoder.partial_bytes(), message);
+}
+
+#[test]
 fn memory_goes_with_an_error_and_with_a_close() {
     for end in [&b"\xFF"[..], &frame(CLOSE, b"")] {
         let mut decoder = Decoder::new();
