@@ -272,6 +272,16 @@ fn lengths_are_plain_decimals() {
 }
 
 #[test]
+fn lengths_in_a_message_are_plain_decimals_too() {
+    for length in ["", "01", "00", "+1", "-2", "1 ", "1000000000"] {
+        for parts in [format!("${length}\r\nc\r\n$1\r\np\r\n"), format!("$1\r\nc\r\n${length}\r\np\r\n")] {
+            let input = format!("*3\r\n$7\r\nmessage\r\n{parts}");
+            assert_eq!(one(input.as_bytes()), Err(RespError::Length), "{parts:?}");
+        }
+    }
+}
+
+#[test]
 fn streamed_and_chunked_types_are_refused() {
     for input in ["$?\r\n", "*?\r\n", "%?\r\n", ";4\r\nabcd\r\n", ".\r\n"] {
         assert_eq!(one(input.as_bytes()), Err(RespError::Streamed), "{input:?}");
