@@ -10,6 +10,8 @@ const DIGITS: u8 = 9;
 const ELEMENTS: usize = 4_096;
 /// Bytes of a frame that is not a message.
 const REPLY_BYTES: usize = 64 << 10;
+/// CR and LF.
+const LINE_END: usize = 2;
 
 /// The place in an unfinished frame.
 #[derive(Clone, Debug, Default)]
@@ -29,8 +31,8 @@ pub(super) struct Scanner {
 pub(super) enum Scan {
     /// The piece ends within the frame.
     More,
-    /// A bulk string begins at this place that is above the caller's bound, or takes the frame above [`REPLY_BYTES`].
-    /// It is not counted unless the caller does so with [`Scanner::count`].
+    /// A bulk string begins at this place that is above the caller's bound, or takes the frame above [`REPLY_BYTES`] with
+    /// its line end. It is not counted unless the caller does so with [`Scanner::count`].
     Large { at: usize, length: usize },
     /// The frame ends before this place.
     End { at: usize, shape: Shape },
@@ -108,7 +110,7 @@ impl Scanner {
             self.count(1)?;
             match self.step(byte)? {
                 Step::Within => {}
-                Step::Bulk(length) if length > max.min(REPLY_BYTES - self.bytes) => {
+                Step::Bulk(length) if length > max || length + LINE_END > REPLY_BYTES - self.bytes => {
                     return Ok(Scan::Large { at, length });
                 }
                 Step::Bulk(length) => self.count(length)?,

@@ -226,6 +226,7 @@ fn a_body_must_be_followed_by_a_line_end() {
     for input in [
         "$3\r\nfooXX",
         "$3\r\nfoo\rX",
+        "$3\r\nfooX\n",
         "!5\r\nERR xXX",
         "=7\r\ntxt:abcXX",
         "*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1\r\npXX",
@@ -383,6 +384,23 @@ fn a_message_limit_above_the_bound_of_replies_counts_for_messages_alone() {
         assert_eq!(decoder.decode(&mut second), Ok(Some(Frame::Message { channel: b"c", payload: &payload })));
     }
     assert_eq!(decoder.decode(&mut b"$70000\r\n".as_slice()), Err(RespError::Size));
+}
+
+#[test]
+fn a_message_in_pieces_passes_whatever_its_distance_from_the_bound_of_replies() {
+    const BOUND: usize = 64 << 10;
+    let mut decoder = Decoder::new(BOUND);
+    for length in BOUND - 100..=BOUND {
+        let payload = vec![b'x'; length];
+        let input = message('*', "c", &payload);
+        let (mut first, mut second) = input.split_at(100);
+        assert_eq!(decoder.decode(&mut first), Ok(None));
+        assert_eq!(
+            decoder.decode(&mut second),
+            Ok(Some(Frame::Message { channel: b"c", payload: &payload })),
+            "{length}"
+        );
+    }
 }
 
 #[test]
