@@ -101,6 +101,9 @@ fn frames_are_told_apart() {
     assert_eq!(one(b"!5\r\nERR x\r\n"), reply(Reply::Error(b"ERR x")));
     assert_eq!(one(b":-12\r\n"), reply(Reply::Integer(-12)));
     assert_eq!(one(b"$3\r\nabc\r\n"), reply(Reply::Bulk(b"abc")));
+    let attributed = |frame: &[u8]| one(&[b"|1\r\n+ttl\r\n:1\r\n", frame].concat());
+    assert_eq!(attributed(b"+OK\r\n"), reply(Reply::Simple(b"OK")));
+    assert_eq!(attributed(&message('>', "c", b"p")), is(Frame::Message { channel: b"c", payload: b"p" }));
     for null in [b"$-1\r\n".as_slice(), b"*-1\r\n", b"_\r\n"] {
         assert_eq!(one(null), reply(Reply::Null));
     }
