@@ -222,17 +222,29 @@ fn a_refused_head_keeps_no_more_than_the_limit() {
 }
 
 #[test]
-fn a_head_that_comes_in_single_bytes_is_seldom_moved_and_takes_no_more_memory_than_the_limit() {
+fn a_head_in_pieces_is_seldom_moved_and_takes_no_more_memory_than_the_limit() {
     let limits = Limits { head_bytes: 1_000, ..Limits::default() };
-    let mut reader = RequestReader::new();
-    let (mut capacity, mut moves) = (0, 0);
-    for _ in 1..limits.head_bytes {
-        assert!(matches!(reader.read(b"x", &limits), Ok(None)));
-        moves += usize::from(reader.capacity() != capacity);
-        capacity = reader.capacity();
-        assert!(capacity <= limits.head_bytes, "{capacity}");
+    for piece in [1, 300] {
+        let mut reader = RequestReader::new();
+        let (mut capacity, mut moves) = (0, 0);
+        for bytes in [b'x'; 999].chunks(piece) {
+            assert!(matches!(reader.read(bytes, &limits), Ok(None)));
+            moves += usize::from(reader.capacity() != capacity);
+            capacity = reader.capacity();
+            assert!(capacity <= limits.head_bytes, "{capacity}");
+        }
+        assert!(moves <= 11, "{moves} for {capacity} bytes");
     }
-    assert!(moves <= 11, "{moves} for {capacity} bytes");
+}
+
+#[test]
+fn a_wrong_line_end_is_refused_at_its_line() {
+    for (line, error) in
+        [("X: y\n", Error::BareLf), ("X: a\rb\r\n", Error::HeadSyntax), ("X: y\r\r\n", Error::HeadSyntax)]
+    {
+        let head = format!("GET / HTTP/1.1\r\nHost: h\r\n{line}");
+        assert_eq!(read_anyhow(head.as_bytes(), &Limits::default()).err(), Some(error), "{line:?}");
+    }
 }
 
 #[test]
