@@ -143,6 +143,7 @@ pub mod limits;
 pub mod metrics;
 pub mod node;
 pub mod note;
+mod quote;
 pub mod redis;
 pub mod resp;
 pub mod route;

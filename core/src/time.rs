@@ -1,7 +1,8 @@
 //! Time as a value: an [`Instant`] that the embedder supplies, and the structure that holds every deadline of a shard.
 
+use core::net::IpAddr;
 use core::ops::Add;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 pub use core::time::Duration;
 
@@ -112,11 +113,86 @@ impl Seldom {
 
     /// Whether it is to be said at `now`, and if so how often it was left unsaid since it was said last.
     pub fn say(&mut self, now: Instant) -> Option<u64> {
-        if self.said.is_some_and(|said| now.since(said) < Self::TIME) {
+        if !self.is_due(now) {
             self.unsaid += 1;
             return None;
         }
         self.said = Some(now);
+        Some(core::mem::take(&mut self.unsaid))
+    }
+
+    /// Whether it would be said.
+    fn is_due(&self, now: Instant) -> bool {
+        self.said.is_none_or(|said| now.since(said) >= Self::TIME)
+    }
+}
+
+/// Which episodes, such as outages, are logged: of those that follow each other fast, one in [`Seldom::TIME`] and each
+/// that lasts.
+#[derive(Debug)]
+pub(crate) struct Episodes {
+    seldom: Seldom,
+    is_told: bool,
+}
+
+impl Episodes {
+    pub(crate) fn new() -> Self {
+        // What there is before the first is the start.
+        Self { seldom: Seldom::default(), is_told: true }
+    }
+
+    /// One begins. Says how many before it were not told, if it is to be.
+    pub(crate) fn begin(&mut self, now: Instant) -> Option<u64> {
+        let untold = self.seldom.say(now);
+        self.is_told = untold.is_some();
+        untold
+    }
+
+    /// It goes on. As [`Episodes::begin`], of one that was not told and has lasted.
+    pub(crate) fn go_on(&mut self, now: Instant) -> Option<u64> {
+        if self.is_told || !self.seldom.is_due(now) {
+            return None;
+        }
+        // It was counted among those that are not told.
+        self.begin(now).map(|untold| untold.saturating_sub(1))
+    }
+
+    /// Whether what happens in it, and its end, are to be told.
+    pub(crate) const fn is_told(&self) -> bool {
+        self.is_told
+    }
+}
+
+/// How often lines are logged that clients cause: the same cause of the same peer once in [`Seldom::TIME`], and in that
+/// time four of one peer and 32 in all, so that nobody's mistake is hidden by another's.
+#[derive(Debug)]
+pub(crate) struct SeldomEach<C> {
+    said: VecDeque<(Instant, Option<IpAddr>, C)>,
+    unsaid: u64,
+}
+
+impl<C: PartialEq> SeldomEach<C> {
+    const OF_ONE_PEER: usize = 4;
+    const IN_ALL: usize = 32;
+
+    pub(crate) const fn new() -> Self {
+        Self { said: VecDeque::new(), unsaid: 0 }
+    }
+
+    /// As [`Seldom::say`], of `cause` by `peer`.
+    pub(crate) fn say(&mut self, peer: Option<IpAddr>, cause: C, now: Instant) -> Option<u64> {
+        while self.said.front().is_some_and(|&(at, ..)| now.since(at) >= Seldom::TIME) {
+            self.said.pop_front();
+        }
+        let by_peer = || self.said.iter().filter(|(_, other, _)| *other == peer);
+        let is_too_often = self.said.len() >= Self::IN_ALL
+            || by_peer().count() >= Self::OF_ONE_PEER
+            || by_peer().any(|(.., other)| *other == cause);
+        if is_too_often {
+            self.unsaid += 1;
+            return None;
+        }
+        self.said.push_back((now, peer, cause));
         Some(core::mem::take(&mut self.unsaid))
     }
 }
@@ -165,5 +241,35 @@ mod tests {
         assert_eq!(seldom.say(at(10_000_004)), None);
         assert_eq!(seldom.say(at(10_000_005)), Some(2));
         assert_eq!(seldom.say(at(20_000_005)), Some(0));
+    }
+
+    #[test]
+    fn of_short_episodes_in_a_row_some_are_told_and_each_that_lasts() {
+        let (mut outages, at) = (Episodes::new(), |secs: u64| Instant::from_micros(secs * 1_000_000));
+        assert!(outages.is_told());
+        assert_eq!(outages.begin(at(1)), Some(0));
+        assert!(outages.is_told());
+        let told = (2..=10).filter(|&secs| outages.begin(at(secs)).is_some()).count();
+        assert_eq!((told, outages.is_told()), (0, false));
+        assert_eq!(outages.go_on(at(10)), None);
+        assert_eq!(outages.go_on(at(11)), Some(8), "this one lasts");
+        assert_eq!(outages.go_on(at(60)), None, "and is told once");
+        assert_eq!(outages.begin(at(61)), Some(0));
+    }
+
+    #[test]
+    fn no_mistake_hides_another_and_nobody_fills_the_log() {
+        let (mut seldom, at) = (SeldomEach::new(), |secs: u64| Instant::from_micros(secs * 1_000_000));
+        let peer = |number: u8| Some(IpAddr::from([10, 0, 0, number]));
+        assert_eq!(seldom.say(peer(1), 0, at(1)), Some(0));
+        assert_eq!(seldom.say(peer(1), 0, at(2)), None);
+        assert_eq!(seldom.say(peer(1), 1, at(2)), Some(1), "another mistake");
+        assert_eq!(seldom.say(peer(2), 0, at(2)), Some(0), "somebody else's");
+        let said = (2..1_000).filter(|&cause| seldom.say(peer(1), cause, at(3)).is_some()).count();
+        assert_eq!(said, 2, "four of one peer");
+        let said = (3..=255).filter(|&number| seldom.say(peer(number), 0, at(3)).is_some()).count();
+        assert_eq!(said, 32 - 5, "32 in all");
+        assert_eq!(seldom.said.len(), 32);
+        assert!(seldom.say(peer(1), 0, at(11)).is_some_and(|unsaid| unsaid > 200));
     }
 }

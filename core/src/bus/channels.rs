@@ -9,6 +9,7 @@ use slab::Slab;
 
 use super::Stats;
 use crate::exchange::{ChannelId, WorkerId};
+use crate::quote::cut_bytes;
 use crate::route::FrameType;
 use crate::run::{Run, RunBuilder};
 use crate::time::{Instant, Seldom, Timers};
@@ -68,7 +69,8 @@ impl Channels {
         if channel.members.is_empty() {
             channel.frame = frame;
         } else if channel.frame != frame {
-            tracing::error!(channel = %String::from_utf8_lossy(name), "two workers want the channel in different frame types");
+            let (event, channel) = ("frame_types_differ", &*cut_bytes(name));
+            tracing::error!(event, channel, "two workers want the channel in different frame types");
         }
         channel.members.push((worker, id));
         Known { new, subscribed: channel.subscribed }
@@ -147,8 +149,13 @@ impl Channels {
         if builder.push(payload).is_err() {
             stats.not_utf8 += 1;
             if let Some(unsaid) = self.said_not_utf8.say(now) {
-                let channel = String::from_utf8_lossy(name);
-                tracing::warn!(%channel, unsaid, "a message that is not UTF-8 came on a text channel and was dropped");
+                let (event, channel) = ("message_not_utf8", &*cut_bytes(name));
+                tracing::warn!(
+                    event,
+                    channel,
+                    unsaid,
+                    "a message that is not UTF-8 came on a text channel and was dropped"
+                );
             }
         }
     }

@@ -37,8 +37,9 @@ use crate::error::{Misuse, Unready};
 use crate::exchange::{Gap, News, ToBus, ToShard, Wish, WorkerId, publish_cost};
 use crate::histogram::Histogram;
 use crate::limits::Limits;
+use crate::quote::cut_bytes;
 use crate::redis::{Action, Lane, Link, LinkError, LinkEvent, RedisUrl};
-use crate::time::{Duration, Instant, Seldom, earlier};
+use crate::time::{Duration, Episodes, Instant, Seldom, earlier};
 
 /// What the embedder hears of the bus.
 #[derive(Debug)]
@@ -148,6 +149,8 @@ pub struct Bus {
     in_gap: bool,
     /// What was told last.
     readiness: Result<(), Unready>,
+    gaps: Episodes,
+    unready: Episodes,
     said_missed: Seldom,
     said_oversized: Seldom,
 }
@@ -184,6 +187,8 @@ impl Bus {
             stats: Stats::default(),
             in_gap: false,
             readiness: Err(Unready::NoConnection),
+            gaps: Episodes::new(),
+            unready: Episodes::new(),
             said_missed: Seldom::default(),
             said_oversized: Seldom::default(),
         };
@@ -439,7 +444,12 @@ impl Bus {
             if !workers.hand_over(worker, channel, run) {
                 stats.missed += run.len() as u64;
                 if let Some(unsaid) = said.say(now) {
-                    tracing::warn!(worker, unsaid, "a worker does not keep up and misses messages");
+                    tracing::warn!(
+                        event = "worker_behind",
+                        worker,
+                        unsaid,
+                        "a worker does not keep up and misses messages"
+                    );
                 }
             }
         });
@@ -478,8 +488,14 @@ impl Bus {
                 LinkEvent::Oversized { channel, bytes } => {
                     self.stats.oversized += 1;
                     if let Some(unsaid) = self.said_oversized.say(self.latest) {
-                        let channel = String::from_utf8_lossy(&channel);
-                        tracing::warn!(%channel, bytes, unsaid, "a message from Redis is above the limit and was skipped");
+                        let (event, channel) = ("message_oversized", &*cut_bytes(&channel));
+                        tracing::warn!(
+                            event,
+                            channel,
+                            bytes,
+                            unsaid,
+                            "a message from Redis is above the limit and was skipped"
+                        );
                     }
                 }
                 LinkEvent::SubscribeRefused { .. } => {}
@@ -495,7 +511,9 @@ impl Bus {
         self.channels.unsubscribed_all();
         self.workers.tell_all(|| News::GapBegan { epoch, since });
         if is_new {
-            tracing::warn!(epoch, "a gap has begun: messages of others may pass by");
+            if let Some(untold) = self.gaps.begin(self.latest) {
+                tracing::warn!(event = "gap_began", epoch, untold, "a gap has begun: messages of others may be missed");
+            }
             self.events.push_back(Event::GapBegan { epoch });
         }
     }
@@ -504,7 +522,15 @@ impl Bus {
         self.in_gap = false;
         self.stats.gap_time += duration;
         let gap = Gap { epoch: self.stats.gaps, duration };
-        tracing::warn!(epoch = gap.epoch, ?duration, "a gap has ended: messages of others may have passed by in it");
+        if self.gaps.is_told() || duration >= Seldom::TIME {
+            let (epoch, seconds) = (gap.epoch, duration.as_secs_f64());
+            tracing::warn!(
+                event = "gap_ended",
+                epoch,
+                seconds,
+                "a gap has ended: messages of others may have been missed"
+            );
+        }
         self.workers.tell_all(|| News::GapEnded(gap));
         self.events.push_back(Event::GapEnded(gap));
     }
@@ -512,17 +538,27 @@ impl Bus {
     /// Tells whether the instance can deliver, if that is news.
     fn follow_readiness(&mut self) {
         let readiness = self.readiness();
-        if readiness == self.readiness {
-            return;
-        }
+        let was_ready = self.readiness.is_ok();
         match readiness {
+            _ if readiness == self.readiness && self.unready.is_told() => return,
+            Ok(()) if readiness == self.readiness => return,
             Ok(()) if matches!(self.carrier, Carrier::Redis(_)) => {
-                tracing::info!("ready: what is published comes back");
+                if self.unready.is_told() {
+                    tracing::info!(event = "ready", "ready: what is published comes back");
+                }
             }
             // Whoever asked for that has said so.
-            Err(Unready::Draining) => {}
-            Err(reason) if self.readiness.is_ok() => tracing::warn!("not ready: {reason}"),
-            _ => {}
+            Ok(()) | Err(Unready::Draining) => {}
+            Err(reason) => {
+                let now = self.latest;
+                let untold = if was_ready { self.unready.begin(now) } else { self.unready.go_on(now) };
+                if let Some(untold) = untold {
+                    tracing::warn!(event = "not_ready", untold, "not ready: {reason}");
+                }
+            }
+        }
+        if readiness == self.readiness {
+            return;
         }
         self.readiness = readiness;
         self.workers.tell_all(|| News::Ready(readiness));

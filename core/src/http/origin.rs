@@ -7,6 +7,7 @@ use core::str::FromStr;
 use super::authority::Authority;
 use super::cidr::Cidr;
 use super::request::Request;
+use crate::quote::{Quoted, cut};
 
 /// Which pages may connect. The default: those that the browser got from the host and port it now connects to.
 ///
@@ -37,7 +38,7 @@ impl OriginPolicy {
         if Site::parse(&origin).is_some_and(is_allowed) {
             return Ok(());
         }
-        Err(OriginRefused { origin, host: host.to_owned() })
+        Err(OriginRefused { origin: cut(&origin).into_owned(), host: cut(host).into_owned() })
     }
 
     /// The host and port that the browser's address bar would show.
@@ -118,24 +119,34 @@ fn default_port(scheme: &str) -> Option<u16> {
     }
 }
 
-/// Pages of `origin` may not connect to `host`. Its Display is the body of the 403 and the line of the log.
+/// Pages of `origin` may not connect to `host`. Its Display is the body of the 403: at most 2 KiB, whatever the request
+/// says, and safe to show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OriginRefused {
-    /// What Origin says; several joined by commas.
+    /// What Origin says, the first 200 characters of it; several joined by commas.
     pub origin: String,
-    /// What it was compared with: Host, or what a trusted proxy said.
+    /// What it was compared with, as much of it: Host, or what a trusted proxy said.
     pub host: String,
+}
+
+impl OriginRefused {
+    /// What would allow it, as the end of a sentence. What is offered for a command line means nothing else to a shell.
+    pub(crate) fn advice(&self) -> String {
+        let is_plain = |char: char| char.is_ascii_alphanumeric() || "-._:/[]".contains(char);
+        match Site::parse(&self.origin) {
+            Some(_) if self.origin.chars().all(is_plain) => {
+                format!("`--allow-origin '{}'` would allow it", self.origin)
+            }
+            Some(_) => "its host has characters that are in no host's name".to_owned(),
+            None => "it is no site's origin, so only `--allow-origin '*'` would allow it".to_owned(),
+        }
+    }
 }
 
 impl fmt::Display for OriginRefused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { origin, host } = self;
-        // Quoted with escapes: both come from the peer.
-        write!(f, "pages of origin {origin:?} may not connect to host {host:?}; ")?;
-        match Site::parse(origin) {
-            Some(_) => write!(f, "`--allow-origin {origin}` would allow it"),
-            None => f.write_str("it is no site's origin, so only `--allow-origin '*'` would allow it"),
-        }
+        let (origin, host, advice) = (Quoted(&self.origin), Quoted(&self.host), self.advice());
+        write!(f, "pages of origin {origin} may not connect to host {host}; {advice}")
     }
 }
 

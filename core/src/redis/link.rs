@@ -16,7 +16,7 @@ use super::{Action, Lane, LinkEvent, LinkStats, RedisUrl};
 use crate::error::{Misuse, Unready};
 use crate::limits::Limits;
 use crate::resp::{Decoder, Frame, encode};
-use crate::time::{Duration, Instant};
+use crate::time::{Duration, Episodes, Instant, Seldom};
 
 /// From the start to [`LinkEvent::StartFailed`], if no reason to give up shows before.
 const START_TIME: Duration = Duration::from_secs(4);
@@ -47,7 +47,7 @@ pub struct Link {
     pub(super) url: RedisUrl,
     pub(super) limits: Limits,
     pub(super) rng: Rng,
-    now: Instant,
+    pub(super) now: Instant,
     pub(super) subscriber: Connection,
     pub(super) publisher: Connection,
     pub(super) subscriptions: Subscriptions,
@@ -69,6 +69,9 @@ pub struct Link {
     is_closing: bool,
     /// What was said last, so that a repetition says nothing.
     pub(super) reported: Reported,
+    pub(super) outages: Episodes,
+    pub(super) said_unconfirmed: Seldom,
+    pub(super) said_refused: Seldom,
     pub(super) events: VecDeque<LinkEvent>,
     pub(super) released: usize,
     pub(super) stats: LinkStats,
@@ -121,6 +124,9 @@ impl Link {
             gap: None,
             is_closing: false,
             reported: Reported::default(),
+            outages: Episodes::new(),
+            said_unconfirmed: Seldom::default(),
+            said_refused: Seldom::default(),
             events: VecDeque::new(),
             released: 0,
             stats: LinkStats::default(),
@@ -487,7 +493,11 @@ impl Link {
         let settled = now + self.limits.reconnect_times.1 + RESUBSCRIBE_TIME;
         self.phase = if self.was_lost { Phase::Settling(settled) } else { Phase::Open };
         let channels = self.subscriptions.confirmed();
-        info!(channels, "{}", if self.was_lost { "Redis is back" } else { "Redis is connected" });
+        if !self.was_lost {
+            info!(event = "redis_connected", channels, "Redis is connected");
+        } else if self.outages.is_told() {
+            info!(event = "redis_back", channels, "Redis is back");
+        }
         self.was_lost = false;
         if !self.is_closing {
             self.probe.start(self.limits.probe_time, now);

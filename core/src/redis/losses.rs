@@ -48,31 +48,34 @@ impl Link {
         let expected = self.publisher.expected.iter();
         let messages = expected.filter(|(expected, _)| matches!(expected, Expected::Publish(_))).count();
         if messages > 0 {
-            warn!(messages, "the connection was lost before Redis confirmed these publishes");
+            if let Some(unsaid) = self.said_unconfirmed.say(self.now) {
+                let event = "publishes_unconfirmed";
+                warn!(event, messages, unsaid, "the connection was lost before Redis confirmed these publishes");
+            }
             self.events.push_back(LinkEvent::Unconfirmed { messages });
             self.release(self.unconfirmed_bytes);
         }
     }
 
-    /// Says why `lane` is lost, unless that was said since the link was whole last.
+    /// Says why `lane` is lost, unless that was said since the link was whole last, or links are lost again and again.
     pub(super) fn report(&mut self, lane: Lane, error: LinkError) {
-        let lane_name = lane.name();
+        let is_first = self.reported.subscriber.is_none() && self.reported.publisher.is_none();
         let reported = match lane {
             Lane::Subscriber => &mut self.reported.subscriber,
             Lane::Publisher => &mut self.reported.publisher,
         };
-        if reported.as_ref() == Some(&error) {
-            debug!(lane = lane_name, "{error}");
-            return;
-        }
-        *reported = Some(error.clone());
+        let is_known = reported.replace(error.clone()).as_ref() == Some(&error);
         if self.has_started {
-            warn!(lane = lane_name, "{error}");
-            self.events.push_back(LinkEvent::Down { lane, reason: error.to_string() });
-        } else if self.start.is_some() && !error.is_passing() {
+            let untold = if is_first { self.outages.begin(self.now) } else { self.outages.go_on(self.now) };
+            let is_told = untold.is_some() || !is_known && self.outages.is_told();
+            log_lost(lane, &error, untold.unwrap_or(0), is_told);
+            if !is_known {
+                self.events.push_back(LinkEvent::Down { lane, reason: error.to_string() });
+            }
+        } else if !is_known && self.start.is_some() && !error.is_passing() {
             self.fail_start(error);
         } else {
-            debug!(lane = lane_name, "{error}");
+            log_lost(lane, &error, 0, false);
         }
     }
 
@@ -86,8 +89,11 @@ impl Link {
         if messages == 0 {
             return;
         }
-        if self.reported.expired == 0 {
-            warn!("publishes have waited too long and are given up; their number follows when Redis is back");
+        if self.reported.expired == 0 && self.outages.is_told() {
+            warn!(
+                event = "publishes_expire",
+                "publishes have waited too long and are given up; their number follows when Redis is back"
+            );
         }
         self.reported.expired += messages;
         self.released += bytes;
@@ -96,8 +102,20 @@ impl Link {
 
     pub(super) fn count_expired(&mut self) {
         let messages = core::mem::take(&mut self.reported.expired);
-        if messages > 0 {
-            warn!(messages, "so many publishes were given up because Redis was away for too long");
+        if messages > 0 && self.outages.is_told() {
+            warn!(
+                event = "publishes_expired",
+                messages, "so many publishes were given up because Redis was away for too long"
+            );
         }
+    }
+}
+
+fn log_lost(lane: Lane, error: &LinkError, untold: u64, is_told: bool) {
+    let (event, lane) = ("redis_lost", lane.name());
+    if is_told {
+        warn!(event, lane, untold, "{error}");
+    } else {
+        debug!(event, lane, "{error}");
     }
 }

@@ -292,7 +292,10 @@ impl Link {
         if self.reported.probe.as_ref() != Some(&reason) {
             let channel = String::from_utf8_lossy(&self.probe.channel);
             let pattern = channel.get(..channel.len() - PAYLOAD_BYTES).unwrap_or_default();
-            warn!(reason, "Redis does not allow the probe: let this user SUBSCRIBE and PUBLISH on {pattern}*");
+            warn!(
+                event = "probe_refused",
+                reason, "Redis does not allow the probe: let this user SUBSCRIBE and PUBLISH on {pattern}*"
+            );
             self.reported.probe = Some(reason);
         }
         self.probe.handle_refused(self.limits.probe_time, now);

@@ -9,6 +9,7 @@ use super::handshake::{Progress, Step};
 use super::link::Link;
 use super::subscriptions::OutOfTurn;
 use super::{Lane, LinkEvent};
+use crate::quote::cut_bytes;
 use crate::resp::{Frame, Reply};
 use crate::time::Instant;
 
@@ -121,10 +122,11 @@ impl Link {
         let Ok(refused) = self.subscriptions.handle_refused(now) else { return Err(LinkErrorKind::Refused(reason)) };
         let Some(channel) = refused else { return Ok(()) };
         if self.reported.subscribe.as_ref() == Some(&reason) {
-            debug!(channel = %String::from_utf8_lossy(&channel), reason, "Redis refuses a subscription");
+            let (event, channel) = ("subscription_refused", &*cut_bytes(&channel));
+            debug!(event, channel, reason, "Redis refuses a subscription");
         } else {
-            let channel = String::from_utf8_lossy(&channel);
-            warn!(%channel, reason, "Redis refuses a subscription; there may be more");
+            let (event, channel) = ("subscription_refused", &*cut_bytes(&channel));
+            warn!(event, channel, reason, "Redis refuses a subscription; there may be more");
             self.reported.subscribe = Some(reason.clone());
         }
         self.events.push_back(LinkEvent::SubscribeRefused { channel, reason });
@@ -133,7 +135,9 @@ impl Link {
 
     fn handle_publish_refused(&mut self, reason: String) {
         if self.reported.publish.as_ref() != Some(&reason) {
-            warn!(reason, "Redis refuses publishes");
+            if let Some(unsaid) = self.said_refused.say(self.now) {
+                warn!(event = "publishes_refused", reason, unsaid, "Redis refuses publishes");
+            }
             self.reported.publish = Some(reason.clone());
         }
         match self.events.back_mut() {

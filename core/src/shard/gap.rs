@@ -7,6 +7,7 @@ use super::session::Stage;
 use super::{Event, Shard, id_of};
 use crate::exchange::ChannelId;
 use crate::note::Note;
+use crate::quote::cut_bytes;
 use crate::route::OnGap;
 use crate::time::{Duration, Instant};
 
@@ -37,11 +38,16 @@ impl Shard {
         self.stats.missed += messages;
         let Some(channel) = self.channels.get(channel) else { return };
         let (name, members) = (channel.name.clone(), channel.members.clone());
-        tracing::warn!(
-            messages,
-            channel = %String::from_utf8_lossy(&name),
-            "dropped for want of room in this worker's mailbox"
-        );
+        if let Some(unsaid) = self.said_missed.say(now) {
+            let channel = &*cut_bytes(&name);
+            tracing::warn!(
+                event = "mailbox_full",
+                channel,
+                messages,
+                unsaid,
+                "messages were dropped: this worker's mailbox is full"
+            );
+        }
         self.events.push_back(Event::Missed { channel: name, messages });
         self.close_for_gap(&members, now);
         self.note_gap(&members, Note::Missed { messages });

@@ -1,12 +1,14 @@
 //! From the first byte of a request to an open WebSocket, or to a plain answer.
 
+use core::net::IpAddr;
+
 use bytes::Bytes;
 
 use super::session::{Deciding, Leaving, Member, Open, Stage};
 use super::{Asked, Event, SessionId, Shard, SubscriberId, get_mut, id_of};
 use crate::error::{Error, Misuse};
 use crate::exchange::{ChannelId, Wish};
-use crate::http::{Answer, Method, Request, page};
+use crate::http::{Answer, Method, OriginRefused, Request, page};
 use crate::note;
 use crate::route::{FrameType, Target};
 use crate::time::Instant;
@@ -54,10 +56,8 @@ impl Shard {
         let Stage::Head(head) = &session.stage else { return };
         let (peer, deadline) = (head.peer, head.deadline);
         if let Err(refused) = self.settings.origins.check(&request, peer) {
-            if let Some(unsaid) = self.said_origin.say(now) {
-                tracing::info!(unsaid, "{refused}");
-            }
             let answer = Answer::text(403, refused.to_string());
+            self.log_origin(refused, peer, now);
             return self.answer(id, &answer, request.method(), Some(Error::Origin), now);
         }
         let wants_notes = upgrade.offers(note::SUBPROTOCOL);
@@ -74,6 +74,21 @@ impl Shard {
                 self.events.push_back(Event::Request(id, Box::new(Asked { request, peer, route })));
                 self.settle(id, now);
             }
+        }
+    }
+
+    fn log_origin(&mut self, refused: OriginRefused, peer: Option<IpAddr>, now: Instant) {
+        if let Some(unsaid) = self.said_origin.say(peer, refused.clone(), now) {
+            let (OriginRefused { origin, host }, advice) = (&refused, refused.advice());
+            let peer = peer.map(tracing::field::display);
+            tracing::info!(
+                event = "origin_refused",
+                origin,
+                host,
+                peer,
+                unsaid,
+                "pages of this origin may not connect; {advice}"
+            );
         }
     }
 

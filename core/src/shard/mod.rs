@@ -93,12 +93,12 @@ pub use self::stats::{Closes, Code, Errors, Stages, Stats};
 use crate::config::Settings;
 use crate::error::{Closed, Error, Misuse, Side, Unready};
 use crate::exchange::{self, News, ToBus, ToShard, Wish};
-use crate::http::{Answer, Method, RequestReader};
+use crate::http::{Answer, Method, OriginRefused, RequestReader};
 use crate::limits::Limits;
 use crate::note;
 use crate::route::Target;
 use crate::run::Run;
-use crate::time::{Instant, Seldom, Timers};
+use crate::time::{Instant, Seldom, SeldomEach, Timers};
 use crate::ws::CloseWhen;
 
 /// Room that an emptied list of the shard's keeps.
@@ -193,8 +193,9 @@ pub struct Shard {
     /// Once it shuts down: until when handshakes may end well.
     closing: Option<Instant>,
     stats: Stats,
-    said_origin: Seldom,
+    said_origin: SeldomEach<OriginRefused>,
     said_dropped: Seldom,
+    said_missed: Seldom,
 }
 
 impl Shard {
@@ -226,8 +227,9 @@ impl Shard {
             draining: false,
             closing: None,
             stats: Stats::default(),
-            said_origin: Seldom::default(),
+            said_origin: SeldomEach::new(),
             said_dropped: Seldom::default(),
+            said_missed: Seldom::default(),
             settings,
         }
     }

@@ -168,7 +168,7 @@ fn a_refusal_shows_both_sides_and_the_flag() {
     assert_eq!(
         refused("https://evil.example"),
         "pages of origin \"https://evil.example\" may not connect to host \"chat.example:3000\"; \
-         `--allow-origin https://evil.example` would allow it"
+         `--allow-origin 'https://evil.example'` would allow it"
     );
     assert_eq!(
         refused("null"),
@@ -176,6 +176,28 @@ fn a_refusal_shows_both_sides_and_the_flag() {
          it is no site's origin, so only `--allow-origin '*'` would allow it"
     );
     assert!(refused("a\tb\"\u{202e}").contains(r#""a\tb\"\u{202e}""#), "what a peer says is quoted");
+}
+
+#[test]
+fn a_refusal_is_short_and_safe_to_paste_whatever_the_request_says() {
+    for origin in
+        ["http://$(reboot)", "http://a;b", "http://a'b", "http://a&b", "http://`id`", "http://a!b", "http://a%24b"]
+    {
+        let request = at("chat.example", &format!("Origin: {origin}\r\n"));
+        let line = OriginPolicy::default().check(&request, None).expect_err(origin).to_string();
+        assert!(!line.contains(&format!("--allow-origin {origin}")), "{line}");
+        assert!(!line.contains(&format!("--allow-origin '{origin}")), "{line}");
+    }
+    for long in ["http://\u{300}", "http://\u{10ffff}", "http://a"] {
+        let origin = long.repeat(1_000);
+        let request = at("chat.example", &format!("Origin: {origin}\r\n"));
+        let refused = OriginPolicy::default().check(&request, None).expect_err("another site's");
+        assert!(refused.to_string().len() <= 2 << 10, "{refused}");
+        assert!(refused.origin.len() < 1_000);
+    }
+    let host = format!("{}.example", "a".repeat(2_000));
+    let refused = OriginPolicy::default().check(&at(&host, "Origin: http://b\r\n"), None).expect_err("another site's");
+    assert!(refused.to_string().len() <= 2 << 10, "{refused}");
 }
 
 #[test]
