@@ -216,7 +216,7 @@ impl<R: Runtime> Worker<R> {
                     Mailbox::add_session(&self.mailboxes);
                     self.sockets.insert(session, stream);
                     shard.handle_writable(session);
-                    shard.handle_read(session, &mut Vec::from(leftover), now);
+                    shard.handle_leftover(session, leftover.into(), now);
                 }
             }
             Command::Measure(reply) => {

@@ -9,17 +9,33 @@ use crate::exchange::publish_cost;
 use crate::time::Instant;
 
 /// What a session that is named is expected to use: one read.
-const READ_BYTES: i64 = 16 << 10;
+pub(super) const READ_BYTES: usize = 16 << 10;
 
 impl Shard {
     /// A session's socket is readable: may it be read? If not, [`Shard::poll_readable`] names it when it may.
     ///
-    /// No is said while the embedder or the bus has yet to answer, when no credit to publish is left, and after the peer's
-    /// end. For want of credit the session waits in line and its pong deadline stands still. After
+    /// No is said while the embedder or the bus has yet to answer, while what came behind the request is yet to be taken in,
+    /// when no credit to publish is left, and after the peer's end. For want of credit the session waits in line and its pong deadline stands still. After
     /// [`Limits::pause_time`](crate::limits::Limits::pause_time) it is named to be read once: a message, or a part of one,
     /// ends it with 1013; a ping, a pong or a Close does not.
     pub fn handle_readable(&mut self, id: SessionId, now: Instant) -> bool {
         let now = self.at(now);
+        let Some(session) = get_mut(&mut self.sessions, id) else { return false };
+        if session.has_leftover() {
+            session.flags.unread = true;
+            return false;
+        }
+        let is_yes = self.ask(id, now);
+        if let Some(session) = get_mut(&mut self.sessions, id)
+            && !session.flags.peer_ended
+        {
+            session.flags.unread |= !is_yes;
+        }
+        is_yes
+    }
+
+    /// Whether the session may be read now, its socket or its leftover. If it has to wait for credit, it stands in line.
+    pub(super) fn ask(&mut self, id: SessionId, now: Instant) -> bool {
         let free = self.free_credit();
         let Some(session) = get_mut(&mut self.sessions, id) else { return false };
         let promised = std::mem::take(&mut session.flags.promised);
@@ -34,7 +50,6 @@ impl Shard {
             return true;
         }
         session.flags.last_read = LastRead::None;
-        session.flags.unread = true;
         if let Stage::Open(open) = &mut session.stage
             && session.paused.is_none()
         {
@@ -55,7 +70,8 @@ impl Shard {
     #[must_use]
     pub fn may_be_read(&self, id: SessionId) -> bool {
         self.get(id).is_some_and(|session| {
-            session.may_be_read(if session.flags.promised { self.credit } else { self.free_credit() })
+            !session.has_leftover()
+                && session.may_be_read(if session.flags.promised { self.credit } else { self.free_credit() })
         })
     }
 
@@ -122,7 +138,7 @@ impl Shard {
 
     /// What is left beyond what those that were named will use.
     const fn free_credit(&self) -> i64 {
-        self.credit - self.promised * READ_BYTES
+        self.credit - self.promised * READ_BYTES as i64
     }
 }
 

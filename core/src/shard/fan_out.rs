@@ -152,10 +152,15 @@ impl Shard {
         if let Some(closed) = session.closed() {
             return self.remove(id, closed);
         }
-        if session.flags.unread && !session.waits() {
-            session.flags.unread = false;
+        let has_leftover = session.has_leftover();
+        if (session.flags.unread || has_leftover) && !session.waits() {
             session.unpause(now);
-            self.readable.push_back(id);
+            if !has_leftover {
+                session.flags.unread = false;
+                self.readable.push_back(id);
+            } else if session.list_leftover() {
+                self.leftovers.push_back(id);
+            }
         }
         if session.has_finished() && !session.flags.ended_writes {
             session.flags.ended_writes = true;

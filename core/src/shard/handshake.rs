@@ -142,16 +142,17 @@ impl Shard {
         let Some(session) = get_mut(&mut self.sessions, id) else { return };
         let Stage::Joining(joining) = &mut session.stage else { return };
         let switch = joining.switch.take();
-        let mut leftover = std::mem::take(&mut joining.leftover);
+        let leftover = std::mem::take(&mut joining.leftover);
         session.stage =
             Stage::Open(Open { ws: ws::Session::new(jitter, now), target: joining.target.clone(), partial: 0 });
+        session.keep_leftover(leftover);
         if let Some(switch) = switch {
             session.answer = Some(Box::new(Leaving::new(switch)));
         }
         self.stats.opened += 1;
         self.events.push_back(Event::Opened(id));
         self.close_latecomer(id, now);
-        self.read_frames(id, &mut leftover, now);
+        self.settle(id, now);
     }
 
     /// Whoever waits for a 101 gets an error instead.

@@ -14,6 +14,8 @@
 //! **Reading.** When a socket is readable, ask [`Shard::handle_readable`]; if it says yes, read once and hand the bytes
 //! to [`Shard::handle_read`]. If it says no, leave the socket alone until [`Shard::poll_readable`] names the session, then
 //! ask again. How much one read holds is yours to choose, and is what bounds are exceeded by at most: 16 KiB is good.
+//! What came behind a request, before the session was open, is read by the same rules, 16 KiB in one
+//! [`Shard::handle_timeout`], which is due at once while some of it may be.
 //!
 //! **Writing.** [`Shard::poll_transmit`] names each session that has new output, once. Write what
 //! [`Shard::transmit`] lends and say how much left by [`Shard::transmitted`], after which the session is named again if
@@ -68,6 +70,7 @@ mod fan_out;
 mod gap;
 mod handshake;
 mod health;
+mod leftover;
 mod planned;
 mod queue;
 mod session;
@@ -186,6 +189,8 @@ pub struct Shard {
     readiness: Result<(), Unready>,
     writable: VecDeque<SessionId>,
     readable: VecDeque<SessionId>,
+    /// Sessions whose leftover may be read, among them some that are gone.
+    leftovers: VecDeque<SessionId>,
     events: VecDeque<Event>,
     subscribers: u64,
     /// It is not to be sent new clients.
@@ -222,6 +227,7 @@ impl Shard {
             readiness: Err(Unready::NoConnection),
             writable: VecDeque::new(),
             readable: VecDeque::new(),
+            leftovers: VecDeque::new(),
             events: VecDeque::new(),
             subscribers: 0,
             draining: false,
@@ -256,7 +262,10 @@ impl Shard {
         self.stats.bytes_in += input.len() as u64;
         match &mut session.stage {
             Stage::Head(_) => self.read_head(id, input, now),
-            Stage::Open(_) => self.read_frames(id, input, now),
+            Stage::Open(_) => {
+                self.flush_leftover(id, now);
+                self.read_frames(id, input, now);
+            }
             Stage::Deciding(deciding) if deciding.leftover.len() + input.len() <= limit => {
                 extend_exactly(&mut deciding.leftover, input);
             }
@@ -273,6 +282,9 @@ impl Shard {
     pub fn handle_eof(&mut self, id: SessionId, now: Instant) {
         let now = self.at(now);
         let Some(session) = self.get_mut(id) else { return };
+        if session.ends_behind_leftover() {
+            return;
+        }
         session.flags.peer_ended = true;
         match &mut session.stage {
             Stage::Head(head) if !head.reader.is_empty() => self.answer_error(id, Error::HeadSyntax, now),
@@ -368,6 +380,7 @@ impl Shard {
             self.session_timeout(id, now);
         }
         self.resume_paused(now);
+        self.read_leftovers(now);
     }
 
     // Commands.
@@ -418,8 +431,8 @@ impl Shard {
         Ok(())
     }
 
-    /// Takes in a WebSocket whose 101 somebody else has sent; `leftover` is what was read behind the request. If its
-    /// channel is not confirmed in time it is closed with 1013.
+    /// Takes in a WebSocket whose 101 somebody else has sent; `leftover` is what was read behind the request, to be taken in
+    /// as by [`Shard::handle_leftover`]. If its channel is not confirmed in time it is closed with 1013.
     ///
     /// # Errors
     /// [`Misuse::InvalidArgument`] if the channel's name is empty or too long, or the channel carries the other frame
@@ -508,6 +521,7 @@ impl Shard {
             || !self.readable.is_empty()
             || !self.writable.is_empty()
             || !self.to_bus.is_empty()
+            || !self.leftovers.is_empty()
             || self.can_resume();
         if unpolled { Some(self.latest) } else { self.timers.next() }
     }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 
+use super::leftover::Leftover;
 use super::planned::Planned;
 use super::queue::{Queue, Runs};
 use crate::error::{Closed, Error, Misuse, Side};
@@ -41,6 +42,8 @@ pub(super) struct Rare {
     pub(super) dropped: u64,
     /// Messages in the last note of a drop that was put into its queue.
     pub(super) noted: u64,
+    /// What was read of it before it was open.
+    pub(super) leftover: Leftover,
 }
 
 #[derive(Debug, Default)]
@@ -202,6 +205,12 @@ impl Session {
             Stage::Deciding(_) | Stage::Joining(_) => true,
             Stage::Open(open) => self.paused.is_some() && open.needs_credit(),
         }
+    }
+
+    /// Gives back what few sessions have if it does not any more.
+    pub(super) fn drop_rare_if_bare(&mut self) {
+        self.rare
+            .take_if(|rare| rare.planned.is_none() && rare.dropped == 0 && rare.noted == 0 && rare.leftover.is_empty());
     }
 
     /// It no longer waits for credit.

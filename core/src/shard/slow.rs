@@ -176,9 +176,9 @@ impl Session {
     fn take_dropped(&mut self) -> Option<u64> {
         let rare = self.rare.as_mut()?;
         let messages = std::mem::take(&mut rare.dropped);
-        if rare.planned.is_none() {
-            self.rare = None;
-        }
+        // What waits has left, its notes included.
+        rare.noted = 0;
+        self.drop_rare_if_bare();
         (messages > 0).then_some(messages)
     }
 }

@@ -36,7 +36,9 @@ impl Shard {
             if session.paused.is_some() && session.waits() {
                 assert_eq!(self.paused.iter().filter(|&&one| one == id).count(), 1, "in line once");
             }
-            if session.flags.unread && !session.waits() {
+            let is_to_be_read = session.has_leftover() && !session.waits();
+            assert!(!is_to_be_read || self.leftovers.contains(&id), "a leftover that nobody reads");
+            if session.flags.unread && !session.waits() && !session.has_leftover() {
                 panic!("may be read and was not named");
             }
             let next = session.next_deadline(&self.settings.limits);

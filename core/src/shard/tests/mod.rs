@@ -9,6 +9,7 @@ mod drain;
 mod gap;
 mod handshake;
 mod health;
+mod leftover;
 mod notes;
 mod shutdown;
 mod slow;
