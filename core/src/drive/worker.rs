@@ -13,7 +13,7 @@ use super::mailbox::{Mail, Mailbox};
 use super::runtime::Runtime;
 use super::seat::Seat;
 use super::server::ServeError;
-use super::sockets::Sockets;
+use super::sockets::{Budget, Sockets};
 use crate::bus;
 use crate::config::Settings;
 use crate::ending::Ending;
@@ -24,6 +24,8 @@ use crate::time::{Duration, Instant, earlier};
 
 /// The scratch buffer of a worker: one read from Redis.
 const SCRATCH_BYTES: usize = 64 << 10;
+/// What a piece of mail counts for beside the messages in it: a turn takes in no more than 256 pieces.
+const MAIL_COST: usize = SCRATCH_BYTES / 256;
 
 /// One worker on its thread.
 pub(super) struct Worker<R: Runtime> {
@@ -39,6 +41,8 @@ pub(super) struct Worker<R: Runtime> {
     /// Taken out of the mailbox and left for the next turns.
     mail: VecDeque<Mail<R>>,
     scratch: Vec<u8>,
+    /// How many writes are left of this round: each session that had output when it began is offered one.
+    round: usize,
     alarm: Option<Alarm>,
     closing: bool,
     ended: bool,
@@ -69,6 +73,7 @@ impl<R: Runtime> Worker<R> {
             fan_out: FanOut::default(),
             mail: VecDeque::new(),
             scratch: vec![0; SCRATCH_BYTES],
+            round: 0,
             alarm: None,
             closing: false,
             ended: false,
@@ -89,21 +94,24 @@ impl<R: Runtime> Worker<R> {
         ending.lost(&mut bus)
     }
 
-    /// Redis first, each ready client once, timers, then the writes. Ready when the next turn should follow at once.
+    /// Redis first, each ready client once, timers, then the writes, all as far as a turn may go. Ready when the next turn
+    /// should follow at once.
     fn turn(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let now = self.runtime.now();
-        if let Some(head) = &mut self.head {
-            head.lanes.read(&mut head.bus, &mut self.scratch, now);
+        let mut more = false;
+        // Sessions are offered a write each before more messages come: only who then does not keep up is behind.
+        if self.round == 0 {
+            if let Some(head) = &mut self.head {
+                head.lanes.read(&mut head.bus, &mut self.scratch, now);
+            }
+            self.exchange(now);
+            more = self.take_mail(now, context);
         }
-        self.exchange(now);
-        let more = self.take_mail(now, context);
         self.accept(now);
-        for id in self.sockets.take_ready() {
-            self.sockets.turn(id, &mut self.shard, &mut self.scratch, now);
-        }
+        let all_read = self.sockets.read(&mut self.shard, &mut self.scratch, now);
         self.exchange(now);
         let now = self.runtime.now();
-        self.handle_timeouts(now);
+        self.handle_timeouts(all_read, now);
         self.write(now);
         if let Some(head) = &mut self.head {
             head.lanes.write(&mut head.bus, now);
@@ -115,7 +123,7 @@ impl<R: Runtime> Worker<R> {
         if let Some(desk) = &self.desk {
             desk.settle(&self.shard);
         }
-        if more || self.ended || !self.sleep(now, context) { Poll::Ready(()) } else { Poll::Pending }
+        if more || self.round > 0 || self.ended || !self.sleep(now, context) { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// Carries wishes and news between this worker's shard, the bus and the other workers.
@@ -151,6 +159,7 @@ impl<R: Runtime> Worker<R> {
         while bytes < SCRATCH_BYTES
             && let Some(mail) = self.mail.pop_front()
         {
+            bytes += MAIL_COST;
             match mail {
                 Mail::News(news, at) => {
                     bytes += news.run_bytes();
@@ -259,25 +268,38 @@ impl<R: Runtime> Worker<R> {
         });
     }
 
-    fn handle_timeouts(&mut self, now: Instant) {
+    /// No client is judged while some that had something to say wait for their turn.
+    fn handle_timeouts(&mut self, all_read: bool, now: Instant) {
         if let Some(head) = &mut self.head
+            && self.round == 0
             && head.bus.poll_timeout().is_some_and(|at| at <= now)
         {
             head.bus.handle_timeout(now);
         }
-        if self.shard.poll_timeout().is_some_and(|at| at <= now) {
+        if all_read && self.shard.poll_timeout().is_some_and(|at| at <= now) {
             self.shard.handle_timeout(now);
         }
         self.exchange(now);
     }
 
-    /// Writes and tells until the shard has nothing more to say.
+    /// Writes as far as a turn may go, and tells what has happened.
     fn write(&mut self, now: Instant) {
-        loop {
-            while let Some(id) = self.shard.poll_transmit() {
-                self.sockets.write(id, &mut self.shard, now);
-            }
-            let Some(event) = self.shard.poll_event() else { break };
+        if self.round == 0 {
+            self.round = self.shard.to_transmit();
+        }
+        let mut budget = Budget::turn();
+        while self.round > 0 && budget.is_left() {
+            self.round -= 1;
+            let Some(id) = self.shard.poll_transmit() else {
+                self.round = 0;
+                break;
+            };
+            self.sockets.write(id, &mut self.shard, &mut budget, now);
+        }
+        if self.round == 0 {
+            self.fan_out.end(|| self.runtime.now());
+        }
+        while let Some(event) = self.shard.poll_event() {
             match event {
                 shard::Event::EndWrites(id) => self.sockets.end_writes(id),
                 shard::Event::Closed(id, closed) => {
@@ -299,7 +321,6 @@ impl<R: Runtime> Worker<R> {
         while let Some(id) = self.shard.poll_readable() {
             self.sockets.ring(id);
         }
-        self.fan_out.end(|| self.runtime.now());
     }
 
     /// The session is gone.

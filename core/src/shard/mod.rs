@@ -106,6 +106,8 @@ use crate::ws::CloseWhen;
 
 /// Room that an emptied list of the shard's keeps.
 const KEPT: usize = 1 << 10;
+/// Sessions for which one call does what is due, some 1 ms of work.
+const DUE_AT_ONCE: usize = 1 << 10;
 
 /// Names a session, for as long as it lives and never another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -370,10 +372,12 @@ impl Shard {
         self.resume_paused(now);
     }
 
-    /// Time has come to `now`. Too early or too often does no harm.
+    /// Time has come to `now`. Too early or too often does no harm. Of many sessions for which something is due some have
+    /// their turn at the next call, for which [`Shard::poll_timeout`] then asks at once.
     pub fn handle_timeout(&mut self, now: Instant) {
         let now = self.at(now);
-        while let Some(index) = self.timers.pop_due(now) {
+        for _ in 0..DUE_AT_ONCE {
+            let Some(index) = self.timers.pop_due(now) else { break };
             let session = &mut self.sessions[index as usize];
             session.deadline = None;
             let id = id_of(index, session);
@@ -476,6 +480,12 @@ impl Shard {
         }
         self.writable.shrink_to(KEPT);
         None
+    }
+
+    /// How many sessions [`Shard::poll_transmit`] names before one that has been named already, or is listed from now on.
+    #[must_use]
+    pub fn to_transmit(&self) -> usize {
+        self.writable.len()
     }
 
     /// Lends what the session has to write, in order, into `out`; says how many slices it filled. It only looks.

@@ -38,9 +38,18 @@ pub(super) struct World {
     pub(super) signals: VecDeque<Signal>,
     /// The port that somebody else listens at.
     pub(super) taken: Option<u16>,
+    /// What the workers did to their sockets, a list for each turn.
+    pub(super) turns: Vec<Vec<Did>>,
     tasks: Vec<Task>,
     wakers: Vec<Waker>,
     sleepers: Vec<(Instant, Waker)>,
+}
+
+/// What was done to which end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Did {
+    Read(usize),
+    Write(usize),
 }
 
 struct Task {
@@ -171,6 +180,26 @@ impl Memory {
         self.lock().tasks.iter().filter(|task| task.future.is_some()).count()
     }
 
+    /// Has all these clients' connections changed at once.
+    pub(super) fn change_all<'c>(&self, clients: impl Iterator<Item = &'c Client>, change: impl Fn(&mut Pipe)) {
+        let mut wakers = Vec::new();
+        for client in clients {
+            let mut pipe = client.end.lock();
+            change(&mut pipe);
+            wakers.append(&mut pipe.wakers);
+        }
+        wakers.into_iter().for_each(Waker::wake);
+        self.run();
+    }
+
+    fn note(did: Did) {
+        let memory = Self::default();
+        let mut world = memory.lock();
+        if let Some(turn) = world.turns.last_mut() {
+            turn.push(did);
+        }
+    }
+
     pub(super) fn lock(&self) -> MutexGuard<'_, World> {
         self.0.lock().unwrap()
     }
@@ -205,6 +234,11 @@ impl Client {
         self.change(|pipe| pipe.input.extend_from_slice(bytes));
     }
 
+    /// Sends without anybody being woken for it.
+    pub(super) fn put(&self, bytes: &[u8]) {
+        self.end.lock().input.extend_from_slice(bytes);
+    }
+
     /// What has arrived since it was last asked.
     pub(super) fn take(&self) -> Vec<u8> {
         std::mem::take(&mut self.end.lock().output)
@@ -214,6 +248,11 @@ impl Client {
         self.end.lock().output_ended
     }
 
+    /// What it is called in [`World::turns`].
+    pub(super) fn number(&self) -> usize {
+        self.end.number()
+    }
+
     /// The server has let go of the connection.
     pub(super) fn is_closed(&self) -> bool {
         Arc::strong_count(&self.end.0) == 1
@@ -221,6 +260,10 @@ impl Client {
 }
 
 impl End {
+    fn number(&self) -> usize {
+        Arc::as_ptr(&self.0) as usize
+    }
+
     fn lock(&self) -> MutexGuard<'_, Pipe> {
         self.0.lock().unwrap()
     }
@@ -231,6 +274,7 @@ impl Stream for End {
         if self.poll_readable(context).is_pending() {
             return Poll::Pending;
         }
+        Memory::note(Did::Read(self.number()));
         let mut pipe = self.lock();
         let count = pipe.input.len().min(buffer.len());
         buffer[..count].copy_from_slice(&pipe.input[..count]);
@@ -248,6 +292,7 @@ impl Stream for End {
     }
 
     fn poll_write(&mut self, context: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        Memory::note(Did::Write(self.number()));
         let mut pipe = self.lock();
         if pipe.is_dead {
             return Poll::Ready(Ok(0));
@@ -298,6 +343,7 @@ impl Runtime for Memory {
     }
 
     fn yield_now() -> impl Future<Output = ()> + Send {
+        Self::default().lock().turns.push(Vec::new());
         std::future::ready(())
     }
 

@@ -2,6 +2,7 @@
 
 mod admin;
 mod memory;
+mod turn;
 
 use std::io;
 use std::num::NonZero;
