@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::free_port;
 use crate::metrics::get;
 
 /// Between two questions to an instance.
@@ -25,8 +24,8 @@ pub struct Balancer {
 /// A client was handed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Handed {
-    /// When.
-    pub at: Instant,
+    /// When the instance was asked whether it is ready, and said yes.
+    pub asked: Instant,
     /// To the instance at this port.
     pub port: u16,
 }
@@ -42,7 +41,8 @@ struct Shared {
 
 struct Instance {
     port: u16,
-    is_ready: AtomicBool,
+    /// When it was asked last, if it said that it is ready.
+    ready: Mutex<Option<Instant>>,
 }
 
 impl Balancer {
@@ -50,11 +50,11 @@ impl Balancer {
     ///
     /// # Errors
     ///
-    /// When there is no port to listen on.
+    /// When the system has no port left.
     pub fn start(ports: &[u16]) -> io::Result<Self> {
-        let port = free_port()?;
-        let listener = TcpListener::bind(("127.0.0.1", port))?;
-        let instance = |&port| Instance { port, is_ready: AtomicBool::new(false) };
+        let listener = TcpListener::bind(("127.0.0.1", 0))?;
+        let port = listener.local_addr()?.port();
+        let instance = |&port| Instance { port, ready: Mutex::default() };
         let shared = Arc::new(Shared {
             instances: ports.iter().map(instance).collect(),
             next: AtomicUsize::new(0),
@@ -85,7 +85,7 @@ impl Balancer {
     /// How many instances it would hand clients to.
     #[must_use]
     pub fn ready(&self) -> usize {
-        self.shared.instances.iter().filter(|instance| instance.is_ready.load(Ordering::Relaxed)).count()
+        self.shared.instances.iter().filter(|instance| locked(&instance.ready).is_some()).count()
     }
 
     /// All that it handed on so far.
@@ -113,8 +113,9 @@ impl Shared {
     fn ask(&self) {
         while !self.is_over.load(Ordering::Relaxed) {
             for instance in &self.instances {
+                let asked = Instant::now();
                 let is_ready = get(instance.port, "/ready").is_ok_and(|answer| answer.status == 200);
-                instance.is_ready.store(is_ready, Ordering::Relaxed);
+                *locked(&instance.ready) = is_ready.then_some(asked);
             }
             thread::sleep(CHECK_INTERVAL);
         }
@@ -123,12 +124,13 @@ impl Shared {
     fn hand_on(&self, client: &TcpStream) -> io::Result<()> {
         let count = self.instances.len();
         let next = self.next.fetch_add(1, Ordering::Relaxed);
-        let mut turn = (0..count).map(|number| &self.instances[(next + number) % count]);
-        let Some(instance) = turn.find(|instance| instance.is_ready.load(Ordering::Relaxed)) else {
+        let turn = (0..count).map(|number| &self.instances[(next + number) % count]);
+        let mut ready = turn.filter_map(|instance| Some((instance, (*locked(&instance.ready))?)));
+        let Some((instance, asked)) = ready.next() else {
             self.turned_away.fetch_add(1, Ordering::Relaxed);
             return Ok(());
         };
-        locked(&self.handed).push(Handed { at: Instant::now(), port: instance.port });
+        locked(&self.handed).push(Handed { asked, port: instance.port });
         let server = TcpStream::connect(("127.0.0.1", instance.port))?;
         client.set_nodelay(true)?;
         server.set_nodelay(true)?;

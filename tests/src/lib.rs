@@ -9,6 +9,7 @@ pub mod client;
 pub mod crowd;
 pub mod faults;
 pub mod metrics;
+pub mod port;
 pub mod process;
 pub mod proxy;
 pub mod raw;
@@ -22,7 +23,6 @@ pub mod usage;
 pub mod watch;
 
 use std::io;
-use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 /// Asks `ready` every few milliseconds until it says yes; an error after `within`.
@@ -39,18 +39,4 @@ pub fn wait_until(what: &str, within: Duration, mut ready: impl FnMut() -> bool)
         std::thread::sleep(Duration::from_millis(5));
     }
     Ok(start.elapsed())
-}
-
-/// A port that nobody listens on, below the range from which the kernel takes the ports of outgoing connections:
-/// there, one of the test's own clients could take it while whoever should listen on it is down.
-///
-/// # Errors
-///
-/// When none is found.
-pub fn free_port() -> io::Result<u16> {
-    let mut rng = fastrand::Rng::new();
-    (0..100)
-        .map(|_| rng.u16(10_000..32_000))
-        .find(|&port| TcpListener::bind(("127.0.0.1", port)).is_ok())
-        .ok_or_else(|| io::Error::other("no free port found"))
 }

@@ -99,19 +99,26 @@ impl Process {
     ///
     /// # Errors
     ///
-    /// When the process ends first or the time is over; the text has all that was printed.
+    /// When the process ends first, which is known at once, or the time is over; the text has all that was printed.
     pub fn wait_for_line<T>(&mut self, within: Duration, pick: impl Fn(&str) -> Option<T>) -> io::Result<T> {
         let start = Instant::now();
         loop {
             let ended = self.child.try_wait()?;
+            if ended.is_some() {
+                self.read_to_the_end();
+            }
             if let Some(found) = self.lines().iter().find_map(|line| pick(&line.text)) {
                 return Ok(found);
             }
-            if ended.is_some() || start.elapsed() > within {
-                let what = if ended.is_some() { "the process ended" } else { "the expected line did not come" };
-                return Err(io::Error::other(format!("{what}; it printed {:#?}", self.lines())));
-            }
-            thread::sleep(Duration::from_millis(5));
+            let what = match ended {
+                Some(status) => format!("the process ended ({status})"),
+                None if start.elapsed() > within => format!("the expected line did not come within {within:?}"),
+                None => {
+                    thread::sleep(Duration::from_millis(5));
+                    continue;
+                }
+            };
+            return Err(io::Error::other(format!("{what}; it printed {:#?}", self.lines())));
         }
     }
 
@@ -131,11 +138,16 @@ impl Process {
     /// When the process is still there after `within`.
     pub fn wait(&mut self, within: Duration) -> io::Result<Ended> {
         let status = self.wait_for_status(within)?;
+        self.read_to_the_end();
+        Ok(Ended { code: status.code(), lines: self.lines() })
+    }
+
+    /// Reads what an ended process has printed.
+    fn read_to_the_end(&mut self) {
         for reader in self.readers.drain(..) {
             // A reader ends with its pipe; it cannot fail.
             let _ = reader.join();
         }
-        Ok(Ended { code: status.code(), lines: self.lines() })
     }
 
     fn wait_for_status(&mut self, within: Duration) -> io::Result<ExitStatus> {

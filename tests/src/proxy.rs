@@ -10,9 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::net::shutdown;
 use rustix::net::sockopt::set_socket_linger;
 
-use crate::free_port;
+use crate::port::ReservedPort;
 use crate::resp::frame_length;
 
 /// How soon a changed fault is noticed.
@@ -23,7 +24,7 @@ const MAX_CONNECTIONS: usize = 64;
 
 /// Listens on a port of its own on loopback. Dropping it cuts everything.
 pub struct Proxy {
-    port: u16,
+    port: ReservedPort,
     shared: Arc<Shared>,
 }
 
@@ -77,6 +78,8 @@ struct Shared {
     connections: Mutex<Vec<Arc<Connection>>>,
     /// By lane and way.
     faults: Mutex<[[Option<Fault>; 2]; 2]>,
+    swallowed: AtomicUsize,
+    pieces: AtomicUsize,
     is_over: AtomicBool,
 }
 
@@ -118,12 +121,14 @@ impl Proxy {
     ///
     /// When there is no port to listen on.
     pub fn start(upstream: u16) -> io::Result<Self> {
-        let port = free_port()?;
+        let port = ReservedPort::new()?;
         let shared = Arc::new(Shared {
             upstream,
-            listener: Mutex::new(Some(listen(port)?)),
+            listener: Mutex::new(Some(listen(port.number())?)),
             connections: Mutex::default(),
             faults: Mutex::default(),
+            swallowed: AtomicUsize::new(0),
+            pieces: AtomicUsize::new(0),
             is_over: AtomicBool::new(false),
         });
         let acceptor = Arc::clone(&shared);
@@ -140,19 +145,31 @@ impl Proxy {
     /// What `REDIS_URL` should be, without credentials.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        format!("redis://127.0.0.1:{}", self.port())
     }
 
     /// The port that it listens on.
     #[must_use]
     pub const fn port(&self) -> u16 {
-        self.port
+        self.port.number()
     }
 
     /// Connections that stand.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.shared.live().len()
+    }
+
+    /// Bytes that [`Fault::Swallow`] has thrown away so far.
+    #[must_use]
+    pub fn swallowed(&self) -> usize {
+        self.shared.swallowed.load(Ordering::Relaxed)
+    }
+
+    /// Pieces in which bytes were passed on so far.
+    #[must_use]
+    pub fn pieces(&self) -> usize {
+        self.shared.pieces.load(Ordering::Relaxed)
     }
 
     /// Does this to the bytes of these lanes in these directions from here on, on new connections too.
@@ -181,7 +198,11 @@ impl Proxy {
 
     /// Refuses new connections, as if nobody listened.
     pub fn refuse(&self) {
-        *locked(&self.shared.listener) = None;
+        if let Some(listener) = locked(&self.shared.listener).take() {
+            // A process that another thread starts right now has a copy of the socket for a moment, so that to close it
+            // is not enough. This fails only for a socket that does not listen.
+            let _ = shutdown(&listener, rustix::net::Shutdown::Both);
+        }
     }
 
     /// Ends all faults. Connections from which bytes are missing are reset: what follows would make no sense.
@@ -193,7 +214,7 @@ impl Proxy {
         *locked(&self.shared.faults) = Default::default();
         let mut listener = locked(&self.shared.listener);
         if listener.is_none() {
-            *listener = Some(listen(self.port)?);
+            *listener = Some(listen(self.port())?);
         }
         Ok(())
     }
@@ -299,6 +320,7 @@ impl Pump {
             let fault = self.shared.fault(self.connection.lane.get(), self.way);
             let step = if fault == Some(Fault::Swallow) {
                 has_lost |= has_ended || !self.held.is_empty();
+                self.shared.swallowed.fetch_add(self.held.len(), Ordering::Relaxed);
                 self.held.clear();
                 self.read(&mut tail, &mut has_ended)
             } else if has_lost {
@@ -392,6 +414,7 @@ impl Pump {
         match self.to().write(&self.held[..length]) {
             Ok(written) => {
                 self.held.drain(..written);
+                self.shared.pieces.fetch_add(1, Ordering::Relaxed);
                 Ok(())
             }
             Err(e) if is_waiting(&e) => Ok(()),

@@ -8,16 +8,19 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use crate::port::ReservedPort;
 use crate::process::{Process, Signal};
 use crate::resp::Resp;
-use crate::{free_port, wait_until};
+
+/// How long a server may take to be ready.
+const START: Duration = Duration::from_secs(30);
 
 /// A server on a port of its own, with its files in a directory of its own. Dropping it kills it.
 pub struct Redis {
     program: PathBuf,
     args: Vec<String>,
     directory: PathBuf,
-    port: u16,
+    port: ReservedPort,
     process: Option<Process>,
 }
 
@@ -34,7 +37,7 @@ impl Redis {
     ///
     /// # Errors
     ///
-    /// When there is none, or it does not answer within 10 s.
+    /// When there is none, or as [`Redis::restart`].
     pub fn start() -> io::Result<Self> {
         Self::start_with(&[])
     }
@@ -55,14 +58,15 @@ impl Redis {
     ///
     /// # Errors
     ///
-    /// When it does not answer within 10 s.
+    /// As [`Redis::restart`].
     pub fn start_program(program: &Path, args: &[&str]) -> io::Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let directory = env::temp_dir().join(format!("fanfare-redis-{}-{number}", std::process::id()));
         fs::create_dir_all(&directory)?;
         let args = args.iter().map(|&arg| arg.to_owned()).collect();
-        let mut redis = Self { program: program.to_owned(), args, directory, port: free_port()?, process: None };
+        let mut redis =
+            Self { program: program.to_owned(), args, directory, port: ReservedPort::new()?, process: None };
         redis.restart()?;
         Ok(redis)
     }
@@ -76,13 +80,13 @@ impl Redis {
     /// The port, the same after each restart.
     #[must_use]
     pub const fn port(&self) -> u16 {
-        self.port
+        self.port.number()
     }
 
     /// What `REDIS_URL` should be, without credentials.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        format!("redis://127.0.0.1:{}", self.port())
     }
 
     /// The process id while it runs.
@@ -104,17 +108,18 @@ impl Redis {
         Ok(())
     }
 
-    /// Starts it on the same port, and returns when it answers.
+    /// Starts it on the same port, and returns when it takes connections.
     ///
     /// # Errors
     ///
-    /// When it does not answer within 10 s.
+    /// When it ends or does not say within 30 s that it is ready, with what it printed.
     pub fn restart(&mut self) -> io::Result<()> {
         let mut command = Command::new(&self.program);
-        command.args(["--bind", "127.0.0.1", "--port", &self.port.to_string()]);
+        command.args(["--bind", "127.0.0.1", "--port", &self.port().to_string()]);
         command.args(["--save", "", "--appendonly", "no", "--daemonize", "no", "--dir"]).arg(&self.directory);
-        self.process = Some(Process::start(command.args(&self.args))?);
-        wait_until("Redis to listen", Duration::from_secs(10), || Resp::connect(self.port).is_ok())?;
+        let mut process = Process::start(command.args(&self.args))?;
+        process.wait_for_line(START, |line| line.contains("Ready to accept connections").then_some(()))?;
+        self.process = Some(process);
         Ok(())
     }
 
@@ -153,7 +158,7 @@ impl Redis {
     ///
     /// When it cannot be reached.
     pub fn connect(&self) -> io::Result<Resp> {
-        Resp::connect(self.port)
+        Resp::connect(self.port())
     }
 
     fn signal(&self, signal: Signal) -> io::Result<()> {

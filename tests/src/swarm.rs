@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use rustix::net::sockopt::set_socket_recv_buffer_size;
-use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::raw::{frame, good_request};
@@ -120,7 +120,7 @@ impl Swarm {
     /// As [`Swarm::join`].
     pub fn join_with(&mut self, port: u16, path: &str, fields: &str) -> io::Result<usize> {
         let number = self.clients.len();
-        let fd = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+        let fd = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
         // A number whose source address would be beyond these comes after many have left.
         let last_byte = u8::try_from(2 + number / PER_ADDRESS % 200).map_err(io::Error::other)?;
         bind(&fd, &SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, last_byte), 0))?;

@@ -10,7 +10,7 @@ use fanfare_tests::client::Client;
 use fanfare_tests::raw::{Raw, good_request};
 use fanfare_tests::server::{Program, Server};
 use fanfare_tests::swarm::Swarm;
-use rustix::net::{AddressFamily, SocketType, connect, socket, sockopt};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
 
 fanfare_tests::for_each_program! {
     half_a_message_each_stays_within_the_bound
@@ -70,7 +70,7 @@ fn check(server: &Server) {
 
 /// A client of whom the kernel holds little.
 fn tight(port: u16, path: &str) -> TcpStream {
-    let descriptor = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    let descriptor = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
     sockopt::set_socket_recv_buffer_size(&descriptor, 4 << 10).unwrap();
     connect(&descriptor, &SocketAddrV4::new([127, 0, 0, 1].into(), port)).unwrap();
     let mut stream = TcpStream::from(descriptor);

@@ -3,12 +3,13 @@
 
 use std::fs::File;
 use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, sleep};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use fanfare_tests::client::Client;
 use fanfare_tests::process::Process;
+use fanfare_tests::proxy::Proxy;
 use fanfare_tests::raw::Raw;
 use fanfare_tests::redis::Redis;
 use fanfare_tests::server::Program;
@@ -34,6 +35,9 @@ fn status(port: u16, path: &str) -> u16 {
     client.answer(false).unwrap().status
 }
 
+/// How long a test waits for what must come.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 const LOCAL: (&str, u16) = ("127.0.0.1", 0);
 
 fn a_listening_socket_that_is_handed_over_is_used(program: Program) {
@@ -48,7 +52,7 @@ fn a_listening_socket_that_is_handed_over_is_used(program: Program) {
     assert_eq!(client.text().unwrap(), "hello");
     drop(client);
     server.terminate().unwrap();
-    assert_eq!(server.wait(Duration::from_secs(10)).unwrap().code, Some(0));
+    assert_eq!(server.wait(PATIENCE).unwrap().code, Some(0));
 }
 
 fn a_descriptor_that_does_not_listen_is_named(program: Program) {
@@ -88,65 +92,84 @@ fn a_restart_on_the_same_listening_socket_turns_nobody_away(program: Program) {
     let port = listener.local_addr().unwrap().port();
     let mut old = program.start_on_listener(&listener, &["--workers", "2"]).unwrap();
     let over = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let clients = [(); 4].map(|()| {
-            scope.spawn(|| {
-                let mut connected = 0;
+    let connected = [(); 4].map(|()| AtomicUsize::new(0));
+    let all_connect_again = || {
+        let before = connected.each_ref().map(|count| count.load(Ordering::Relaxed));
+        wait_until("all clients to connect again and again", PATIENCE, || {
+            connected.iter().zip(before).all(|(count, before)| count.load(Ordering::Relaxed) > before + 10)
+        })
+    };
+    let outcome = thread::scope(|scope| {
+        for count in &connected {
+            let (over, port) = (&over, port);
+            scope.spawn(move || {
                 while !over.load(Ordering::Relaxed) {
                     drop(Raw::upgrade(port, "/chat").unwrap());
-                    connected += 1;
+                    count.fetch_add(1, Ordering::Relaxed);
                 }
-                connected
-            })
-        });
-        sleep(Duration::from_millis(300));
-        let new = program.start_on_listener(&listener, &["--workers", "2"]).unwrap();
-        assert_eq!(new.port(), port);
-        old.terminate().unwrap();
-        let ended = old.wait(Duration::from_secs(10)).unwrap();
-        assert_eq!(ended.code, Some(0), "{ended:?}");
-        sleep(Duration::from_millis(300));
-        over.store(true, Ordering::Relaxed);
-        for client in clients {
-            assert!(client.join().unwrap() > 10);
+            });
         }
+        let mut taken_over = || {
+            all_connect_again()?;
+            let new = program.start_on_listener(&listener, &["--workers", "2"])?;
+            old.terminate()?;
+            let ended = old.wait(PATIENCE)?;
+            all_connect_again()?;
+            Ok::<_, std::io::Error>((new, ended))
+        };
+        let outcome = taken_over();
+        // Whatever came of it: the clients have to end, and before the server.
+        over.store(true, Ordering::Relaxed);
+        outcome
     });
+    let (new, ended) = outcome.unwrap();
+    assert_eq!((new.port(), ended.code), (port, Some(0)), "{ended:?}");
 }
 
 fn new_clients_are_served_for_the_drain_delay_and_then_refused(program: Program) {
-    let mut server = program.start(&["--drain-delay", "1s", "--workers", "2"]).unwrap();
+    let mut server = program.start(&["--drain-delay", "3s", "--workers", "2"]).unwrap();
     let mut early = Client::connect(server.port(), "/chat").unwrap();
     let start = Instant::now();
     server.terminate().unwrap();
-    sleep(Duration::from_millis(500));
-    assert_eq!([status(server.port(), "/ready"), status(server.port(), "/live")], [503, 200]);
+    wait_until("it to be draining", PATIENCE, || status(server.port(), "/ready") == 503).unwrap();
+    assert_eq!(status(server.port(), "/live"), 200);
     let mut late = Client::connect(server.port(), "/chat").unwrap();
     late.send("still here").unwrap();
     assert_eq!((early.text().unwrap(), late.text().unwrap()), ("still here".into(), "still here".into()));
-    wait_until("the port to be closed", Duration::from_secs(5), || Raw::connect(server.port()).is_err()).unwrap();
-    assert!(start.elapsed() >= Duration::from_millis(950), "{:?}", start.elapsed());
+    wait_until("the port to be closed", PATIENCE, || Raw::connect(server.port()).is_err()).unwrap();
+    assert!(start.elapsed() >= Duration::from_millis(2_950), "{:?}", start.elapsed());
     drop((early, late));
-    assert_eq!(server.wait(Duration::from_secs(10)).unwrap().code, Some(0));
+    assert_eq!(server.wait(PATIENCE).unwrap().code, Some(0));
 }
 
 fn closes_are_spread_and_few_sessions_take_no_time(program: Program) {
+    // A busy machine makes any of them late, but not the quickest of some.
+    const ATTEMPTS: usize = 5;
     for (count, least, most) in [(3, 0, 700), (200, 500, 3_000)] {
-        let mut server = program.start(&["--workers", "2"]).unwrap();
-        let clients: Vec<_> = (0..count).map(|_| Raw::upgrade(server.port(), "/chat").unwrap()).collect();
-        let start = Instant::now();
-        server.terminate().unwrap();
-        thread::scope(|scope| {
-            for mut client in clients {
-                scope.spawn(move || {
-                    assert_eq!(client.frame().unwrap().close_code(), Some(1001));
-                    // Its end is its answer.
-                });
-            }
-        });
-        let closed = start.elapsed().as_millis();
-        assert!((least..most).contains(&closed), "{count} sessions were closed within {closed} ms");
-        assert_eq!(server.wait(Duration::from_secs(10)).unwrap().code, Some(0));
+        let attempts = (0..ATTEMPTS).map(|_| closed_within(program, count));
+        let closed =
+            attempts.inspect(|&closed| assert!(closed >= least, "{count}: {closed}")).find(|&closed| closed < most);
+        assert!(closed.is_some(), "{count} sessions were not closed within {most} ms");
     }
+}
+
+/// How long it takes until so many sessions are closed, in milliseconds.
+fn closed_within(program: Program, count: usize) -> u128 {
+    let mut server = program.start(&["--workers", "2"]).unwrap();
+    let clients: Vec<_> = (0..count).map(|_| Raw::upgrade(server.port(), "/chat").unwrap()).collect();
+    let start = Instant::now();
+    server.terminate().unwrap();
+    thread::scope(|scope| {
+        for mut client in clients {
+            scope.spawn(move || {
+                assert_eq!(client.frame().unwrap().close_code(), Some(1001));
+                // Its end is its answer.
+            });
+        }
+    });
+    let closed = start.elapsed().as_millis();
+    assert_eq!(server.wait(PATIENCE).unwrap().code, Some(0));
+    closed
 }
 
 fn who_does_not_leave_is_cut_off_and_that_is_no_failure(program: Program) {
@@ -171,7 +194,7 @@ fn what_redis_does_not_take_in_time_is_counted_in_one_line(program: Program) {
     drop(client);
     let start = Instant::now();
     server.terminate().unwrap();
-    let ended = server.wait(Duration::from_secs(10)).unwrap();
+    let ended = server.wait(PATIENCE).unwrap();
     redis.thaw().unwrap();
     assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
     assert_eq!(ended.code, Some(1), "{ended:?}");
@@ -181,20 +204,24 @@ fn what_redis_does_not_take_in_time_is_counted_in_one_line(program: Program) {
 
 fn redis_may_come_back_within_the_drain_time(program: Program) {
     let mut redis = Redis::start().unwrap();
-    let mut server = program.start_on(&redis.url(), &[]).unwrap();
+    let proxy = Proxy::start(redis.port()).unwrap();
+    let mut server = program.start_on(&proxy.url(), &[]).unwrap();
     let mut client = Client::connect(server.port(), "/chat").unwrap();
     redis.kill().unwrap();
-    sleep(Duration::from_millis(200));
+    proxy.refuse();
+    wait_until("it to miss Redis", PATIENCE, || status(server.port(), "/ready") == 503).unwrap();
     client.send("patience").unwrap();
     client.ping().unwrap();
     drop(client);
     server.terminate().unwrap();
-    sleep(Duration::from_secs(1));
+    wait_until("it to end", PATIENCE, || server.text().contains("shutting down")).unwrap();
     redis.restart().unwrap();
+    // The foreign program is there before the instance finds that Redis is.
     let mut foreign = redis.connect().unwrap();
     foreign.subscribe("chat").unwrap();
+    proxy.heal().unwrap();
     assert_eq!(foreign.message().unwrap(), b"patience");
-    let ended = server.wait(Duration::from_secs(10)).unwrap();
+    let ended = server.wait(PATIENCE).unwrap();
     assert_eq!(ended.code, Some(0), "{ended:?}");
 }
 
@@ -202,9 +229,9 @@ fn a_second_signal_ends_it_at_once_with_a_line(program: Program) {
     let mut server = program.start(&["--drain-delay", "10s"]).unwrap();
     let _client = Raw::upgrade(server.port(), "/chat").unwrap();
     server.terminate().unwrap();
-    sleep(Duration::from_millis(200));
+    wait_until("the first to be noticed", PATIENCE, || server.text().contains("shutting down")).unwrap();
     server.interrupt().unwrap();
-    let ended = server.wait(Duration::from_secs(1)).unwrap();
+    let ended = server.wait(Duration::from_secs(8)).unwrap();
     assert_eq!(ended.code, Some(130), "{ended:?}");
     assert!(ended.errors().iter().any(|line| line.contains("SIGINT again")), "{ended:?}");
 }

@@ -6,6 +6,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use fanfare_tests::client::Client;
+use fanfare_tests::port::ReservedPort;
 use fanfare_tests::process::Ended;
 use fanfare_tests::raw::{Answer, Raw};
 use fanfare_tests::redis::Redis;
@@ -67,8 +68,9 @@ fn the_right_credentials_are_percent_decoded(program: Program) {
 }
 
 fn a_redis_that_is_not_there_is_named(program: Program) {
-    // Bound and released: nobody listens there for a while.
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // Reserved: nobody listens there.
+    let reserved = ReservedPort::new().unwrap();
+    let port = reserved.number();
     let line = complaint(program, &on_any_port(&["--redis-url", &format!("redis://127.0.0.1:{port}")]));
     assert!(line.contains("redis") && line.contains(&port.to_string()), "{line}");
 }
@@ -117,7 +119,8 @@ fn the_environment_is_read_and_flags_win(program: Program) {
         let mut command = program.command(args);
         Server::start_command(command.envs(envs.iter().copied())).unwrap()
     };
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let reserved = ReservedPort::new().unwrap();
+    let free = reserved.number();
     let from_environment = start(&[("HOST", "127.0.0.1"), ("PORT", &free.to_string())], &[]);
     assert_eq!(from_environment.port(), free);
     // The port of the environment is taken by now.
