@@ -110,10 +110,11 @@ impl<K: Kind> Runtime for On<K> {
     }
 
     fn signals() -> io::Result<impl FnMut(&mut Context<'_>) -> Poll<Signal> + Send> {
-        let mut signals = Signals::new([async_signal::Signal::Int, async_signal::Signal::Term])?;
+        let mut signals = Signals::new(Signal::ALL.map(number))?;
         Ok(move |context: &mut Context<'_>| match ready!(Pin::new(&mut signals).poll_next(context)) {
-            Some(Ok(async_signal::Signal::Int)) => Poll::Ready(Signal::Interrupt),
-            Some(Ok(_)) => Poll::Ready(Signal::Terminate),
+            Some(Ok(came)) => {
+                Signal::ALL.into_iter().find(|&signal| number(signal) == came).map_or(Poll::Pending, Poll::Ready)
+            }
             // The pipe from the signal handler is broken: no more signals will be heard of.
             Some(Err(_)) | None => Poll::Pending,
         })
@@ -159,6 +160,17 @@ impl<K: Kind> Runtime for On<K> {
 
     fn attach(parcel: K::Stream) -> io::Result<K::Stream> {
         Ok(parcel)
+    }
+}
+
+const fn number(signal: Signal) -> async_signal::Signal {
+    match signal {
+        Signal::Interrupt => async_signal::Signal::Int,
+        Signal::Terminate => async_signal::Signal::Term,
+        Signal::Quit => async_signal::Signal::Quit,
+        Signal::Hangup => async_signal::Signal::Hup,
+        Signal::User1 => async_signal::Signal::Usr1,
+        Signal::User2 => async_signal::Signal::Usr2,
     }
 }
 

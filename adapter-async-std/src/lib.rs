@@ -32,7 +32,7 @@ pub use self::kind::{Kind, Listener, On};
 pub use self::on_async_std::{AsyncStd, AsyncStdConnection};
 pub use self::on_smol::{Smol, SmolConnection};
 
-/// Serves until SIGINT or SIGTERM, then shuts down; a second signal ends it at once.
+/// Serves until SIGINT, SIGTERM or SIGQUIT, then shuts down; see [`drive::serve`].
 ///
 /// `ready` hears the addresses as soon as clients are accepted. [`drive::serve`] takes sockets that listen already, too.
 ///

@@ -21,7 +21,7 @@ pub use fanfare_core::drive::{Heard, HubError, Listeners, ServeError};
 pub use self::connection::Connection;
 pub use self::runtime::Tokio;
 
-/// Serves until SIGINT or SIGTERM, then shuts down; a second signal ends it at once.
+/// Serves until SIGINT, SIGTERM or SIGQUIT, then shuts down; see [`drive::serve`].
 ///
 /// `ready` hears the addresses as soon as clients are accepted. [`drive::serve`] takes sockets that listen already, too.
 ///

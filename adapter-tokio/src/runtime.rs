@@ -67,13 +67,11 @@ impl Runtime for Tokio {
     }
 
     fn signals() -> io::Result<impl FnMut(&mut Context<'_>) -> Poll<Signal> + Send> {
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
+        let caught = Signal::ALL.into_iter().map(|one| Ok((signal(kind(one))?, one)));
+        let mut caught = caught.collect::<io::Result<Vec<_>>>()?;
         Ok(move |context: &mut Context<'_>| {
-            if interrupt.poll_recv(context).is_ready() {
-                return Poll::Ready(Signal::Interrupt);
-            }
-            terminate.poll_recv(context).map(|_| Signal::Terminate)
+            let came = caught.iter_mut().find_map(|(one, name)| one.poll_recv(context).is_ready().then_some(*name));
+            came.map_or(Poll::Pending, Poll::Ready)
         })
     }
 
@@ -116,6 +114,17 @@ impl Runtime for Tokio {
 
     fn attach(parcel: std::net::TcpStream) -> io::Result<Connection> {
         TcpStream::from_std(parcel).map(Connection::from)
+    }
+}
+
+const fn kind(signal: Signal) -> SignalKind {
+    match signal {
+        Signal::Interrupt => SignalKind::interrupt(),
+        Signal::Terminate => SignalKind::terminate(),
+        Signal::Quit => SignalKind::quit(),
+        Signal::Hangup => SignalKind::hangup(),
+        Signal::User1 => SignalKind::user_defined1(),
+        Signal::User2 => SignalKind::user_defined2(),
     }
 }
 

@@ -70,6 +70,8 @@ pub struct Snapshot {
     pub most_connections: Option<usize>,
     /// How often accepting rested because there were as many, or no descriptor or memory was left.
     pub accept_rests: u64,
+    /// Lines of the log that were lost, if the process has that of the binaries.
+    pub log_lines_dropped: u64,
     /// What the core can come to hold with as many connections, by its configuration.
     pub memory_bound: Option<usize>,
     /// The sum over all workers.
@@ -97,6 +99,7 @@ impl Snapshot {
             uptime: Duration::ZERO,
             most_connections: None,
             accept_rests: 0,
+            log_lines_dropped: 0,
             memory_bound: None,
             workers: Share::default(),
             worker_count: 0,

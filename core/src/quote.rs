@@ -28,6 +28,20 @@ impl fmt::Display for Quoted<'_> {
     }
 }
 
+/// Writes text with every character escaped that ends a line, turns its direction, takes no room or steers a terminal.
+#[cfg(feature = "cli")]
+pub(crate) struct Plain<W>(pub(crate) W);
+
+#[cfg(feature = "cli")]
+impl<W: Write> Write for Plain<W> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        text.chars().try_for_each(|char| match char {
+            '"' | '\'' | '\\' => self.0.write_char(char),
+            _ => write!(self.0, "{}", char.escape_debug()),
+        })
+    }
+}
+
 /// The first 200 characters of a peer's text, for a field of the log, which escapes by itself.
 pub(crate) fn cut(text: &str) -> Cow<'_, str> {
     match text.char_indices().nth(MOST) {
@@ -63,6 +77,14 @@ mod tests {
             let line = quoted(&format!("a{char}b"));
             assert!(!line.contains(char), "{line}");
         }
+    }
+
+    #[cfg(feature = "cli")]
+    #[test]
+    fn plain_text_is_one_line_as_it_was() {
+        let mut plain = Plain(String::new());
+        plain.write_str("it's \"é\" \\ \u{1b}[31m\n\u{202e}").expect("room");
+        assert_eq!(plain.0, "it's \"é\" \\ \\u{1b}[31m\\n\\u{202e}");
     }
 
     #[test]

@@ -65,13 +65,18 @@ impl Process {
     ///
     /// When the program cannot be started.
     pub fn start_with(command: &mut Command, stdin: Stdio) -> io::Result<Self> {
+        Self::start_between(command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()))
+    }
+
+    /// Starts `command` with what it has as standard input and outputs; those that are pipes of ours are captured.
+    ///
+    /// # Errors
+    ///
+    /// When the program cannot be started.
+    pub fn start_between(command: &mut Command) -> io::Result<Self> {
         let program = command.get_program().to_owned();
-        let mut child = command
-            .stdin(stdin)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", Path::new(&program).display())))?;
+        let mut child =
+            command.spawn().map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", Path::new(&program).display())))?;
         let lines = Arc::new(Mutex::new(Vec::new()));
         let mut readers = Vec::new();
         if let Some(out) = child.stdout.take() {

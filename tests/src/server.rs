@@ -280,6 +280,15 @@ impl Server {
         self.process.signal(Signal::CONT)
     }
 
+    /// Sends any signal.
+    ///
+    /// # Errors
+    ///
+    /// When it is gone.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        self.process.signal(signal)
+    }
+
     /// Waits for its end.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use std::ffi::OsString;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::{Config, ConfigError};
+use super::{Config, ConfigError, LogFormat};
 use options::{OPTIONS, Opt, Takes};
 
 mod options;
@@ -73,6 +73,20 @@ pub fn parse(
     config.check().map_err(|error: ConfigError| refuse(source(error.setting()), error.describe(source)))?;
     let warn = |line| format!("{}: {line}", program.name);
     Ok(Parsed { config, warnings: warnings(&command, &given.env).map(warn).collect() })
+}
+
+/// The format of the log that is asked for, also where [`parse`] finds something wrong.
+pub(crate) fn log_format(args: &[OsString], env: &[(OsString, OsString)]) -> LogFormat {
+    let flag = "--log-format";
+    let args = || args.iter().filter_map(|arg| arg.to_str());
+    let by_flag = args()
+        .zip(args().skip(1))
+        .find_map(|(arg, next)| (arg == flag).then_some(next))
+        .or_else(|| args().find_map(|arg| arg.strip_prefix(flag)?.strip_prefix('=')));
+    let by_variable =
+        || env.iter().find(|(name, _)| name == "FANFARE_LOG_FORMAT").and_then(|(_, value)| value.to_str());
+    let is_json = by_flag.or_else(by_variable).is_some_and(|value| value.trim().eq_ignore_ascii_case("json"));
+    if is_json { LogFormat::Json } else { LogFormat::Text }
 }
 
 /// The options as a Markdown table, for README.

@@ -77,13 +77,21 @@ pub struct Settings {
 }
 
 /// What is logged, and how.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Log {
     /// How a log line is written.
     pub format: LogFormat,
     /// The least severe level that is logged.
     pub level: LevelFilter,
+    /// The least severe level of lines of one part, which is one of [`Log::PARTS`].
+    pub parts: Vec<(&'static str, LevelFilter)>,
+}
+
+impl Log {
+    /// What can have a level of its own: modules of this crate, and sessions, each of which is a line when it opens and
+    /// when it ends.
+    pub const PARTS: &[&str] = &["bus", "drive", "redis", "sessions", "shard"];
 }
 
 /// How a log line is written.
@@ -110,7 +118,7 @@ impl Default for Config {
             channel_prefix: String::new(),
             origins: OriginPolicy::default(),
             limits: Limits::default(),
-            log: Log { format: LogFormat::Text, level: LevelFilter::INFO },
+            log: Log { format: LogFormat::Text, level: LevelFilter::INFO, parts: Vec::new() },
         }
     }
 }

@@ -177,7 +177,9 @@ impl<R: Runtime> Acceptor<R> {
                         return;
                     }
                     // The connection that was to be accepted is gone again.
-                    Poll::Ready(Err(error)) => tracing::debug!("a connection ended before it was accepted: {error}"),
+                    Poll::Ready(Err(error)) => {
+                        tracing::debug!(event = "accept_failed", "a connection ended before it was accepted: {error}");
+                    }
                 }
             }
         }
@@ -200,7 +202,7 @@ impl<R: Runtime> Acceptor<R> {
     /// Accepts nothing for a while, and then looks at all listeners.
     fn rest(&mut self, reason: &str, now: Instant) {
         if let Some(unsaid) = self.said_resting.say(now) {
-            tracing::warn!(unsaid, "accepting rests until a connection is closed: {reason}");
+            tracing::warn!(event = "accepting_rests", unsaid, "accepting rests until a connection is closed: {reason}");
         }
         self.rests += 1;
         self.rests_until = Some(now + REST);

@@ -35,7 +35,7 @@ impl<R: Runtime> Admin<R> {
     pub(super) fn new(mut acceptor: Acceptor<R>, workers: usize) -> std::io::Result<Self> {
         acceptor.limit(CONNECTIONS, "too many connections for operation");
         for address in acceptor.addresses()? {
-            tracing::info!("metrics are at http://{address}/metrics");
+            tracing::info!(event = "admin_listening", "metrics are at http://{address}/metrics");
         }
         Ok(Self {
             acceptor,

@@ -85,7 +85,7 @@ impl<R: Runtime> Head<R> {
         if let Some(addresses) = self.starting.take() {
             self.accepting = true;
             if self.acceptor.most() > 0 {
-                tracing::info!("{}", self.memory.sentence(self.acceptor.most()));
+                tracing::info!(event = "memory_bound", "{}", self.memory.sentence(self.acceptor.most()));
             }
             self.report.set_started(Ok(addresses));
         }

@@ -80,7 +80,7 @@ impl Listeners {
 
 fn warn_unused(is_given: bool, options: &str) {
     if is_given {
-        tracing::warn!("a listening socket was handed over: {options} not used");
+        tracing::warn!(event = "option_unused", "a listening socket was handed over: {options} not used");
     }
 }
 

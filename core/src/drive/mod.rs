@@ -2,7 +2,8 @@
 //! and end.
 //!
 //! An adapter implements [`Runtime`] (sockets, timers, threads, signals) and [`Stream`] (one connection), and has
-//! [`serve`] and [`Server`] for it. Nothing in here opens a socket, reads a clock or starts a thread by itself.
+//! [`serve`] and [`Server`] for it. Nothing in here opens a socket, reads a clock or starts a thread by itself, but for
+//! what a process of its own says (`program`), which has a thread for each output.
 //!
 //! Each worker is one thread with a shard of its own. The first one also has the listener and the bus. A turn is: Redis
 //! first, each ready client once, timers, then the writes. A connection has no task and no buffer: its waker puts it on
@@ -20,7 +21,11 @@ mod head;
 mod hub;
 mod lanes;
 mod listeners;
+#[cfg(feature = "cli")]
+mod log;
 mod mailbox;
+#[cfg(feature = "cli")]
+mod outlet;
 #[cfg(feature = "cli")]
 pub mod program;
 mod report;

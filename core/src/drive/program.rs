@@ -1,80 +1,93 @@
 //! What the binaries have in common: everything but the runtime.
 
-#![expect(clippy::disallowed_methods, reason = "what a process says to its terminal is said here")]
-
 use std::ffi::OsString;
-use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
+use tracing::Level;
+
 use super::listeners::Listeners;
+use super::log;
 use super::server::ServeError;
 use crate::config::cli::{self, Exit, Parsed, Program};
-use crate::config::{Config, Log, LogFormat};
+use crate::config::{Config, Log};
 
 /// A binary's `main`: reads the settings as [`cli::parse`] does, starts the log on standard error, raises the limit of open
 /// files, takes the listening sockets that a service manager hands over ([`Listeners::from_env`]) and calls `serve`.
 ///
 /// The exit code is 0 after an orderly end, 2 for settings that make no sense, and else what [`ServeError::exit_code`]
 /// says; with each but 0 goes one line on standard error.
+///
+/// Neither output makes the process wait. Lines that nobody takes, or that cannot be written, are lost and counted.
 pub fn main(
     program: &Program,
     args: impl IntoIterator<Item = OsString>,
     env: impl IntoIterator<Item = (OsString, OsString)>,
     serve: impl FnOnce(Config, Listeners) -> Result<(), ServeError>,
 ) -> ExitCode {
+    let args: Vec<OsString> = args.into_iter().collect();
     let env: Vec<(OsString, OsString)> = env.into_iter().collect();
     let names =
         env.iter().find(|(name, _)| name == "LISTEN_FDNAMES").and_then(|(_, names)| names.clone().into_string().ok());
-    match cli::parse(program, args, env) {
+    let format = cli::log_format(&args, &env);
+    let parsed = cli::parse(program, args, env);
+    // Changes the environment, which wants to happen before there is a thread.
+    let handed = Listeners::from_env(&names.unwrap_or_default()).map_err(ServeError::Listener);
+    let settings = match &parsed {
+        Ok(parsed) => parsed.config.log.clone(),
+        Err(_) => Log { format, ..Config::default().log },
+    };
+    if log::start(&settings).is_err() {
+        // There is no thread for a log, and there will be none for a worker.
+        return ExitCode::FAILURE;
+    }
+    let code = match parsed {
         Ok(Parsed { config, warnings }) => {
             for warning in warnings {
-                complain(&warning);
+                log::complain("unknown_setting", Level::WARN, &warning);
             }
-            start_log(config.log);
-            // More descriptors are more clients; what the system does not give is met by resting from accepting.
-            let descriptors = rlimit::increase_nofile_limit(u64::MAX).unwrap_or_default();
-            tracing::debug!(descriptors, "limit of open files");
-            let handed = Listeners::from_env(&names.unwrap_or_default()).map_err(ServeError::Listener);
-            match handed.and_then(|listeners| serve(config, listeners)) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) => {
-                    complain(&format!("{}: {error}", program.name));
-                    ExitCode::from(error.exit_code())
-                }
-            }
+            run(program, config, handed, serve)
         }
         Err(Exit::Answer(text)) => {
-            print(&text);
+            log::announce(&text, || announce_lines("answer", &text));
             ExitCode::SUCCESS
         }
         Err(Exit::Refusal(line)) => {
-            complain(&line);
+            log::complain("refused_settings", Level::ERROR, &line);
             ExitCode::from(2)
+        }
+    };
+    log::finish();
+    code
+}
+
+fn run(
+    program: &Program,
+    config: Config,
+    handed: Result<Listeners, ServeError>,
+    serve: impl FnOnce(Config, Listeners) -> Result<(), ServeError>,
+) -> ExitCode {
+    // More descriptors are more clients; what the system does not give is met by resting from accepting.
+    let descriptors = rlimit::increase_nofile_limit(u64::MAX).unwrap_or_default();
+    tracing::debug!(event = "started", version = program.version, descriptors, "limit of open files");
+    match handed.and_then(|listeners| serve(config, listeners)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            log::complain("ended", Level::ERROR, &format!("{}: {error}", program.name));
+            ExitCode::from(error.exit_code())
         }
     }
 }
 
 /// Says on standard output that clients are accepted: what [`serve`](super::serve) is to call.
 pub fn announce(program: &Program, config: &Config, addresses: &[SocketAddr]) {
-    print(&format!("{} {} {}\n", program.name, program.version, config.banner(addresses)));
+    let text = format!("{} {} {}\n", program.name, program.version, config.banner(addresses));
+    log::announce(&text, || announce_lines("listening", &text));
 }
 
-fn start_log(log: Log) {
-    let builder = tracing_subscriber::fmt().with_max_level(log.level).with_writer(io::stderr).with_target(false);
-    match log.format {
-        LogFormat::Text => builder.with_ansi(false).init(),
-        LogFormat::Json => builder.json().init(),
+/// One object for each line.
+fn announce_lines(event: &'static str, text: &str) {
+    for line in text.lines() {
+        tracing::info!(target: log::ANNOUNCED, event, "{line}");
     }
-}
-
-/// On standard output, which may be closed: that ends nothing.
-fn print(text: &str) {
-    let mut out = io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-}
-
-/// On standard error, which may be closed: that ends nothing.
-fn complain(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
 }

@@ -52,7 +52,7 @@ pub trait Runtime: Clone + Default + Send + Sync + 'static {
     /// The system has no randomness.
     fn seed() -> io::Result<u64>;
 
-    /// Catches the signals that end a server from here on. What is returned polls for the next one.
+    /// Catches the signals of [`Signal::ALL`] from here on. What is returned polls for the next one.
     ///
     /// # Errors
     /// The system refuses.
@@ -121,22 +121,43 @@ pub trait Stream: Send {
     fn advance(&mut self, _context: &mut Context<'_>) {}
 }
 
-/// A signal that ends a server.
+/// A signal that a server catches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
-    /// SIGINT, as by Ctrl-C.
+    /// SIGINT, as by Ctrl-C: shuts down.
     Interrupt,
-    /// SIGTERM, as by a service manager.
+    /// SIGTERM, as by a service manager: shuts down.
     Terminate,
+    /// SIGQUIT: shuts down, as SIGTERM does.
+    Quit,
+    /// SIGHUP, as by a terminal that is closed or a tool that rotates logs: does nothing, there is nothing to reload.
+    Hangup,
+    /// SIGUSR1: does nothing.
+    User1,
+    /// SIGUSR2: does nothing.
+    User2,
 }
 
 impl Signal {
+    /// Every signal, for those who catch them.
+    pub const ALL: [Self; 6] = [Self::Interrupt, Self::Terminate, Self::Quit, Self::Hangup, Self::User1, Self::User2];
+
+    /// Whether it shuts a server down.
+    #[must_use]
+    pub const fn shuts_down(self) -> bool {
+        matches!(self, Self::Interrupt | Self::Terminate | Self::Quit)
+    }
+
     /// What a shell reports for a process that the signal ended.
     #[must_use]
     pub const fn exit_code(self) -> u8 {
-        match self {
-            Self::Interrupt => 130,
-            Self::Terminate => 143,
+        128 + match self {
+            Self::Hangup => 1,
+            Self::Interrupt => 2,
+            Self::Quit => 3,
+            Self::User1 => 10,
+            Self::User2 => 12,
+            Self::Terminate => 15,
         }
     }
 }
@@ -146,6 +167,10 @@ impl fmt::Display for Signal {
         f.write_str(match self {
             Self::Interrupt => "SIGINT",
             Self::Terminate => "SIGTERM",
+            Self::Quit => "SIGQUIT",
+            Self::Hangup => "SIGHUP",
+            Self::User1 => "SIGUSR1",
+            Self::User2 => "SIGUSR2",
         })
     }
 }

@@ -47,7 +47,11 @@ pub enum ServeError {
     CutShort(Signal),
 }
 
-/// Serves until SIGINT or SIGTERM, then shuts down; a second signal ends it at once.
+/// How soon after a signal the same again is the same wish: many tools send one to a process and to its group.
+const SAME_WISH: Duration = Duration::from_secs(1);
+
+/// Serves until SIGINT, SIGTERM or SIGQUIT, then shuts down; a second one ends it at once, unless it is the same and comes
+/// within a second. The other signals of [`Signal`] do nothing.
 ///
 /// `listeners` are used if there are any; `ready` hears the addresses as soon as clients are accepted.
 ///
@@ -59,6 +63,7 @@ pub async fn serve<R: Runtime>(
     ready: impl FnOnce(&Config, &[SocketAddr]),
 ) -> Result<(), ServeError> {
     let mut signals = R::signals().map_err(ServeError::System)?;
+    let clock = R::default();
     let start = pin!(Server::<R>::start_on(config.clone(), listeners));
     let mut server = match before_signal(start, &mut signals).await {
         Ok(started) => started?,
@@ -66,23 +71,36 @@ pub async fn serve<R: Runtime>(
         Err(_) => return Ok(()),
     };
     ready(&config, server.addresses());
-    match before_signal(pin!(server.ended()), &mut signals).await {
+    let first = match before_signal(pin!(server.ended()), &mut signals).await {
         Ok(result) => return result,
-        Err(signal) => tracing::info!("{signal}: shutting down"),
-    }
+        Err(signal) => signal,
+    };
+    tracing::info!(event = "shutting_down", signal = %first, "{first}: shutting down");
+    let since = clock.now();
     server.stop();
-    let ended = before_signal(pin!(server.ended()), &mut signals).await;
-    ended.unwrap_or_else(|signal| Err(ServeError::CutShort(signal)))
+    loop {
+        match before_signal(pin!(server.ended()), &mut signals).await {
+            Ok(ended) => return ended,
+            Err(signal) if signal == first && clock.now().since(since) < SAME_WISH => {}
+            Err(signal) => return Err(ServeError::CutShort(signal)),
+        }
+    }
 }
 
-/// What comes of `future`, unless a signal comes first.
+/// What comes of `future`, unless a signal to shut down comes first.
 async fn before_signal<F: Future>(
     mut future: Pin<&mut F>,
     signals: &mut impl FnMut(&mut Context<'_>) -> Poll<Signal>,
 ) -> Result<F::Output, Signal> {
     poll_fn(|context| match future.as_mut().poll(context) {
         Poll::Ready(output) => Poll::Ready(Ok(output)),
-        Poll::Pending => signals(context).map(Err),
+        Poll::Pending => loop {
+            match signals(context) {
+                Poll::Ready(signal) if signal.shuts_down() => return Poll::Ready(Err(signal)),
+                Poll::Ready(signal) => tracing::info!(event = "signal_ignored", %signal, "{signal}: nothing to do"),
+                Poll::Pending => return Poll::Pending,
+            }
+        },
     })
     .await
 }

@@ -89,7 +89,7 @@ impl<R: Runtime> Worker<R> {
         let Some(Head { mut bus, ending: Some(ending), .. }) = self.head else { return 0 };
         let sessions = Mailbox::sessions(&self.mailboxes);
         if sessions > 0 {
-            tracing::warn!(sessions, "the drain time is over: cutting off who has not left");
+            tracing::warn!(event = "drain_time_over", sessions, "the drain time is over: cutting off who has not left");
         }
         ending.lost(&mut bus)
     }
@@ -169,7 +169,7 @@ impl<R: Runtime> Worker<R> {
                 Mail::Client(parcel, peer) => match R::attach(parcel) {
                     Ok(stream) => self.sockets.insert(self.shard.handle_connection(Some(peer), now), stream),
                     Err(error) => {
-                        tracing::warn!("a connection could not be taken: {error}");
+                        tracing::warn!(event = "handover_failed", "a connection could not be taken: {error}");
                         self.mailboxes[self.id].remove_session();
                     }
                 },
@@ -210,7 +210,7 @@ impl<R: Runtime> Worker<R> {
                     Mailbox::add_session(&self.mailboxes);
                     self.sockets.insert(session, stream);
                 }
-                Err(misuse) => tracing::warn!("a connection could not be adopted: {misuse}"),
+                Err(misuse) => tracing::warn!(event = "adoption_failed", "a connection could not be adopted: {misuse}"),
             },
             Command::Publish { channel, payload } => {
                 // Misuse is impossible: the hub has checked both.
@@ -261,7 +261,7 @@ impl<R: Runtime> Worker<R> {
             match R::detach(stream) {
                 Ok(parcel) => mailboxes[worker].post(Mail::Client(parcel, peer)),
                 Err(error) => {
-                    tracing::warn!("a connection could not be handed over: {error}");
+                    tracing::warn!(event = "handover_failed", "a connection could not be handed over: {error}");
                     mailboxes[worker].remove_session();
                 }
             }
@@ -303,7 +303,7 @@ impl<R: Runtime> Worker<R> {
             match event {
                 shard::Event::EndWrites(id) => self.sockets.end_writes(id),
                 shard::Event::Closed(id, closed) => {
-                    tracing::debug!(session = id.index(), ?closed, "session closed");
+                    tracing::debug!(event = "session_closed", session = id.index(), ?closed, "session closed");
                     self.forget(id, now);
                 }
                 shard::Event::Scrape(id) => {
@@ -346,6 +346,7 @@ impl<R: Runtime> Worker<R> {
             let mut snapshot = Snapshot::new(bus, &self.shard, now.since(Instant::ZERO));
             snapshot.most_connections = Some(acceptor.most());
             snapshot.accept_rests = acceptor.rests();
+            snapshot.log_lines_dropped = log_lines_dropped();
             snapshot.memory_bound = Some(memory.with(acceptor.most()));
             admin.answer(snapshot, Share::new(&self.shard, self.fan_out.times()), &mut self.shard, now);
         }
@@ -365,7 +366,7 @@ impl<R: Runtime> Worker<R> {
                 bus::Event::StartFailed(error) if head.starting.take().is_some() => {
                     head.report.set_started(Err(ServeError::Redis(error)));
                 }
-                bus::Event::StartFailed(error) => tracing::warn!("{error}; trying on"),
+                bus::Event::StartFailed(error) => tracing::warn!(event = "start_failed", "{error}; trying on"),
                 _ => {}
             }
         }
@@ -394,7 +395,7 @@ impl<R: Runtime> Worker<R> {
             head.acceptor.close();
             if std::mem::take(&mut head.accepting) {
                 let sessions = Mailbox::sessions(&self.mailboxes);
-                tracing::info!(sessions, "listening no longer; closing all sessions");
+                tracing::info!(event = "listening_no_longer", sessions, "listening no longer; closing all sessions");
             }
             // Behind the last clients that were handed over.
             for mailbox in &self.mailboxes[1..] {
@@ -431,4 +432,12 @@ impl<R: Runtime> Worker<R> {
         }
         head.is_none_or(|head| head.sleep(context.waker())) && self.sockets.sleep(context.waker())
     }
+}
+
+/// Lines of the process's log that were lost.
+fn log_lines_dropped() -> u64 {
+    #[cfg(feature = "cli")]
+    return super::log::dropped();
+    #[cfg(not(feature = "cli"))]
+    return 0;
 }

@@ -54,6 +54,11 @@ pub(super) const METRICS: &[Metric] = &[
         "Workers that are too busy to tell their numbers within a second; their last ones stand for them.",
         |snapshot| size(snapshot.late_workers),
     ),
+    counter(
+        "log_lines_dropped",
+        "Lines of the log that were lost, because nobody took them or they could not be written.",
+        |snapshot| Value::Count(snapshot.log_lines_dropped),
+    ),
     // Sessions.
     gauges(
         "sessions",

@@ -174,7 +174,7 @@ impl Probe {
                 self.proof = Ok(());
                 self.state = State::Waits(out.since + period);
             }
-            _ => debug!("a message on the probe's channel that is not the probe"),
+            _ => debug!(event = "probe_foreign", "a message on the probe's channel that is not the probe"),
         }
     }
 }

@@ -137,7 +137,7 @@ impl Shard {
     pub(super) fn fail(&mut self, id: SessionId, error: Error, now: Instant) {
         let Some(session) = get_mut(&mut self.sessions, id) else { return };
         let Stage::Open(open) = &mut session.stage else { return };
-        tracing::debug!(session = id.index, "closing: {error}");
+        tracing::debug!(event = "session_error", session = id.index, "closing: {error}");
         open.ws.fail(error, now);
         self.partial -= std::mem::take(&mut open.partial);
         if error == Error::SlowReader {

@@ -362,7 +362,7 @@ impl Shard {
                 News::Missed { channel, messages } => self.missed(channel, messages, now),
                 News::Credit(bytes) => self.credit += i64::try_from(bytes).unwrap_or(i64::MAX),
                 News::GapBegan { epoch, since } => self.gap_began(epoch, since, now),
-                News::GapEnded(gap) => tracing::debug!(gap.epoch, "subscribed again"),
+                News::GapEnded(gap) => tracing::debug!(event = "gap_ended", gap.epoch, "subscribed again"),
                 News::Ready(readiness) => self.readiness = readiness,
             }
         }

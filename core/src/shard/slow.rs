@@ -102,7 +102,13 @@ impl Shard {
         session.rare.get_or_insert_default().dropped += messages;
         self.note_dropped(id, messages);
         if let Some(unsaid) = self.said_dropped.say(now) {
-            tracing::warn!(session = id.index, messages, unsaid, "a slow reader does not get every message");
+            tracing::warn!(
+                event = "slow_reader",
+                session = id.index,
+                messages,
+                unsaid,
+                "a slow reader does not get every message"
+            );
         }
     }
 

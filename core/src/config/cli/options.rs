@@ -7,7 +7,7 @@ use core::str::FromStr;
 use tracing::level_filters::LevelFilter;
 
 use crate::config::units::{Size, Time, size, time};
-use crate::config::{Config, LogFormat};
+use crate::config::{Config, Log, LogFormat};
 
 /// One option.
 pub(super) struct Opt {
@@ -309,10 +309,12 @@ pub(super) const OPTIONS: &[Opt] = &[
         heading: LOGGING,
         setting: "log",
         takes: Takes::One,
-        help: "The least severe lines to log: `off`, `error`, `warn`, `info`, `debug` or `trace`.",
-        more: "",
+        help: "The least severe lines to log: `off`, `error`, `warn`, `info`, `debug` or `trace`; of a part too, as in \
+               `info,sessions=debug`.",
+        more: "Parts: bus, drive, redis, shard, and sessions, which are logged with their client when they open and when \
+               they end.",
         default: |config| config.log.level.to_string(),
-        apply: |config, text| put(&mut config.log.level, one_of(text, LEVELS)),
+        apply: log_levels,
     },
 ];
 
@@ -349,6 +351,20 @@ fn put<T, E: Display>(field: &mut T, value: Result<T, E>) -> Result<(), String> 
 
 fn put_more<T, E: Display>(list: &mut Vec<T>, value: Result<T, E>) -> Result<(), String> {
     list.push(value.map_err(|error| error.to_string())?);
+    Ok(())
+}
+
+/// `LEVEL[,PART=LEVEL]…`, in any order.
+fn log_levels(config: &mut Config, text: &str) -> Result<(), String> {
+    for word in text.split(',').map(str::trim) {
+        match word.split_once('=') {
+            None => put(&mut config.log.level, one_of(word, LEVELS))?,
+            Some((part, level)) => {
+                let parts: Vec<_> = Log::PARTS.iter().map(|&part| (part, part)).collect();
+                config.log.parts.push((one_of(part.trim(), &parts)?, one_of(level.trim(), LEVELS)?));
+            }
+        }
+    }
     Ok(())
 }
 

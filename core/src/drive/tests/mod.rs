@@ -265,6 +265,40 @@ fn a_second_signal_cuts_it_short() {
 }
 
 #[test]
+fn the_same_signal_within_a_second_is_the_same_wish() {
+    let memory = Memory::default();
+    let served = serving(&memory);
+    let _client = opened(&memory);
+    let send = |signal| memory.change(|world| world.signals.push_back(signal));
+    for _ in 0..3 {
+        send(Signal::Terminate);
+    }
+    memory.pass(Duration::from_millis(999));
+    send(Signal::Terminate);
+    assert!(served.lock().unwrap().is_none(), "the client has yet to leave");
+    memory.pass(Duration::from_millis(1));
+    send(Signal::Terminate);
+    let error = served.lock().unwrap().take().unwrap().unwrap_err();
+    assert!(matches!(error, ServeError::CutShort(Signal::Terminate)), "{error}");
+    assert_eq!(error.exit_code(), 143);
+}
+
+#[test]
+fn signals_that_mean_nothing_here_do_nothing() {
+    let memory = Memory::default();
+    let served = serving(&memory);
+    let client = opened(&memory);
+    for signal in Signal::ALL.into_iter().filter(|signal| !signal.shuts_down()) {
+        memory.change(|world| world.signals.push_back(signal));
+    }
+    memory.pass(Duration::from_secs(5));
+    assert!(client.take().is_empty() && served.lock().unwrap().is_none());
+    memory.change(|world| world.signals.push_back(Signal::Quit));
+    memory.pass(Duration::from_millis(50));
+    assert_eq!(client.take()[..4], [0x88, 26, 0x03, 0xe9], "a Close with 1001");
+}
+
+#[test]
 fn it_ends_with_the_drain_time_whatever_is_left() {
     let memory = Memory::default();
     let served = serving(&memory);
