@@ -84,6 +84,11 @@ impl<K: Kind> Runtime for On<K> {
         Instant::ZERO + self.epoch.elapsed()
     }
 
+    fn wall_clock() -> Duration {
+        // A clock that stands before 1970 has not been set.
+        time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default()
+    }
+
     fn sleep_until(&self, at: Instant) -> impl Future<Output = ()> + Send + 'static {
         K::sleep(at.since(self.now()))
     }

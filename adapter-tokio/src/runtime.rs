@@ -7,6 +7,7 @@ use std::num::NonZero;
 use std::os::fd::OwnedFd;
 use std::task::{Context, Poll, ready};
 use std::thread;
+use std::time::SystemTime;
 
 use fanfare_core::drive::{Runtime, Signal};
 use fanfare_core::time::{Duration, Instant};
@@ -35,6 +36,11 @@ impl Runtime for Tokio {
 
     fn now(&self) -> Instant {
         Instant::ZERO + self.epoch.elapsed()
+    }
+
+    fn wall_clock() -> Duration {
+        // A clock that stands before 1970 has not been set.
+        SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default()
     }
 
     fn sleep_until(&self, at: Instant) -> impl Future<Output = ()> + Send + 'static {

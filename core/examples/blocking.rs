@@ -109,6 +109,7 @@ impl Instance {
         for _ in 0..64 {
             match self.listener.accept() {
                 Ok((stream, peer)) => {
+                    self.node.set_wall_clock(time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default(), now);
                     let id = self.node.handle_connection(Some(peer.ip()), now);
                     if let Err(error) = self.insert(id, stream, false) {
                         self.node.handle_reset(id, &error.to_string(), now);

@@ -107,11 +107,12 @@ errors! {
     BareLf => Malformed, Told::Status(400), "a line ends in LF without CR";
     /// Not the syntax of a request head: obs-fold, NUL, blank before a colon and all else that RFC 9112 refuses.
     HeadSyntax => Malformed, Told::Status(400), "not a valid HTTP/1.1 request head";
-    /// Neither origin-form nor absolute-form, or with bytes that a URI cannot have (RFC 9112 §3.2).
+    /// Neither origin-form nor absolute-form (RFC 9112 §3.2), or with what could end it for somebody else: a control
+    /// character, a blank, `#`, or `\` in its path.
     Target => Malformed, Told::Status(400), "not a valid request target";
-    /// A version other than HTTP/1.1.
-    HttpVersion => Violation, Told::Status(505), "only HTTP/1.1 is spoken here";
-    /// None, several or an invalid Host (RFC 9112 §3.2).
+    /// A major version other than 1 (RFC 9110 §15.6.6).
+    HttpVersion => Violation, Told::Status(505), "only HTTP/1.1 and HTTP/1.0 are spoken here";
+    /// Several or an invalid Host, or none over HTTP/1.1 (RFC 9112 §3.2).
     Host => Violation, Told::Status(400), "exactly one valid Host header is required";
     /// A body is announced: Content-Length above 0, an invalid one, or Transfer-Encoding.
     Body => Violation, Told::Status(400), "a request here has no body";
@@ -121,12 +122,12 @@ errors! {
     NotFound => Violation, Told::Status(404), "nothing is here";
     /// A socket's path was asked for without a complete offer to upgrade, or with a version other than 13.
     UpgradeRequired => Violation, Told::Status(426), "this path speaks WebSocket version 13";
-    /// None, several or an invalid Sec-WebSocket-Key: 16 bytes in canonical base64 (RFC 6455 §4.1).
+    /// None, several or an invalid Sec-WebSocket-Key: 16 bytes in base64 (RFC 6455 §4.2.1).
     Key => Violation, Told::Status(400), "exactly one Sec-WebSocket-Key of 16 bytes in base64 is required";
-    /// Sec-WebSocket-Protocol is not a list of distinct tokens (RFC 6455 §4.1).
-    Subprotocol => Violation, Told::Status(400), "Sec-WebSocket-Protocol is not a list of distinct tokens";
-    /// The name in the path is not percent-encoded UTF-8, empty, too long or has control characters.
-    RoomName => Violation, Told::Status(400), "the name in the path is empty, too long or not plain text";
+    /// Sec-WebSocket-Protocol is not a list of names (RFC 6455 §4.1).
+    Subprotocol => Violation, Told::Status(400), "Sec-WebSocket-Protocol is not a list of names";
+    /// The name in the path is not UTF-8, too long or has control characters.
+    RoomName => Violation, Told::Status(400), "the name in the path is too long or not plain text";
     /// Origin is another site's.
     Origin => Violation, Told::Status(403), "pages of this origin may not connect";
     /// The embedder or a route's rights refuse.

@@ -131,6 +131,11 @@ impl Node {
 
     // Inputs.
 
+    /// What a wall clock shows, for the Date field of answers; see [`Shard::set_wall_clock`].
+    pub const fn set_wall_clock(&mut self, since_epoch: Duration, now: Instant) {
+        self.shard.set_wall_clock(since_epoch, now);
+    }
+
     /// A client's connection was accepted; see [`Shard::handle_connection`].
     pub fn handle_connection(&mut self, peer: Option<IpAddr>, now: Instant) -> SocketId {
         SocketId::Client(self.shard.handle_connection(peer, now))

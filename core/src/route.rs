@@ -79,8 +79,9 @@ impl Routes {
     /// Where a request's path leads, the path as it came and without query. Of several routes that match it is the
     /// one whose first segment that differs in kind is literal.
     ///
-    /// None: no route. [`Error::RoomName`]: a route, but what stands for a variable is empty, not percent-encoded
-    /// UTF-8, has control characters, or makes the channel longer than `channel_bytes`.
+    /// None: no route; nothing stands for an empty segment, so that `/chat/` is neither `/chat` nor `/chat/{room}`.
+    /// [`Error::RoomName`]: a route, but what stands for a variable is not percent-encoded UTF-8, has control characters,
+    /// or makes the channel longer than `channel_bytes`.
     #[must_use]
     pub fn find(&self, path: &str) -> Option<Result<Target, Error>> {
         let segments: Vec<_> = path.strip_prefix('/')?.split('/').take(self.most_segments + 1).map(decode).collect();
@@ -239,7 +240,7 @@ impl Route {
     fn matches(&self, segments: &[Option<Cow<'_, [u8]>>]) -> bool {
         let fits = |(own, other): (&Segment, &Option<Cow<'_, [u8]>>)| match own {
             Segment::Literal(literal) => other.as_deref() == Some(literal),
-            Segment::Variable(_) => true,
+            Segment::Variable(_) => other.as_deref().is_none_or(|segment| !segment.is_empty()),
         };
         self.segments.len() == segments.len() && self.segments.iter().zip(segments).all(fits)
     }
@@ -339,5 +340,5 @@ fn decode(segment: &str) -> Option<Cow<'_, [u8]>> {
 /// What may stand for a variable.
 fn name<'a>(segment: Option<&'a Option<Cow<'_, [u8]>>>) -> Option<&'a str> {
     let text = core::str::from_utf8(segment?.as_deref()?).ok()?;
-    (!text.is_empty() && !text.contains(char::is_control)).then_some(text)
+    (!text.contains(char::is_control)).then_some(text)
 }

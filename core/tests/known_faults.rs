@@ -215,7 +215,7 @@ fn a_head_that_proxies_could_read_otherwise_is_refused() {
         ("bare-cr", "GET / HTTP/1.1\r\nHost: a\rX: b\r\n\r\n", Error::HeadSyntax),
         ("folded-field", "GET / HTTP/1.1\r\nHost: a\r\nX: b\r\n c\r\n\r\n", Error::HeadSyntax),
         ("blank-before-colon", "GET / HTTP/1.1\r\nHost : a\r\n\r\n", Error::HeadSyntax),
-        ("http-1.0", "GET / HTTP/1.0\r\nHost: a\r\n\r\n", Error::HttpVersion),
+        ("http-2.0", "GET / HTTP/2.0\r\nHost: a\r\n\r\n", Error::HttpVersion),
         ("fragment-in-target", "GET /#a HTTP/1.1\r\nHost: a\r\n\r\n", Error::Target),
         ("absolute-with-user", "GET http://a@b/ HTTP/1.1\r\nHost: b\r\n\r\n", Error::Target),
     ] {
@@ -230,6 +230,26 @@ fn a_head_that_proxies_could_read_otherwise_is_refused() {
     ] {
         seed("http_request", name, head.as_bytes());
         assert_eq!(parse(&head).unwrap().upgrade(), Err(error), "{name}");
+    }
+}
+
+/// HAProxy's and nginx's HTTP/1.0 in many trackers, rwf2/Rocket#924, Ylianst/MeshAgent#368, tcllib's websocket,
+/// dotnet/aspnetcore#36739.
+#[test]
+fn a_head_that_nobody_could_misread_is_taken() {
+    for (name, head) in [
+        ("http-1.0", "GET / HTTP/1.0\r\nHost: a\r\n\r\n".to_owned()),
+        ("http-1.0-without-host", "GET / HTTP/1.0\r\n\r\n".to_owned()),
+        ("http-1.2", UPGRADE.replace("HTTP/1.1", "HTTP/1.2") + "\r\n"),
+        ("options", "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n".to_owned()),
+        ("target-of-browsers", UPGRADE.replacen("/chat", "/chat/a|b?{\"c\":\"\u{e9}^`\\\"}", 1) + "\r\n"),
+        ("key-with-padding-bits", UPGRADE.replace("dGhlIHNhbXBsZSBub25jZQ==", "AQIDBAUGBwgJCgsMDQ4PEC==") + "\r\n"),
+        ("subprotocol-of-nothing", upgrade("Sec-WebSocket-Protocol: , \r\nSec-WebSocket-Protocol:\r\n")),
+        ("host-with-zone", UPGRADE.replace("example.org", "[fe80::1%eth0]:3000") + "\r\n"),
+    ] {
+        seed("http_request", name, head.as_bytes());
+        let request = parse(&head).expect(name);
+        assert_eq!(request.upgrade().is_ok(), head.contains("Upgrade"), "{name}: {head}");
     }
 }
 

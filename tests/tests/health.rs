@@ -21,6 +21,7 @@ fanfare_tests::for_each_program! {
     operation_has_an_address_of_its_own_and_metrics_are_nowhere_else
     metrics_are_told_although_clients_have_taken_all_descriptors
     an_address_for_operation_that_cannot_be_had_is_named
+    load_balancers_are_answered_however_old_their_http_is
 }
 
 const ADMIN: [&str; 2] = ["--admin-listen", "127.0.0.1:0"];
@@ -121,6 +122,38 @@ fn operation_has_an_address_of_its_own_and_metrics_are_nowhere_else(program: Pro
         let answer = raw.answer(method == "HEAD").unwrap();
         let (status, allow) = if method == "HEAD" { (200, None) } else { (405, Some("GET, HEAD")) };
         assert_eq!((answer.status, answer.header("allow")), (status, allow));
+    }
+}
+
+fn load_balancers_are_answered_however_old_their_http_is(program: Program) {
+    let mut server = program.start(&ADMIN).unwrap();
+    let (clients, admin) = (server.port(), server.admin_port().unwrap());
+    for (port, head, status) in [
+        (clients, "GET /ready HTTP/1.0\r\n", 200),
+        (clients, "HEAD /ready HTTP/1.0\r\n", 200),
+        (clients, "GET /live HTTP/1.0\r\nHost: up\r\nConnection: keep-alive\r\n", 200),
+        (clients, "GET / HTTP/1.0\r\nHost: up\r\nConnection: close\r\n", 200),
+        (clients, "GET /?room=a|b&c={} HTTP/1.1\r\nHost: up\r\n", 200),
+        (clients, "GET /live HTTP/1.9\r\nHost: up\r\n", 200),
+        (clients, "GET /live HTTP/1.1\r\n", 400),
+        (clients, "GET /live HTTP/1.0\r\nHost: a\r\nHost: b\r\n", 400),
+        (clients, "GET /live HTTP/2.0\r\nHost: up\r\n", 505),
+        (clients, "GET /chat HTTP/1.0\r\n", 426),
+        (clients, "OPTIONS / HTTP/1.0\r\n", 200),
+        (clients, "OPTIONS * HTTP/1.1\r\nHost: up\r\n", 200),
+        (admin, "OPTIONS / HTTP/1.0\r\n", 200),
+        (admin, "GET /ready HTTP/1.0\r\n", 200),
+        (admin, "GET /live HTTP/1.2\r\nHost: up\r\n", 200),
+        (admin, "GET /metrics HTTP/1.0\r\n", 200),
+        (admin, "GET /nothing HTTP/1.0\r\n", 404),
+    ] {
+        let mut raw = Raw::connect(port).unwrap();
+        raw.send(format!("{head}\r\n").as_bytes()).unwrap();
+        let answer = raw.answer(head.starts_with("HEAD")).unwrap();
+        assert_eq!(answer.status, status, "{head}");
+        assert!(answer.headers.contains(&("connection".to_owned(), "close".to_owned())), "{head}");
+        assert!(answer.header("date").is_some_and(|date| date.ends_with(" GMT")), "{head}");
+        assert_eq!(raw.rest().unwrap(), b"", "{head}");
     }
 }
 

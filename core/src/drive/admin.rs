@@ -50,6 +50,7 @@ impl<R: Runtime> Admin<R> {
     pub(super) fn accept(&mut self, shard: &mut Shard, sockets: &mut Sockets<R::Stream>, now: Instant) {
         let connections = &mut self.connections;
         self.acceptor.accept(connections.len(), now, |stream, _| {
+            shard.set_wall_clock(R::wall_clock(), now);
             let id = shard.handle_admin_connection(now);
             connections.insert(id);
             sockets.insert(id, stream);

@@ -8,7 +8,7 @@ use std::num::NonZero;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::task::{Context, Poll};
 
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 
 /// A runtime and the system under it. A server starts from the default value, and each of its workers gets a copy.
 ///
@@ -24,6 +24,9 @@ pub trait Runtime: Clone + Default + Send + Sync + 'static {
 
     /// The time since an epoch that all copies share.
     fn now(&self) -> Instant;
+
+    /// The time since the Unix epoch, for the Date field of answers.
+    fn wall_clock() -> Duration;
 
     /// Ends when it is `at` or later.
     fn sleep_until(&self, at: Instant) -> impl Future<Output = ()> + Send + 'static;

@@ -167,7 +167,10 @@ impl<R: Runtime> Worker<R> {
                     self.shard.handle_bus(news, now);
                 }
                 Mail::Client(parcel, peer) => match R::attach(parcel) {
-                    Ok(stream) => self.sockets.insert(self.shard.handle_connection(Some(peer), now), stream),
+                    Ok(stream) => {
+                        self.shard.set_wall_clock(R::wall_clock(), now);
+                        self.sockets.insert(self.shard.handle_connection(Some(peer), now), stream);
+                    }
                     Err(error) => {
                         tracing::warn!(event = "handover_failed", "a connection could not be taken: {error}");
                         self.mailboxes[self.id].remove_session();
@@ -255,6 +258,7 @@ impl<R: Runtime> Worker<R> {
         head.acceptor.accept(Mailbox::sessions(mailboxes), now, |stream, peer| {
             let worker = Mailbox::add_session(mailboxes);
             if worker == id {
+                shard.set_wall_clock(R::wall_clock(), now);
                 sockets.insert(shard.handle_connection(Some(peer), now), stream);
                 return;
             }

@@ -4,12 +4,15 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
+use super::date::imf_fixdate;
 use super::request::Method;
 use crate::error::{Error, Told};
+use crate::time::Duration;
 
 /// A plain answer. Every one closes the connection.
 ///
-/// There is no Date field: the core has no clock, and RFC 9110 §6.6.1 asks a server without one to leave it out.
+/// There is no Date field unless somebody has told the time ([`Shard::set_wall_clock`](crate::shard::Shard::set_wall_clock)):
+/// the core has no clock, and RFC 9110 §6.6.1 asks a server without one to leave it out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// The status code, 200 to 599 but not 204, 205 or 304, which have no body.
@@ -64,14 +67,22 @@ impl Answer {
     /// head was refused).
     #[must_use]
     pub fn encode(&self, method: Method) -> Bytes {
+        self.encode_at(method, None)
+    }
+
+    /// As [`Answer::encode`], with the time since the Unix epoch if it is known.
+    pub(crate) fn encode_at(&self, method: Method, since_epoch: Option<Duration>) -> Bytes {
         let (status, reason, length) = (self.status, reason(self.status), self.body.len());
         let mut head = format!("HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Length: {length}\r\n");
+        if let Some(since_epoch) = since_epoch {
+            head.extend(["Date: ", &imf_fixdate(since_epoch), "\r\n"]);
+        }
         for (name, value) in &self.fields {
             head.extend([name, ": ", &value.replace(['\r', '\n', '\0'], " "), "\r\n"]);
         }
         head.push_str("\r\n");
         let mut answer = head.into_bytes();
-        if method == Method::Get {
+        if method != Method::Head {
             answer.reserve_exact(self.body.len());
             answer.extend_from_slice(&self.body);
         }

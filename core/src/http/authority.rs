@@ -7,24 +7,42 @@ use core::net::Ipv6Addr;
 pub(super) struct Authority<'a> {
     /// A name, an IPv4 address, or an IPv6 address in its brackets.
     pub(super) host: &'a str,
+    /// `host` if it is an IPv6 address, without its zone.
+    address: Option<Ipv6Addr>,
     /// None if missing or empty, which means the same.
     pub(super) port: Option<u16>,
 }
 
 impl<'a> Authority<'a> {
-    /// Addresses of versions to come (`[v7.…]`) and IPv6 zones, which mean something only inside one machine, are not
-    /// valid.
+    /// Addresses of versions to come (`[v7.…]`) are not valid. An IPv6 zone is (`[fe80::1%eth0]`), which clients are to
+    /// leave out and many do not (RFC 6874 §4).
     pub(super) fn parse(text: &'a str) -> Option<Self> {
         let end = if text.starts_with('[') { text.find(']')? + 1 } else { text.find(':').unwrap_or(text.len()) };
         let (host, rest) = text.split_at(end);
-        let is_host = match host.strip_prefix('[') {
-            Some(address) => address.strip_suffix(']')?.parse::<Ipv6Addr>().is_ok(),
-            None => is_name(host.as_bytes()),
+        let address = match host.strip_prefix('[') {
+            Some(rest) => Some(address(rest.strip_suffix(']')?)?),
+            None if is_name(host.as_bytes()) => None,
+            None => return None,
         };
         let digits = if rest.is_empty() { "" } else { rest.strip_prefix(':')? };
         let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
         let port = if digits.is_empty() { None } else { Some(digits.parse().ok()?) };
-        (is_host && is_number).then_some(Self { host, port })
+        is_number.then_some(Self { host, address, port })
+    }
+
+    /// The host as it is compared: a name in lower case, an IPv6 address in its shortest form and without its zone, which
+    /// means something only inside one machine.
+    pub(super) fn canonical_host(&self) -> String {
+        self.address.map_or_else(|| self.host.to_ascii_lowercase(), |address| format!("[{address}]"))
+    }
+}
+
+/// An IPv6 address that is written with or without a zone.
+fn address(text: &str) -> Option<Ipv6Addr> {
+    match text.split_once('%') {
+        Some((address, zone)) if is_name(zone.as_bytes()) => address.parse().ok(),
+        Some(_) => None,
+        None => text.parse().ok(),
     }
 }
 

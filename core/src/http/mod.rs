@@ -1,5 +1,5 @@
-//! The HTTP/1.1 of a connection's first and only request, in the strict reading of RFC 9110, RFC 9112 and RFC 6455
-//! §4.2.
+//! The HTTP of a connection's first and only request, in the strict reading of RFC 9110, RFC 9112 and RFC 6455 §4.2.
+//! HTTP/1.0 and minor versions later than 1.1 are taken for all but WebSockets, as load balancers use them.
 //!
 //! ```text
 //! bytes ──▶ RequestReader ──▶ Request ──▶ Request::upgrade ──▶ Upgrade::answer ──▶ frames follow
@@ -32,6 +32,7 @@
 mod answer;
 mod authority;
 mod cidr;
+mod date;
 mod origin;
 pub mod page;
 mod reader;

@@ -32,27 +32,37 @@ impl OriginPolicy {
         if origins.is_empty() || self.allowed.contains(&AllowedOrigin(None)) {
             return Ok(());
         }
-        let origin = origins.join(", ");
-        let host = self.host_of_page(request, peer);
-        let is_allowed = |site: Site| site.is_at(host) || self.allowed.contains(&AllowedOrigin(Some(site)));
-        if Site::parse(&origin).is_some_and(is_allowed) {
-            return Ok(());
-        }
-        Err(OriginRefused { origin: cut(&origin).into_owned(), host: cut(host).into_owned() })
-    }
-
-    /// The host and port that the browser's address bar would show.
-    fn host_of_page<'r>(&self, request: &'r Request, peer: Option<IpAddr>) -> &'r str {
+        let text = origins.join(", ");
+        let origin = Origin::parse(&text);
         let is_trusted = peer.is_some_and(|peer| self.trusted_proxies.iter().any(|proxies| proxies.contains(peer)));
-        let forwarded = request.list("x-forwarded-host").next().filter(|_| is_trusted);
-        forwarded.and_then(|host| core::str::from_utf8(host).ok()).unwrap_or_else(|| request.host())
+        let forwarded = forwarded_host(request);
+        // What the browser's address bar would show.
+        let host = forwarded.filter(|_| is_trusted).unwrap_or_else(|| request.host());
+        let advice = match origin {
+            Some(origin) if origin.is_at(host) || self.allowed.contains(&AllowedOrigin(Some(origin.clone()))) => {
+                return Ok(());
+            }
+            Some(origin) if !is_trusted && forwarded.is_some_and(|host| origin.is_at(host)) => Advice::Trust,
+            Some(Origin::Site(_)) => Advice::Allow,
+            Some(Origin::Null | Origin::File) => Advice::AllowOpaque,
+            None => Advice::AllowAll,
+        };
+        Err(OriginRefused { origin: cut(&text).into_owned(), host: cut(host).into_owned(), advice })
     }
 }
 
-/// An origin that may connect: one such as `https://example.org`, or `*` for every one, `null` and malformed ones
-/// included, which switches the check off.
+/// What a proxy, if it is one and tells the truth, was asked for.
+fn forwarded_host(request: &Request) -> Option<&str> {
+    request.list("x-forwarded-host").next().and_then(|host| core::str::from_utf8(host).ok())
+}
+
+/// An origin that may connect: a site such as `https://example.org`; `null` or `file://`, which is what browsers and
+/// applications say of pages that no site served; or `*` for every origin, malformed ones included, which switches the
+/// check off.
+///
+/// A sandboxed frame of any site says `null`, too, so that allowing it keeps only the careless out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AllowedOrigin(Option<Site>);
+pub struct AllowedOrigin(Option<Origin>);
 
 impl FromStr for AllowedOrigin {
     type Err = AllowedOriginError;
@@ -62,7 +72,7 @@ impl FromStr for AllowedOrigin {
             "*" => Ok(Self(None)),
             // A star inside a name would be a letter like any other, and not what whoever typed it means.
             _ if text.contains('*') => Err(AllowedOriginError),
-            _ => Site::parse(text).map(|site| Self(Some(site))).ok_or(AllowedOriginError),
+            _ => Origin::parse(text).map(|origin| Self(Some(origin))).ok_or(AllowedOriginError),
         }
     }
 }
@@ -74,14 +84,40 @@ pub struct AllowedOriginError;
 impl fmt::Display for AllowedOriginError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
-            "not an origin; write it like `https://example.org` or `http://localhost:8080`, without a path, or `*`",
+            "not an origin; write it like `https://example.org` or `http://localhost:8080`, without a path, or `null`, \
+             `file://` or `*`",
         )
     }
 }
 
 impl std::error::Error for AllowedOriginError {}
 
-/// `scheme://host[:port]` (RFC 6454 §6.2) in lower case.
+/// What an Origin field says. A slash at its end, which browsers do not send and some libraries do, counts for nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Origin {
+    Site(Site),
+    /// `null`: a page that has no origin, such as a file or a sandboxed frame.
+    Null,
+    /// `file://`: what some applications and devices say of their own pages.
+    File,
+}
+
+impl Origin {
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "null" => Some(Self::Null),
+            "file://" | "file:///" => Some(Self::File),
+            _ => Site::parse(text.strip_suffix('/').unwrap_or(text)).map(Self::Site),
+        }
+    }
+
+    /// Whether a page of this origin was served at `host`.
+    fn is_at(&self, host: &str) -> bool {
+        matches!(self, Self::Site(site) if site.is_at(host))
+    }
+}
+
+/// `scheme://host[:port]` (RFC 6454 §6.2) as it is compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Site {
     scheme: String,
@@ -96,17 +132,17 @@ impl Site {
         let scheme = scheme.to_ascii_lowercase();
         let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
             && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
-        let Authority { host, port } = Authority::parse(authority)?;
-        let port = port.or_else(|| default_port(&scheme));
-        is_scheme.then(|| Self { scheme, host: host.to_ascii_lowercase(), port })
+        let authority = Authority::parse(authority)?;
+        let port = authority.port.or_else(|| default_port(&scheme));
+        is_scheme.then(|| Self { scheme, host: authority.canonical_host(), port })
     }
 
     /// Whether a page of this site was served at `host`. The pages of an application or extension, whose scheme has
     /// no default port, were served nowhere.
     fn is_at(&self, host: &str) -> bool {
         let Some(default) = default_port(&self.scheme) else { return false };
-        Authority::parse(host).is_some_and(|Authority { host, port }| {
-            self.host.eq_ignore_ascii_case(host) && self.port == Some(port.unwrap_or(default))
+        Authority::parse(host).is_some_and(|authority| {
+            self.port == Some(authority.port.unwrap_or(default)) && self.host == authority.canonical_host()
         })
     }
 }
@@ -122,23 +158,49 @@ fn default_port(scheme: &str) -> Option<u16> {
 /// Pages of `origin` may not connect to `host`. Its Display is the body of the 403: at most 2 KiB, whatever the request
 /// says, and safe to show.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct OriginRefused {
     /// What Origin says, the first 200 characters of it; several joined by commas.
     pub origin: String,
     /// What it was compared with, as much of it: Host, or what a trusted proxy said.
     pub host: String,
+    advice: Advice,
+}
+
+/// What would let the page in, if the operator wants that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Advice {
+    /// To allow this site, or to have a proxy leave Host as it was.
+    Allow,
+    /// To allow an origin that is no site's.
+    AllowOpaque,
+    /// To allow all, since what was said cannot be named.
+    AllowAll,
+    /// To believe the proxy that has changed Host and says so.
+    Trust,
 }
 
 impl OriginRefused {
-    /// What would allow it, as the end of a sentence. What is offered for a command line means nothing else to a shell.
+    /// What would let it in, as the end of a sentence. What is offered for a command line means nothing else to a shell.
     pub(crate) fn advice(&self) -> String {
+        let origin = &self.origin;
         let is_plain = |char: char| char.is_ascii_alphanumeric() || "-._:/[]".contains(char);
-        match Site::parse(&self.origin) {
-            Some(_) if self.origin.chars().all(is_plain) => {
-                format!("`--allow-origin '{}'` would allow it", self.origin)
+        match self.advice {
+            Advice::Allow if origin.chars().all(is_plain) => format!(
+                "`--allow-origin '{origin}'` would allow it; or, if a proxy in front has changed Host, let it pass on the \
+                 client's (nginx: `proxy_set_header Host $http_host`)"
+            ),
+            Advice::Allow => "its host has characters that are in no host's name".to_owned(),
+            Advice::AllowOpaque => format!(
+                "`--allow-origin '{origin}'` would allow it, from wherever it says so (a sandboxed frame of any site says \
+                 `null`)"
+            ),
+            Advice::AllowAll => "it is no site's origin, so only `--allow-origin '*'` would allow it".to_owned(),
+            Advice::Trust => {
+                "X-Forwarded-Host names their host, but no `--trusted-proxy` says so: if a proxy of yours \
+                              does, give its address there"
+                    .to_owned()
             }
-            Some(_) => "its host has characters that are in no host's name".to_owned(),
-            None => "it is no site's origin, so only `--allow-origin '*'` would allow it".to_owned(),
         }
     }
 }

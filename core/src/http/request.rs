@@ -3,25 +3,33 @@
 use core::fmt;
 use core::ops::Range;
 
+use memchr::memchr;
+
 use super::authority::Authority;
 use crate::error::Error;
 
 /// A request method that is answered. Names are case-sensitive (RFC 9110 §9.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Method {
     /// GET.
     Get,
     /// HEAD: as GET, without the answer's body.
     Head,
+    /// OPTIONS of the server as a whole (`*` or `/`): how load balancers ask whether it is there.
+    Options,
 }
 
 /// A valid request head. It owns its bytes, at most `head_bytes`.
 pub struct Request {
     head: Box<[u8]>,
     method: Method,
-    /// Empty for an absolute-form target without a path, which means `/`.
+    /// It came over HTTP/1.0; every later minor version is read as 1.1 (RFC 9110 §2.5).
+    is_http_1_0: bool,
+    /// Empty for an absolute-form target without a path and for `*`, which mean `/`.
     path: Range<usize>,
     query: Option<Range<usize>>,
+    /// Empty if there is none, as over HTTP/1.0 there need not be.
     host: Range<usize>,
     fields: Box<[Field]>,
 }
@@ -43,15 +51,12 @@ impl Request {
         let mut parsed = httparse::Request::new(&mut slots);
         match parsed.parse(head) {
             Ok(httparse::Status::Complete(n)) if n == head.len() => {}
-            Err(httparse::Error::Version) => return Err(version_error(head)),
+            Err(httparse::Error::Version) => return Self::parse_other_version(head, fields),
             Ok(_) | Err(_) => return Err(Error::HeadSyntax),
         }
         let (Some(method), Some(target), Some(version)) = (parsed.method, parsed.path, parsed.version) else {
             return Err(Error::HeadSyntax);
         };
-        if version != 1 {
-            return Err(Error::HttpVersion);
-        }
         let target = Target::parse(method, target)?;
         let within = |part: &str| range_within(head, part.as_bytes());
         let field = |header: &httparse::Header<'_>| Field {
@@ -61,6 +66,7 @@ impl Request {
         let mut request = Self {
             head: head.into(),
             method: Method::Get,
+            is_http_1_0: version == 0,
             path: within(target.path),
             query: target.query.map(within),
             host: 0..0,
@@ -73,9 +79,23 @@ impl Request {
         request.method = match method {
             "GET" => Method::Get,
             "HEAD" => Method::Head,
+            "OPTIONS" if request.path() == "/" => Method::Options,
             _ => return Err(Error::Method),
         };
         if announces_body { Err(Error::Body) } else { Ok(request) }
+    }
+
+    /// A later minor version than `httparse` knows is read as HTTP/1.1; another major version is not spoken here.
+    fn parse_other_version(head: &[u8], fields: usize) -> Result<Self, Error> {
+        match version(head) {
+            Some((b'1', minor)) => {
+                let mut known = head.to_vec();
+                known[minor] = b'1';
+                Self::parse(&known, fields)
+            }
+            Some(_) => Err(Error::HttpVersion),
+            None => Err(Error::HeadSyntax),
+        }
     }
 
     /// A request whose head somebody else has read, such as a web framework that keeps its routes and hands over
@@ -101,25 +121,33 @@ impl Request {
         if is_valid { Self::parse(&head, count) } else { Err(Error::HeadSyntax) }
     }
 
+    /// Whether it came over HTTP/1.0, which has no WebSocket and needs no Host.
+    #[must_use]
+    pub const fn is_http_1_0(&self) -> bool {
+        self.is_http_1_0
+    }
+
     /// The method.
     #[must_use]
     pub fn method(&self) -> Method {
         self.method
     }
 
-    /// The path as it came, percent-encoded and without query. It begins with `/`.
+    /// The path as it came, without query. It begins with `/`. Characters that the URL standard encodes in paths may be
+    /// percent-encoded or not, as in `/a|b`; none is a control character, a blank, `#` or `\`.
     #[must_use]
     pub fn path(&self) -> &str {
         if self.path.is_empty() { "/" } else { self.text(&self.path) }
     }
 
-    /// What follows the first `?`, as it came.
+    /// What follows the first `?`, as it came: any text without control characters, blanks and `#`.
     #[must_use]
     pub fn query(&self) -> Option<&str> {
         self.query.as_ref().map(|query| self.text(query))
     }
 
-    /// The valid `host` or `host:port` that the request is for: of an absolute-form target, else of Host.
+    /// The valid `host` or `host:port` that the request is for: of an absolute-form target, else of Host. Empty for a
+    /// request over HTTP/1.0 that names none.
     #[must_use]
     pub fn host(&self) -> &str {
         self.text(&self.host)
@@ -163,12 +191,17 @@ impl Request {
 
     fn sole_host(&self) -> Result<Range<usize>, Error> {
         let mut hosts = self.values("host");
-        let (Some(host), None) = (hosts.next(), hosts.next()) else { return Err(Error::Host) };
+        let host = match (hosts.next(), hosts.next()) {
+            (Some(host), None) => host,
+            // RFC 9112 §3.2 requires it of HTTP/1.1 alone.
+            (None, _) if self.is_http_1_0 => return Ok(0..0),
+            _ => return Err(Error::Host),
+        };
         let is_valid = core::str::from_utf8(host).is_ok_and(|host| Authority::parse(host).is_some());
         if is_valid { Ok(range_within(&self.head, host)) } else { Err(Error::Host) }
     }
 
-    /// Parts that are text were checked to be ASCII.
+    /// Parts that are text were checked to be UTF-8.
     fn text(&self, range: &Range<usize>) -> &str {
         core::str::from_utf8(&self.head[range.clone()]).unwrap_or_default()
     }
@@ -194,12 +227,16 @@ struct Target<'a> {
 
 impl<'a> Target<'a> {
     fn parse(method: &str, target: &'a str) -> Result<Self, Error> {
-        // The forms of methods that are not answered: asterisk-form and authority-form (§3.2.4, §3.2.3).
+        // asterisk-form (§3.2.4)
+        if method == "OPTIONS" && target == "*" {
+            return Ok(Self { authority: None, path: &target[..0], query: None });
+        }
+        // authority-form (§3.2.3), of a method that is not answered
         let is_port_named = || Authority::parse(target).is_some_and(|authority| authority.port.is_some());
-        if method == "OPTIONS" && target == "*" || method == "CONNECT" && is_port_named() {
+        if method == "CONNECT" && is_port_named() {
             return Err(Error::Method);
         }
-        if !target.bytes().all(is_uri_byte) {
+        if !target.chars().all(is_target_char) {
             return Err(Error::Target);
         }
         let (authority, rest) = if target.starts_with('/') {
@@ -214,30 +251,35 @@ impl<'a> Target<'a> {
             Authority::parse(authority).ok_or(Error::Target)?;
             (Some(authority), rest)
         };
-        match rest.split_once('?') {
-            Some((path, query)) => Ok(Self { authority, path, query: Some(query) }),
-            None => Ok(Self { authority, path: rest, query: None }),
-        }
+        let (path, query) = match rest.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (rest, None),
+        };
+        // Some servers and the URL standard read `\` in a path as `/`, others as a letter.
+        if path.contains('\\') { Err(Error::Target) } else { Ok(Self { authority, path, query }) }
     }
 }
 
-/// The bytes that a URI without fragment can have (RFC 3986 §2).
-fn is_uri_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~:/?[]@!$&'()*+,;=%".contains(&byte)
+/// Whether a target may have `character` as it is. URLs of browsers and libraries hold more than RFC 3986 allows, such
+/// as `{ } | ^ "` and letters of all scripts, and mean what they say. What is refused could end the target for somebody
+/// else on the way: control characters, blanks of any kind, `#`.
+fn is_target_char(character: char) -> bool {
+    !character.is_control() && !character.is_whitespace() && character != '#'
 }
 
-/// A version that is written as one is not supported; anything else is not HTTP.
-fn version_error(head: &[u8]) -> Error {
-    let head = head.strip_prefix(b"\r\n").unwrap_or(head);
-    let line = head.split(|&byte| byte == b'\r').next().unwrap_or_default();
-    let mut words = line.split(|&byte| byte == b' ');
+/// The version of a request line of three words, if it is written as one: its major digit, and where in `head` its
+/// minor digit is.
+fn version(head: &[u8]) -> Option<(u8, usize)> {
+    let start = if head.starts_with(b"\r\n") { 2 } else { 0 };
+    let end = start + memchr(b'\r', &head[start..])?;
+    let mut words = head[start..end].split(|&byte| byte == b' ');
     match (words.nth(2), words.next()) {
         (Some([b'H', b'T', b'T', b'P', b'/', major, b'.', minor]), None)
             if major.is_ascii_digit() && minor.is_ascii_digit() =>
         {
-            Error::HttpVersion
+            Some((*major, end - 1))
         }
-        _ => Error::HeadSyntax,
+        _ => None,
     }
 }
 

@@ -61,11 +61,12 @@ impl Request {
     }
 
     /// Whether the client offers to leave HTTP for WebSocket: `Upgrade: websocket` with `Connection: upgrade`, in any
-    /// case and among others. The rest of the offer can still be wrong.
+    /// case and among others. The rest of the offer can still be wrong. Over HTTP/1.0 Upgrade does not count (RFC 9110
+    /// §7.8).
     #[must_use]
     pub fn wants_upgrade(&self) -> bool {
         let lists = |name, token: &[u8]| self.list(name).any(|element| element.eq_ignore_ascii_case(token));
-        lists("upgrade", b"websocket") && lists("connection", b"upgrade")
+        !self.is_http_1_0() && lists("upgrade", b"websocket") && lists("connection", b"upgrade")
     }
 
     /// Checks the offer by RFC 6455 §4.2.1.
@@ -90,30 +91,32 @@ impl Request {
         values.next().filter(|_| values.next().is_none())
     }
 
-    /// Distinct tokens, at least one if the field is there (RFC 6455 §4.1).
+    /// Names, each once. RFC 6455 §4.1 forbids clients to send an empty list, a name twice, or one that is no token, and
+    /// asks no server to refuse them: an empty list offers nothing, and a name is one however often it comes.
     fn checked_subprotocols(&self) -> Result<Vec<String>, Error> {
         let mut names = Vec::new();
         // A set, because comparing thousands of names with each other would take quadratic time.
         let mut seen = BTreeSet::new();
         for name in self.list("sec-websocket-protocol") {
-            let text = core::str::from_utf8(name).ok().filter(|text| text.bytes().all(is_token_byte));
-            let text = text.filter(|text| seen.insert(*text)).ok_or(Error::Subprotocol)?;
-            names.push(text.to_owned());
+            let text = core::str::from_utf8(name).ok().filter(|text| text.bytes().all(is_name_byte));
+            let text = text.ok_or(Error::Subprotocol)?;
+            if seen.insert(text) {
+                names.push(text.to_owned());
+            }
         }
-        let is_empty = names.is_empty() && self.header("sec-websocket-protocol").is_some();
-        if is_empty { Err(Error::Subprotocol) } else { Ok(names) }
+        Ok(names)
     }
 }
 
-/// 16 bytes in base64 (RFC 4648 §4) in the one way to write them: the last character holds two bits of the last byte
-/// and four that are zero (§3.5).
+/// 16 bytes in base64 (RFC 4648 §4). The last digit holds two bits of the last byte and four that should be zero and may
+/// be anything (§3.5): they are not in the example of RFC 6455 §4.1, nor with some devices, and the key is only hashed.
 fn is_key(key: &[u8]) -> bool {
     let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
-    let [digits @ .., b'A' | b'Q' | b'g' | b'w', b'=', b'='] = key else { return false };
-    digits.len() == 21 && digits.iter().all(is_digit)
+    let [digits @ .., b'=', b'='] = key else { return false };
+    digits.len() == 22 && digits.iter().all(is_digit)
 }
 
-/// tchar of RFC 9110 §5.6.2.
-fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+/// tchar of RFC 9110 §5.6.2, and `/` and `=`, which paths and base64 have and clients send.
+fn is_name_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~/=".contains(&byte)
 }

@@ -14,6 +14,9 @@ use crate::route::{FrameType, Target};
 use crate::time::Instant;
 use crate::ws::{self, CloseWhen};
 
+/// What a client is told whose request lost what makes it a WebSocket's on the way.
+const LOST_UPGRADE: &str = "a proxy in front must speak HTTP/1.1 here, and pass Upgrade and Connection on";
+
 impl Shard {
     pub(super) fn read_head(&mut self, id: SessionId, input: &mut [u8], now: Instant) {
         let Some(session) = get_mut(&mut self.sessions, id) else { return };
@@ -79,7 +82,7 @@ impl Shard {
 
     fn log_origin(&mut self, refused: OriginRefused, peer: Option<IpAddr>, now: Instant) {
         if let Some(unsaid) = self.said_origin.say(peer, refused.clone(), now) {
-            let (OriginRefused { origin, host }, advice) = (&refused, refused.advice());
+            let (OriginRefused { origin, host, .. }, advice) = (&refused, refused.advice());
             let peer = peer.map(tracing::field::display);
             tracing::info!(
                 event = "origin_refused",
@@ -183,6 +186,9 @@ impl Shard {
     fn answer_request_error(&mut self, id: SessionId, error: Error, request: &Request, now: Instant) {
         let answer = match error {
             Error::Method => Answer::for_error(error).with_field("Allow", "GET"),
+            Error::UpgradeRequired if request.header("sec-websocket-key").is_some() && !request.wants_upgrade() => {
+                Answer::text(426, format!("{error}; {LOST_UPGRADE}.\n"))
+            }
             _ => Answer::for_error(error),
         };
         self.answer(id, &answer, request.method(), Some(error), now);
@@ -197,13 +203,14 @@ impl Shard {
         now: Instant,
     ) {
         let deadline = now + self.settings.limits.close_time;
+        let since_epoch = self.wall_clock.map(|at_zero| at_zero + now.since(Instant::ZERO));
         self.leave(id);
         let Some(session) = get_mut(&mut self.sessions, id) else { return };
         session.stage = Stage::Answered { deadline, error };
         if let Some(error) = error {
             self.stats.errors.count(error);
         }
-        session.answer = Some(Box::new(Leaving::new(answer.encode(method))));
+        session.answer = Some(Box::new(Leaving::new(answer.encode_at(method, since_epoch))));
         self.settle(id, now);
     }
 

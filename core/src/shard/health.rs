@@ -52,6 +52,12 @@ impl Shard {
     pub(super) fn answer_operation(&mut self, id: SessionId, request: &Request, now: Instant) -> bool {
         let Some(session) = get_mut(&mut self.sessions, id) else { return false };
         let (method, is_admin) = (request.method(), session.flags.admin);
+        if method == Method::Options {
+            // A load balancer that was told no path asks so, and wants to know whether it may send clients.
+            let answer = ready(self.readiness()).with_field("Allow", "GET, HEAD, OPTIONS");
+            self.answer(id, &answer, method, None, now);
+            return true;
+        }
         if !is_admin && request.wants_upgrade() {
             return false;
         }

@@ -101,7 +101,7 @@ use crate::limits::Limits;
 use crate::note;
 use crate::route::Target;
 use crate::run::Run;
-use crate::time::{Instant, Seldom, SeldomEach, Timers};
+use crate::time::{Duration, Instant, Seldom, SeldomEach, Timers};
 use crate::ws::CloseWhen;
 
 /// Room that an emptied list of the shard's keeps.
@@ -199,6 +199,8 @@ pub struct Shard {
     draining: bool,
     /// Once it shuts down: until when handshakes may end well.
     closing: Option<Instant>,
+    /// The time since the Unix epoch at [`Instant::ZERO`].
+    wall_clock: Option<Duration>,
     stats: Stats,
     said_origin: SeldomEach<OriginRefused>,
     said_dropped: Seldom,
@@ -234,6 +236,7 @@ impl Shard {
             subscribers: 0,
             draining: false,
             closing: None,
+            wall_clock: None,
             stats: Stats::default(),
             said_origin: SeldomEach::new(),
             said_dropped: Seldom::default(),
@@ -243,6 +246,12 @@ impl Shard {
     }
 
     // Inputs.
+
+    /// So much time has passed since the Unix epoch at `now`: plain answers have a Date field from here on (RFC 9110
+    /// §6.6.1). Say it again now and then, such as with each connection, since wall clocks are set.
+    pub const fn set_wall_clock(&mut self, since_epoch: Duration, now: Instant) {
+        self.wall_clock = Some(since_epoch.saturating_sub(now.since(Instant::ZERO)));
+    }
 
     /// A client's connection was accepted. `peer` is its address, for the origin policy and the embedder. It has
     /// [`Limits::head_time`](crate::limits::Limits::head_time) for its request.

@@ -154,7 +154,8 @@ pub(super) const OPTIONS: &[Opt] = &[
         takes: Takes::Many,
         help: "An origin besides the server's own whose pages may connect, for example `https://example.com`. \
                May be repeated.",
-        more: "`*` allows every origin. Without this option, a browser's page may connect only if it comes from the \
+        more: "`null` and `file://` allow pages that come from no site, such as local files, some applications and \
+               devices; a sandboxed frame of any site says `null`, too. `*` allows every origin. Without this option, a browser's page may connect only if it comes from the \
                host and port that it connects to. Programs that send no Origin header always may.",
         default: |_| "the server's own".to_owned(),
         apply: |config, text| put_more(&mut config.origins.allowed, text.parse().map_err(|error| not_a(text, error))),

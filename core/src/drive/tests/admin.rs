@@ -46,6 +46,7 @@ fn the_numbers_of_all_workers_are_added_up() {
         clients[0].change(|pipe| pipe.input_ends = true);
         let metrics = taken(&asked(memory.connect_admin(), "/metrics"));
         assert!(metrics.starts_with("HTTP/1.1 200 OK\r\n"), "{metrics}");
+        assert!(metrics.contains("\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n"), "the runtime has a clock: {metrics}");
         for (sample, count) in [
             ("fanfare_workers", workers),
             ("fanfare_workers_late", 0),

@@ -62,13 +62,23 @@ const REQUEST_LINES: &[(u16, &[u8])] = &[
     (400, b"*1"),
     (400, b"HELLO"),
     // Versions.
-    (505, b"GET / HTTP/1.0"),
-    (505, b"GET / HTTP/1.2"),
+    (200, b"GET / HTTP/1.0"),
+    (200, b"GET / HTTP/1.2"),
+    (200, b"GET / HTTP/1.9"),
+    (200, b"HEAD / HTTP/1.0"),
+    (200, b"\r\nGET / HTTP/1.2"),
+    (405, b"POST / HTTP/1.2"),
+    (400, b"GET x HTTP/1.2"),
+    (400, b"GET  / HTTP/1.2"),
+    (400, b"GET / HTTP/1.2 "),
+    (400, b"GET / HTTP/1.20"),
+    (400, b"GET / x HTTP/1.2"),
     (505, b"GET / HTTP/0.9"),
     (505, b"GET / HTTP/2.0"),
     (505, b"GET / HTTP/3.0"),
     (505, b"PRI * HTTP/2.0"),
-    (505, b"\r\nGET / HTTP/1.0"),
+    (200, b"\r\nGET / HTTP/1.0"),
+    (505, b"\r\nGET / HTTP/4.0"),
     (400, b"GET / HTTP/2"),
     (400, b"GET / HTTP/1"),
     (400, b"GET / HTTP/1."),
@@ -98,8 +108,13 @@ const REQUEST_LINES: &[(u16, &[u8])] = &[
     (405, b"DELETE / HTTP/1.1"),
     (405, b"PATCH / HTTP/1.1"),
     (405, b"TRACE / HTTP/1.1"),
-    (405, b"OPTIONS / HTTP/1.1"),
-    (405, b"OPTIONS * HTTP/1.1"),
+    (200, b"OPTIONS / HTTP/1.1"),
+    (200, b"OPTIONS /?a HTTP/1.1"),
+    (200, b"OPTIONS * HTTP/1.1"),
+    (200, b"OPTIONS http://example.org HTTP/1.1"),
+    (405, b"OPTIONS /chat HTTP/1.1"),
+    (400, b"OPTIONS ** HTTP/1.1"),
+    (400, b"OPTIONS x HTTP/1.1"),
     (405, b"CONNECT example.org:443 HTTP/1.1"),
     (405, b"PRI / HTTP/1.1"),
     (405, b"!#$%&'*+-.^_`|~ / HTTP/1.1"),
@@ -129,19 +144,29 @@ const REQUEST_LINES: &[(u16, &[u8])] = &[
     (400, b"GET ../ HTTP/1.1"),
     (400, b"GET \\ HTTP/1.1"),
     (400, b"GET /\\ HTTP/1.1"),
-    (400, b"GET /| HTTP/1.1"),
-    (400, b"GET /< HTTP/1.1"),
-    (400, b"GET /> HTTP/1.1"),
-    (400, b"GET /\" HTTP/1.1"),
-    (400, b"GET /^ HTTP/1.1"),
-    (400, b"GET /` HTTP/1.1"),
-    (400, b"GET /{ HTTP/1.1"),
-    (400, b"GET /} HTTP/1.1"),
-    (400, b"GET /?{} HTTP/1.1"),
+    (200, b"GET /| HTTP/1.1"),
+    (200, b"GET /< HTTP/1.1"),
+    (200, b"GET /> HTTP/1.1"),
+    (200, b"GET /\" HTTP/1.1"),
+    (200, b"GET /^ HTTP/1.1"),
+    (200, b"GET /` HTTP/1.1"),
+    (200, b"GET /{ HTTP/1.1"),
+    (200, b"GET /} HTTP/1.1"),
+    (200, b"GET /?{\"a\":[1]}|^`<>\\ HTTP/1.1"),
+    (200, b"GET /?x=%zz?y HTTP/1.1"),
+    (400, b"GET /a\\b?c HTTP/1.1"),
+    (400, b"GET http://example.org/a\\b HTTP/1.1"),
+    (400, b"GET http://example.org\\b HTTP/1.1"),
+    (400, b"GET http://evil.example\\@example.org/ HTTP/1.1"),
     (400, b"GET /# HTTP/1.1"),
     (400, b"GET /#fragment HTTP/1.1"),
     (400, b"GET /?x#y HTTP/1.1"),
-    (400, b"GET /\xc3\xa9 HTTP/1.1"),
+    (200, b"GET /\xc3\xa9?\xf0\x9f\x8e\xba HTTP/1.1"),
+    (400, b"GET /\xc2\x85 HTTP/1.1"),
+    (400, b"GET /?\xc2\xa0 HTTP/1.1"),
+    (400, b"GET /?\xe2\x80\xa8 HTTP/1.1"),
+    (400, b"GET /?\xff HTTP/1.1"),
+    (400, b"GET http://\xc3\xa9.example/ HTTP/1.1"),
     (400, b"GET /\xff HTTP/1.1"),
     (400, b"GET /\x7f HTTP/1.1"),
     (400, b"GET /\0 HTTP/1.1"),
@@ -242,7 +267,17 @@ const HOSTS: &[(u16, &[u8])] = &[
     (400, b"Host: [::1]80\r\n"),
     (400, b"Host: [::1]:x\r\n"),
     (400, b"Host: [[::1]]\r\n"),
-    (400, b"Host: [::1%25eth0]\r\n"),
+    (200, b"Host: [fe80::1%eth0]:3000\r\n"),
+    (200, b"Host: [fe80::1%25eth0]\r\n"),
+    (200, b"Host: [fe80::1%2]\r\n"),
+    (400, b"Host: [fe80::1%]\r\n"),
+    (400, b"Host: [fe80::1%eth0\r\n"),
+    (400, b"Host: [fe80::1%eth0%]\r\n"),
+    (400, b"Host: [fe80::1%e th0]\r\n"),
+    (400, b"Host: [fe80::1%eth0]]\r\n"),
+    (400, b"Host: [%eth0]\r\n"),
+    (400, b"Host: [g%eth0]\r\n"),
+    (400, b"Host: fe80::1%eth0\r\n"),
     (400, b"Host: [127.0.0.1]\r\n"),
     (400, b"Host: [:::1]\r\n"),
     (400, b"Host: [v1.x]\r\n"),
@@ -256,6 +291,24 @@ fn hosts() {
     assert_eq!(relative_to(b"http://a.example/", b""), 400, "absolute-form does not stand in for Host");
     assert_eq!(relative_to(b"http://a.example/", b"Host:\r\n"), 400);
     assert_eq!(relative_to(b"http://a.example/", b"Host: b.example\r\n"), 200);
+}
+
+#[test]
+fn a_host_is_required_of_http_1_1_alone_and_checked_if_it_is_there() {
+    for (expected, version, host) in [
+        (200, "1.0", ""),
+        (200, "1.0", "Host: example.org\r\n"),
+        (400, "1.0", "Host:\r\n"),
+        (400, "1.0", "Host: a b\r\n"),
+        (400, "1.0", "Host: a\r\nHost: a\r\n"),
+        (400, "1.1", ""),
+        (400, "1.2", ""),
+    ] {
+        let head = format!("GET / HTTP/{version}\r\n{host}\r\n");
+        assert_eq!(status(head.as_bytes()), expected, "{version} {host:?}");
+    }
+    assert_eq!(request("GET / HTTP/1.0\r\n\r\n").host(), "");
+    assert_eq!(request("GET http://a.example/ HTTP/1.0\r\n\r\n").host(), "a.example");
 }
 
 /// Fields behind Host.
@@ -450,9 +503,13 @@ const HANDSHAKES: &[(u16, &[u8])] = &[
     (400, b"Sec-WebSocket-Key\0Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAAA=\r\n"),
     (400, b"Sec-WebSocket-Key\0Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAAAA\r\n"),
     (400, b"Sec-WebSocket-Key\0Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAAA==\r\n"),
-    (400, b"Sec-WebSocket-Key\0Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAB==\r\n"),
-    (400, b"Sec-WebSocket-Key\0Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAR==\r\n"),
-    (400, b"Sec-WebSocket-Key\0Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAA/==\r\n"),
+    (101, b"Sec-WebSocket-Key\0Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAB==\r\n"),
+    (101, b"Sec-WebSocket-Key\0Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAR==\r\n"),
+    (101, b"Sec-WebSocket-Key\0Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAA/==\r\n"),
+    // The example of RFC 6455 §4.1.
+    (101, b"Sec-WebSocket-Key\0Sec-WebSocket-Key: AQIDBAUGBwgJCgsMDQ4PEC==\r\n"),
+    (400, b"Sec-WebSocket-Key\0Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAA-==\r\n"),
+    (400, b"Sec-WebSocket-Key\0Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAA===\r\n"),
     (400, b"Sec-WebSocket-Key\0Sec-WebSocket-Key: AAAAAAAAAA-AAAAAAAAAAA==\r\n"),
     (400, b"Sec-WebSocket-Key\0Sec-WebSocket-Key: AAAAAAAAAA_AAAAAAAAAAA==\r\n"),
     (400, b"Sec-WebSocket-Key\0Sec-WebSocket-Key: AAAAAAAAAA AAAAAAAAAAA==\r\n"),
@@ -465,12 +522,13 @@ const HANDSHAKES: &[(u16, &[u8])] = &[
     // Subprotocols.
     (101, b"\0Sec-WebSocket-Protocol: chat\r\n"),
     (101, b"\0Sec-WebSocket-Protocol: chat, Chat,, v2.chat.example\r\nSec-WebSocket-Protocol: !#$%&'*+-.^_`|~\r\n"),
-    (400, b"\0Sec-WebSocket-Protocol:\r\n"),
-    (400, b"\0Sec-WebSocket-Protocol: ,\r\n"),
-    (400, b"\0Sec-WebSocket-Protocol: chat, chat\r\n"),
-    (400, b"\0Sec-WebSocket-Protocol: chat\r\nSec-WebSocket-Protocol: chat\r\n"),
+    (101, b"\0Sec-WebSocket-Protocol:\r\n"),
+    (101, b"\0Sec-WebSocket-Protocol: ,\r\n"),
+    (101, b"\0Sec-WebSocket-Protocol: ,, \t,\r\nSec-WebSocket-Protocol:\r\n"),
+    (101, b"\0Sec-WebSocket-Protocol: chat, chat\r\n"),
+    (101, b"\0Sec-WebSocket-Protocol: chat\r\nSec-WebSocket-Protocol: chat\r\n"),
+    (101, b"\0Sec-WebSocket-Protocol: a/b, dG9rZW4=\r\n"),
     (400, b"\0Sec-WebSocket-Protocol: a b\r\n"),
-    (400, b"\0Sec-WebSocket-Protocol: a/b\r\n"),
     (400, b"\0Sec-WebSocket-Protocol: \"a\"\r\n"),
     (400, b"\0Sec-WebSocket-Protocol: a;b\r\n"),
     (400, b"\0Sec-WebSocket-Protocol: a\tb\r\n"),
@@ -501,15 +559,18 @@ fn handshakes() {
 }
 
 #[test]
-fn only_a_get_over_http_1_1_is_a_handshake() {
+fn only_a_get_over_http_1_1_or_later_is_a_handshake() {
     let with_line =
         |line: &[u8]| status(&[line, b"\r\nHost: example.org\r\n", &handshake(b"\0")[..], b"\r\n"].concat());
-    let table: [(u16, &[u8]); 6] = [
+    let table: [(u16, &[u8]); 9] = [
         (101, b"GET http://example.org/chat HTTP/1.1"),
         (405, b"HEAD /chat HTTP/1.1"),
         (405, b"POST /chat HTTP/1.1"),
         (405, b"CONNECT example.org:80 HTTP/1.1"),
-        (505, b"GET /chat HTTP/1.0"),
+        (101, b"GET /chat HTTP/1.2"),
+        (426, b"GET /chat HTTP/1.0"),
+        (405, b"HEAD /chat HTTP/1.0"),
+        (405, b"OPTIONS / HTTP/1.1"),
         (505, b"GET /chat HTTP/2.0"),
     ];
     for (expected, line) in table {
@@ -525,14 +586,15 @@ const LENIENCIES: &[(&str, u16, &[u8])] = &[
     ("bare LF as the end", 400, b"GET / HTTP/1.1\r\nHost: h\r\n\n"),
     ("bare LF before the request line", 400, b"\nGET / HTTP/1.1\r\nHost: h\r\n\r\n"),
     ("several leading CRLFs", 400, b"\r\n\r\n\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n"),
-    ("HTTP/1.0", 505, b"GET / HTTP/1.0\r\nHost: h\r\n\r\n"),
+    ("a WebSocket over HTTP/1.0", 426, b"GET / HTTP/1.0\r\nHost: h\r\nUpgrade: websocket\r\n\r\n"),
     ("a method in lower case", 405, b"get / HTTP/1.1\r\nHost: h\r\n\r\n"),
     ("no Host", 400, b"GET / HTTP/1.1\r\n\r\n"),
     ("two Hosts", 400, b"GET / HTTP/1.1\r\nHost: h\r\nHost: h\r\n\r\n"),
     ("two kinds of length", 400, b"GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\nTransfer-Encoding: x\r\n\r\n"),
     ("a target without slash", 400, b"GET x HTTP/1.1\r\nHost: h\r\n\r\n"),
-    ("bytes that no URI has", 400, b"GET /<\">#^ HTTP/1.1\r\nHost: h\r\n\r\n"),
-    ("UTF-8 in a target", 400, b"GET /\xc3\xa9 HTTP/1.1\r\nHost: h\r\n\r\n"),
+    ("a fragment", 400, b"GET /# HTTP/1.1\r\nHost: h\r\n\r\n"),
+    ("a backslash in a path", 400, b"GET /\\ HTTP/1.1\r\nHost: h\r\n\r\n"),
+    ("blanks and control characters beyond ASCII", 400, b"GET /\xc2\xa0\xc2\x85 HTTP/1.1\r\nHost: h\r\n\r\n"),
     ("bytes beyond ASCII in Host", 400, b"GET / HTTP/1.1\r\nHost: \xff\r\n\r\n"),
 ];
 

@@ -44,7 +44,15 @@ fn a_page_may_connect_to_where_it_came_from() {
         ("http://example.org", "sub.example.org", false),
         ("http://example.org@evil.example", "example.org", false),
         ("http://evil.example#example.org", "example.org", false),
-        ("http://example.org/", "example.org", false),
+        ("http://example.org/", "example.org", true),
+        ("http://example.org//", "example.org", false),
+        ("http://example.org/x", "example.org", false),
+        ("http://example.org/x/", "example.org", false),
+        ("http:///", "example.org", false),
+        ("http://[0:0:0:0:0:0:0:1]:3000", "[::1]:3000", true),
+        ("http://[fe80::1]:3000", "[fe80::1%eth0]:3000", true),
+        ("http://[fe80::1%25eth0]:3000", "[FE80::1%25eth0]:3000", true),
+        ("http://[fe80::2]:3000", "[fe80::1%eth0]:3000", false),
         ("http://example.org:99999", "example.org", false),
         ("example.org", "example.org", false),
         ("//example.org", "example.org", false),
@@ -112,6 +120,26 @@ fn other_origins_can_be_allowed() {
 }
 
 #[test]
+fn origins_of_no_site_can_be_allowed_by_name() {
+    let table = [
+        ("null", "null", true),
+        ("null", "NULL", false),
+        ("null", "file://", false),
+        ("null", "https://evil.example", false),
+        ("null", "", false),
+        ("file://", "file://", true),
+        ("file://", "file:///", true),
+        ("file://", "file://x", false),
+        ("file://", "null", false),
+        ("https://example.org/", "https://example.org", true),
+    ];
+    for (allowed, origin, expected) in table {
+        let request = at("chat.example", &format!("Origin: {origin}\r\n"));
+        assert_eq!(policy(&[allowed], &[]).check(&request, None).is_ok(), expected, "{allowed} {origin}");
+    }
+}
+
+#[test]
 fn a_star_allows_every_origin() {
     for origin in ["https://evil.example", "null", "nonsense", "http://a\r\nOrigin: http://b"] {
         let request = at("chat.example", &format!("Origin: {origin}\r\n"));
@@ -123,13 +151,18 @@ fn a_star_allows_every_origin() {
 fn what_is_not_an_origin_cannot_be_allowed() {
     for text in [
         "",
-        "null",
+        "NULL",
+        "null/",
         "**",
+        "file:",
+        "file:////",
+        "file://x/y",
         "https://*",
         "https://*.example.org",
         "example.org",
-        "https://example.org/",
+        "https://example.org/x",
         "https://",
+        "https:///",
         "https://a b",
     ] {
         assert_eq!(text.parse::<AllowedOrigin>(), Err(AllowedOriginError), "{text}");
@@ -160,7 +193,7 @@ fn a_forwarded_host_counts_from_a_trusted_proxy_only() {
 }
 
 #[test]
-fn a_refusal_shows_both_sides_and_the_flag() {
+fn a_refusal_shows_both_sides_and_advice_that_fits() {
     let refused = |origin: &str| {
         let request = at("chat.example:3000", &format!("Origin: {origin}\r\n"));
         OriginPolicy::default().check(&request, None).expect_err(origin).to_string()
@@ -168,13 +201,21 @@ fn a_refusal_shows_both_sides_and_the_flag() {
     assert_eq!(
         refused("https://evil.example"),
         "pages of origin \"https://evil.example\" may not connect to host \"chat.example:3000\"; \
-         `--allow-origin 'https://evil.example'` would allow it"
+         `--allow-origin 'https://evil.example'` would allow it; or, if a proxy in front has changed Host, let it pass on \
+         the client's (nginx: `proxy_set_header Host $http_host`)"
     );
     assert_eq!(
         refused("null"),
         "pages of origin \"null\" may not connect to host \"chat.example:3000\"; \
-         it is no site's origin, so only `--allow-origin '*'` would allow it"
+         `--allow-origin 'null'` would allow it, from wherever it says so (a sandboxed frame of any site says `null`)"
     );
+    assert!(refused("file://").contains("`--allow-origin 'file://'` would allow it"));
+    assert!(refused("nonsense").ends_with("it is no site's origin, so only `--allow-origin '*'` would allow it"));
+    let behind = at("127.0.0.1:3000", "Origin: https://chat.example\r\nX-Forwarded-Host: chat.example\r\n");
+    let check = |proxies: &[&str]| policy(&[], proxies).check(&behind, Some([192, 0, 2, 7].into()));
+    let advice = check(&[]).expect_err("a proxy that nobody trusts").to_string();
+    assert!(advice.contains("`--trusted-proxy`") && !advice.contains("--allow-origin"), "{advice}");
+    assert!(check(&["192.0.2.7"]).is_ok(), "the advice is good");
     assert!(refused("a\tb\"\u{202e}").contains(r#""a\tb\"\u{202e}""#), "what a peer says is quoted");
 }
 

@@ -56,6 +56,53 @@ fn a_sockets_path_wants_an_upgrade() {
 }
 
 #[test]
+fn load_balancers_ask_by_options_and_over_http_1_0() {
+    for (line, status, body) in [
+        ("GET /ready HTTP/1.0", 200, "ready\n"),
+        ("GET /live HTTP/1.0", 200, "live\n"),
+        ("OPTIONS / HTTP/1.0", 200, "ready\n"),
+        ("OPTIONS * HTTP/1.1\r\nHost: h", 200, "ready\n"),
+        ("OPTIONS /chat HTTP/1.1\r\nHost: h", 405, "only GET and HEAD are answered here.\n"),
+        ("GET /chat/ HTTP/1.1\r\nHost: h", 404, "nothing is here.\n"),
+        ("GET /?room=a|b&x={\"y\":\"\u{e9}\"} HTTP/1.1\r\nHost: h", 200, ""),
+    ] {
+        let (world, client) = answer_to(&format!("{line}\r\n\r\n"));
+        assert_eq!(world.status(client), status, "{line}");
+        assert!(world.answer(client).ends_with(body), "{line}: {}", world.answer(client));
+        assert!(world.answer(client).contains("\r\nConnection: close\r\n"), "{line}");
+        assert!(!world.answer(client).contains("\r\nDate: "), "nobody told the time");
+        let allow = world.answer(client).contains("\r\nAllow: GET, HEAD, OPTIONS\r\n");
+        assert_eq!(allow, line.starts_with("OPTIONS") && status == 200, "{line}");
+    }
+    let mut world = World::new();
+    world.shards[0].drain();
+    let client = world.connect();
+    world.send(client, b"OPTIONS / HTTP/1.0\r\n\r\n");
+    assert_eq!(world.status(client), 503, "nobody is to be sent here any more");
+}
+
+#[test]
+fn an_answer_has_a_date_once_the_time_was_told() {
+    let mut world = World::new();
+    let now = world.now;
+    world.shards[0].set_wall_clock(Duration::from_secs(784_111_777), now);
+    let client = world.connect();
+    world.pass(ms(2_500));
+    world.send(client, b"GET /live HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert!(world.answer(client).contains("\r\nDate: Sun, 06 Nov 1994 08:49:39 GMT\r\n"), "{}", world.answer(client));
+}
+
+#[test]
+fn who_lost_the_upgrade_on_the_way_is_told_so() {
+    let head = String::from_utf8(request("/chat")).unwrap();
+    for lost in [head.replace("HTTP/1.1", "HTTP/1.0"), head.replace("Upgrade: websocket\r\n", "")] {
+        let (world, client) = answer_to(&lost);
+        assert_eq!(world.status(client), 426);
+        assert!(world.answer(client).contains("pass Upgrade and Connection on"), "{}", world.answer(client));
+    }
+}
+
+#[test]
 fn another_sites_page_is_refused_with_both_names() {
     let mut head = String::from_utf8(request("/chat")).unwrap();
     head.insert_str(head.len() - 2, "Origin: https://evil.test\r\n");
