@@ -101,7 +101,7 @@ impl Client {
         self.echo(&mut session, &mut scratch[leftover])?;
         while session.state() != State::Ended {
             match self.read(scratch, session.deadline(&self.limits))? {
-                None => session.handle_timeout(&self.limits, self.now()),
+                None => _ = session.handle_timeout(&self.limits, self.now()),
                 Some(0) => session.handle_eof(self.now()),
                 Some(len) => self.echo(&mut session, &mut scratch[..len])?,
             }

@@ -237,6 +237,9 @@ impl Crowd {
                 all.push((number, News::Text(parse(text).ok_or_else(|| text.escape_ascii().to_string()))));
             }
             Heard::Welcome => all.push((number, News::Welcome)),
+            Heard::Binary(note)
+                if [b"{\"type\":\"alive\"", b"{\"type\":\"gap_be"].iter().any(|one| note.starts_with(*one)) => {}
+            // The other notes are of losses.
             Heard::Binary(_) => all.push((number, News::Note)),
             Heard::Gone(..) => all.push((number, News::Gone)),
         })?;

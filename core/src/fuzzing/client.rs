@@ -11,7 +11,9 @@ pub(super) struct Client {
     pub(super) status: Option<u16>,
     /// Whole data frames.
     pub(super) messages: Vec<(FrameType, Vec<u8>)>,
-    /// Bytes of data frames, those of one that is not whole included.
+    /// Notes that are sent with the control frames.
+    pub(super) alive: Vec<Vec<u8>>,
+    /// Bytes of the other data frames, those of one that is not whole included.
     pub(super) data_bytes: usize,
     /// Payloads of pongs.
     pub(super) pongs: Vec<Vec<u8>>,
@@ -31,13 +33,19 @@ impl Client {
     }
 
     pub(super) fn hear(&mut self, bytes: &[u8]) {
+        self.hear_some(bytes, &[]);
+    }
+
+    /// The client gets these bytes, before `more` that says what a frame in between will be.
+    pub(super) fn hear_some(&mut self, bytes: &[u8], more: &[u8]) {
         self.tail.extend_from_slice(bytes);
         if self.status.is_none() {
             self.hear_head();
         }
         if self.status == Some(101) {
             while self.hear_frame() {}
-            let is_data = self.tail.first().is_some_and(|first| first & 8 == 0);
+            let is_alive = is_alive(&[&self.tail, more].concat());
+            let is_data = self.tail.first().is_some_and(|first| first & 8 == 0) && !is_alive;
             let begun = if is_data { self.tail.len() } else { 0 };
             self.data_bytes = self.data_bytes + begun - mem::replace(&mut self.begun, begun);
         }
@@ -65,6 +73,7 @@ impl Client {
         let frame: Vec<u8> = self.tail.drain(..header + length).collect();
         let payload = frame[header..].to_vec();
         match opcode {
+            2 if is_alive(&frame) => self.alive.push(payload),
             1 | 2 => {
                 self.data_bytes += frame.len() - mem::take(&mut self.begun);
                 let frame = if opcode == 1 { FrameType::Text } else { FrameType::Binary };
@@ -76,6 +85,11 @@ impl Client {
         }
         true
     }
+}
+
+/// Whether the first frame is a note that has no place among the messages.
+fn is_alive(frames: &[u8]) -> bool {
+    frames.first() == Some(&0x82) && frames.get(2..).is_some_and(|rest| rest.starts_with(b"{\"type\":\"alive\""))
 }
 
 /// Opcode and lengths of header and payload, once they are there (RFC 6455 §5.2).

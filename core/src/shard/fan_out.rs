@@ -21,7 +21,12 @@ impl Shard {
         let Stage::Open(open) = &mut session.stage else { return };
         let is_last = is_last && open.ws.can_send();
         let mut error = None;
+        let (mut taken, mut is_asked) = (0, false);
         while let Some(message) = open.ws.handle_read(&mut input, limits, now) {
+            if message.frame != open.target.frame && open.is_question(&message) {
+                is_asked = true;
+                continue;
+            }
             self.stats.messages_in += 1;
             if !open.target.rights.publish {
                 error = Some(Error::ReadOnly);
@@ -37,6 +42,7 @@ impl Shard {
             } else {
                 self.credit -= cost(&open.target.channel, message.payload.len());
                 self.to_bus.publish(&open.target.channel, &message.payload);
+                taken += 1;
                 continue;
             }
             break;
@@ -48,6 +54,9 @@ impl Shard {
         if error.is_none() && grows {
             let full = self.partial > limits.partial_bytes / self.settings.workers.max(1);
             error = if is_last { Some(Error::NoCredit) } else { full.then_some(Error::PartialFull) };
+        }
+        if is_asked || taken > 0 {
+            session.note_alive(taken, limits);
         }
         if let Some(error) = error {
             self.fail(id, error, now);
@@ -126,7 +135,9 @@ impl Shard {
                 self.hear_out(id, now);
             }
             Stage::Open(open) => {
-                open.ws.handle_timeout(&self.settings.limits, now);
+                if open.ws.handle_timeout(&self.settings.limits, now) {
+                    session.note_alive(0, &self.settings.limits);
+                }
                 self.settle(id, now);
             }
         }

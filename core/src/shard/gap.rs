@@ -21,6 +21,7 @@ impl Shard {
         let mut members = Vec::new();
         self.channels.begin_gap(epoch, since, |channel| members.extend_from_slice(&channel.members));
         self.close_for_gap(&members, now);
+        self.note_gap(&members, Note::GapBegan { epoch }, Content::GapBegan);
     }
 
     /// The channel is subscribed again: its messages come from here on.
@@ -28,7 +29,11 @@ impl Shard {
         let Some(channel) = self.channels.get_mut(channel) else { return };
         if let Some((epoch, since)) = channel.gap.take() {
             let members = channel.members.clone();
-            self.note_gap(&members, Note::Gap { time: now.since(since), epoch });
+            // Who has not taken the note of its beginning needs only this.
+            for &index in &members {
+                self.sessions[index as usize].queue.drop_note(&mut self.runs, Content::GapBegan);
+            }
+            self.note_gap(&members, Note::Gap { time: now.since(since), epoch }, Content::Gap);
         }
     }
 
@@ -50,7 +55,7 @@ impl Shard {
         }
         self.events.push_back(Event::Missed { channel: name, messages });
         self.close_for_gap(&members, now);
-        self.note_gap(&members, Note::Missed { messages });
+        self.note_gap(&members, Note::Missed { messages }, Content::Gap);
     }
 
     /// Of these sessions, those that do not outlive a gap get nothing more, and are closed soon. Who comes later has
@@ -69,7 +74,7 @@ impl Shard {
     }
 
     /// Those of these sessions that want notes get one, encoded once, behind what waits for them.
-    fn note_gap(&mut self, members: &[u32], note: Note) {
+    fn note_gap(&mut self, members: &[u32], note: Note, content: Content) {
         let listens = |&index: &u32| {
             let session = &self.sessions[index as usize];
             session.member.is_some() && session.has_notes()
@@ -81,7 +86,7 @@ impl Shard {
         let note = Arc::new(note.encode());
         let len = note.bytes().len();
         // Fewer than 2³² sessions, as everywhere.
-        let place = self.runs.hold(note, Content::Gap, listeners.len() as u32);
+        let place = self.runs.hold(note, content, listeners.len() as u32);
         for index in listeners {
             let session = &mut self.sessions[index as usize];
             session.queue.put_note(&mut self.runs, place, len, Missing::Behind);

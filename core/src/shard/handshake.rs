@@ -146,8 +146,8 @@ impl Shard {
         let Stage::Joining(joining) = &mut session.stage else { return };
         let switch = joining.switch.take();
         let leftover = std::mem::take(&mut joining.leftover);
-        session.stage =
-            Stage::Open(Open { ws: ws::Session::new(jitter, now), target: joining.target.clone(), partial: 0 });
+        session.stage = Stage::Open(Open::new(ws::Session::new(jitter, now), joining.target.clone()));
+        session.note_alive(0, &self.settings.limits);
         session.keep_leftover(leftover);
         if let Some(switch) = switch {
             session.answer = Some(Box::new(Leaving::new(switch)));
@@ -178,7 +178,7 @@ impl Shard {
         let code = if error == Error::Unavailable { 1001 } else { 1013 };
         // Only a session that is not open refuses that.
         let _ = ws.close(code, error.text(), CloseWhen::Now, now);
-        session.stage = Stage::Open(Open { ws, target: joining.target.clone(), partial: 0 });
+        session.stage = Stage::Open(Open::new(ws, joining.target.clone()));
         self.stats.errors.count(error);
         self.settle(id, now);
     }

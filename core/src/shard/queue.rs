@@ -33,8 +33,10 @@ struct Slot {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Content {
     Messages,
-    /// One note of a gap.
+    /// One note of a gap that has ended.
     Gap,
+    /// One note of a gap that has begun.
+    GapBegan,
     /// One note of messages that were dropped, for one session.
     Dropped,
 }

@@ -11,7 +11,8 @@ use super::queue::{Queue, Runs};
 use crate::error::{Closed, Error, Misuse, Side};
 use crate::http::{Method, Request, RequestReader, Upgrade};
 use crate::limits::Limits;
-use crate::route::Target;
+use crate::note::Note;
+use crate::route::{FrameType, Target};
 use crate::time::{Instant, earlier};
 use crate::ws;
 
@@ -42,6 +43,8 @@ pub(super) struct Rare {
     pub(super) dropped: u64,
     /// Messages in the last note of a drop that was put into its queue.
     pub(super) noted: u64,
+    /// If it has notes, the messages of its client's that were taken.
+    pub(super) received: u64,
     /// What was read of it before it was open.
     pub(super) leftover: Leftover,
 }
@@ -156,6 +159,15 @@ impl LastRead {
 }
 
 impl Open {
+    pub(super) const fn new(ws: ws::Session, target: Target) -> Self {
+        Self { ws, target, partial: 0 }
+    }
+
+    /// Whether a message asks for that note, and is none of the route's.
+    pub(super) fn is_question(&self, message: &ws::Message<'_>) -> bool {
+        self.target.notes && message.frame == FrameType::Binary && message.payload.is_empty()
+    }
+
     /// Whether what is read from it may have to be published. Once our Close is on its way it is read for the
     /// client's Close.
     fn needs_credit(&self) -> bool {
@@ -188,6 +200,19 @@ impl Session {
         }
     }
 
+    /// Tells a client that wants notes that the connection lives, and what was taken of its messages: so many more.
+    pub(super) fn note_alive(&mut self, taken: u64, limits: &Limits) {
+        let Stage::Open(open) = &mut self.stage else { return };
+        if !open.target.notes {
+            return;
+        }
+        if taken > 0 {
+            self.rare.get_or_insert_default().received += taken;
+        }
+        let received = self.rare.as_ref().map_or(0, |rare| rare.received);
+        open.ws.note(Note::Alive { time: limits.ping_time, received }.to_string().as_bytes());
+    }
+
     /// Whether its socket may be read, with so much credit to publish.
     pub(super) fn may_be_read(&self, credit: i64) -> bool {
         match &self.stage {
@@ -209,8 +234,11 @@ impl Session {
 
     /// Gives back what few sessions have if it does not any more.
     pub(super) fn drop_rare_if_bare(&mut self) {
-        self.rare
-            .take_if(|rare| rare.planned.is_none() && rare.dropped == 0 && rare.noted == 0 && rare.leftover.is_empty());
+        let is_bare = |rare: &mut Box<Rare>| {
+            let has_counts = rare.dropped > 0 || rare.noted > 0 || rare.received > 0;
+            rare.planned.is_none() && !has_counts && rare.leftover.is_empty()
+        };
+        self.rare.take_if(is_bare);
     }
 
     /// It no longer waits for credit.

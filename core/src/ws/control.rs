@@ -1,4 +1,4 @@
-//! Control frames on their way to a client (RFC 6455 §5.5).
+//! Control frames on their way to a client (RFC 6455 §5.5), and the notes that leave with them.
 
 use crate::error::Misuse;
 
@@ -59,10 +59,19 @@ impl Control {
     /// Queues the answer to a ping. A client that asks faster than it reads gets only the latest (RFC 6455 §5.5.3).
     pub(super) fn pong(&mut self, payload: &[u8]) {
         if self.unsent() + payload.len() > MAX_UNSENT {
-            let begun = if self.begun > 0 { self.frame_end(0).unwrap_or_default() } else { 0 };
-            self.bytes.truncate(begun);
+            let note = self.take_note();
+            self.bytes.truncate(self.begun_end());
+            self.bytes.extend(note.into_iter().flatten());
         }
         encode_header(Opcode::Pong, payload.len(), &mut self.bytes);
+        self.bytes.extend_from_slice(payload);
+    }
+
+    /// Queues a binary message of at most 125 bytes that has no place among the owner's data, instead of one that has
+    /// not begun to leave.
+    pub(super) fn note(&mut self, payload: &[u8]) {
+        self.take_note();
+        encode_header(Opcode::Binary, payload.len(), &mut self.bytes);
         self.bytes.extend_from_slice(payload);
     }
 
@@ -83,11 +92,27 @@ impl Control {
         self.after_data = false;
     }
 
+    fn take_note(&mut self) -> Option<Vec<u8>> {
+        let mut at = self.begun_end();
+        while let Some(end) = self.frame_end(at) {
+            if self.bytes[at] & 0xF == Opcode::Binary as u8 {
+                return Some(self.bytes.drain(at..end).collect());
+            }
+            at = end;
+        }
+        None
+    }
+
+    /// Where the frame ends that has begun to leave.
+    fn begun_end(&self) -> usize {
+        if self.begun > 0 { self.frame_end(0).unwrap_or_default() } else { 0 }
+    }
+
     fn unsent(&self) -> usize {
         self.bytes.len() - usize::from(self.begun)
     }
 
-    /// Where the frame at `start` ends, if there is one; a control frame's length is always in its second byte.
+    /// Where the frame at `start` ends, if there is one; a short frame's length is always in its second byte.
     fn frame_end(&self, start: usize) -> Option<usize> {
         self.bytes.get(start + 1).map(|&len| start + 2 + usize::from(len))
     }
@@ -160,6 +185,27 @@ mod tests {
             }
             assert!(control.bytes.len() <= MAX_UNSENT + 2 * 127);
         }
+    }
+
+    #[test]
+    fn of_several_notes_the_latest_leaves_beside_one_that_has_begun_to() {
+        let mut control = Control::default();
+        control.note(b"first");
+        control.pong(b"");
+        control.note(b"second");
+        assert_eq!(control.lend(true), b"\x8A\x00\x82\x06second");
+        control.sent(5).unwrap();
+        control.note(b"third");
+        control.note(b"fourth");
+        assert_eq!(control.lend(true), b"econd\x82\x06fourth");
+    }
+
+    #[test]
+    fn pongs_that_give_way_take_no_note_with_them() {
+        let mut control = full();
+        control.note(b"note");
+        control.pong(b"latest");
+        assert_eq!(control.lend(true), b"\x82\x04note\x8A\x06latest");
     }
 
     #[test]

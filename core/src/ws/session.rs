@@ -8,6 +8,9 @@ use super::close::{MAX_REASON, may_be_sent};
 use super::control::Control;
 use super::decoder::{Decoder, Event, Message};
 
+/// As much as a control frame may have (RFC 6455 §5.5).
+const MAX_NOTE: usize = 125;
+
 /// Where a session is between its 101 and its end.
 ///
 /// | state | our Close | the client's Close | reads |
@@ -241,11 +244,11 @@ impl Session {
         Ok(())
     }
 
-    /// Does what is due at [`deadline`](Self::deadline); nothing before it.
-    pub fn handle_timeout(&mut self, limits: &Limits, now: Instant) {
+    /// Does what is due at [`deadline`](Self::deadline); nothing before it. Says whether that was a ping.
+    pub fn handle_timeout(&mut self, limits: &Limits, now: Instant) -> bool {
         let now = self.see(now);
         if self.deadline(limits).is_none_or(|deadline| now < deadline) {
-            return;
+            return false;
         }
         if self.state != State::Open {
             self.fail(Error::CloseTimeout, now);
@@ -255,7 +258,9 @@ impl Session {
             self.control.ping();
             self.pinged = true;
             self.since = now;
+            return true;
         }
+        false
     }
 
     // Commands.
@@ -276,6 +281,14 @@ impl Session {
         self.record(Side::Local, Some(code), None);
         self.leave(Input::Close, Some(code), reason, when, now);
         Ok(())
+    }
+
+    /// Sends a binary message of at most 125 bytes with the control frames, as long as the session is open: ahead of data
+    /// that waits, and no sign of life. It takes the place of an earlier one that has not begun to leave.
+    pub fn note(&mut self, payload: &[u8]) {
+        if self.state == State::Open && payload.len() <= MAX_NOTE {
+            self.control.note(payload);
+        }
     }
 
     /// Ends the session for an error: the owner's to call for those that it finds itself.

@@ -338,6 +338,7 @@ impl Reference {
 
     /// A client has sent a message that ends at byte `end` of its stream.
     pub(super) fn sent(&mut self, visit: usize, end: u64, message: MessageId) {
+        self.visits[visit].count_sent();
         self.visits[visit].sent.push_back((end, message));
         self.messages.set_sender(message, visit);
     }

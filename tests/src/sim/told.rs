@@ -10,6 +10,26 @@ use super::verdict::Promise;
 /// An instance's driver may learn a little late of what is over.
 const LATE: Duration = Duration::from_secs(1);
 
+impl Visit {
+    /// The client has sent one more message.
+    pub(super) fn count_sent(&mut self) {
+        self.told.sent += 1;
+    }
+
+    /// The client was told that its connection lives, and how many of its messages were taken.
+    fn hear_alive(&mut self, note: &str) -> Verdict {
+        let received =
+            note.split_once(r#","received":"#).and_then(|(_, number)| number.trim_end_matches('}').parse().ok());
+        let before = self.told.received.replace(received.unwrap_or(u64::MAX));
+        if received.is_some_and(|received| before.unwrap_or(0) <= received && received <= self.told.sent) {
+            return Ok(());
+        }
+        let what =
+            format!("client {} sent {} messages and was told {note} after {before:?}", self.client, self.told.sent);
+        Err((Promise::Protocol, what))
+    }
+}
+
 /// What a client has been told and not yet seen the other side of.
 #[derive(Debug, Default)]
 pub(super) struct Told {
@@ -17,6 +37,9 @@ pub(super) struct Told {
     dropped: u64,
     /// Messages that its worker lost, since the last that came.
     missed: u64,
+    /// Messages that it has sent, and how many of them it was told were taken.
+    sent: u64,
+    received: Option<u64>,
     /// When the first message was published that passed by its instance, of which it was not told.
     owed: Option<Instant>,
 }
@@ -26,6 +49,9 @@ impl Reference {
     pub(super) fn told(&mut self, visit: usize, note: &[u8]) -> Verdict {
         let note = String::from_utf8_lossy(note).into_owned();
         let view = &mut self.visits[visit];
+        if let Some(alive) = note.strip_prefix(r#"{"type":"alive","seconds":"#) {
+            return view.hear_alive(alive);
+        }
         if let Some(messages) = note.strip_prefix(r#"{"type":"dropped","messages":"#) {
             view.told.dropped += messages.trim_end_matches('}').parse::<u64>().unwrap_or_default();
             return Ok(());
@@ -34,7 +60,11 @@ impl Reference {
             view.told.missed += messages.trim_end_matches('}').parse::<u64>().unwrap_or_default();
         }
         let is_gap = note.starts_with(r#"{"type":"gap","#);
-        view.told.owed = None;
+        if !note.starts_with(r#"{"type":"gap_began","#) {
+            view.told.owed = None;
+        } else if !self.was_calm(&self.visits[visit]) {
+            return Ok(());
+        }
         if is_gap && (note.contains("messages") || !self.was_calm(&self.visits[visit])) {
             return Ok(());
         }

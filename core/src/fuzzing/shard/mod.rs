@@ -359,10 +359,11 @@ impl Teller {
     }
 
     fn write(&mut self, id: SessionId, most: usize) {
-        let bytes: Vec<u8> = self.lent(id).into_iter().take(most).collect();
+        let lent = self.lent(id);
+        let (bytes, more) = lent.split_at(most.min(lent.len()));
         self.model.peer(id).is_named = false;
         self.shard.transmitted(id, bytes.len(), self.model.now).expect("it was lent");
-        self.model.peer(id).hear(&bytes);
+        self.model.peer(id).hear(bytes, more);
     }
 
     /// More than was lent cannot have left, and saying so changes nothing.

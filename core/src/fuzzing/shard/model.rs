@@ -198,6 +198,8 @@ impl Model {
             return;
         }
         match said {
+            // It asks whether the connection lives.
+            Said::Message { is_text: false, bytes: b"" } if peer.target.notes && !peer.is_amid => {}
             Said::Message { is_text, bytes } => {
                 let frame = if *is_text { FrameType::Text } else { FrameType::Binary };
                 let is_valid = !peer.is_amid
@@ -211,6 +213,7 @@ impl Model {
                 if peer.phase != Phase::Open && !has_credit {
                     return;
                 }
+                peer.received += 1;
                 let channel = peer.target.channel.clone();
                 let cost = publish_cost(&channel, bytes.len());
                 self.credit -= cost as i64;
@@ -346,6 +349,8 @@ impl Model {
             let time = self.now.since(since);
             let (seconds, millis) = (time.as_secs(), time.subsec_millis());
             let text = format!("{{\"type\":\"gap\",\"seconds\":{seconds}.{millis:03},\"epoch\":{epoch}}}");
+            let members = self.peers.values_mut().filter(|peer| peer.is_member() && peer.target.channel == name);
+            members.for_each(Peer::drop_beginning);
             self.note_gap(name, &text);
         }
         let is_joining = |peer: &Peer| matches!(peer.phase, Phase::Joining { .. }) && peer.target.channel == name;
@@ -438,6 +443,9 @@ impl Model {
             }
         }
         lost.iter().for_each(|name| self.doom(name));
+        let note =
+            note(Kind::GapBegan, &format!("{{\"type\":\"gap_began\",\"epoch\":{}}}", self.epoch), &mut self.runs);
+        lost.iter().for_each(|name| self.put_notes(name, &note));
     }
 
     /// A gap in the channel: it is the end of whose route says so.
@@ -459,6 +467,10 @@ impl Model {
     /// Whoever is open in the channel and wants notes gets one, from the same memory.
     fn note_gap(&mut self, name: &Bytes, text: &str) {
         let note = note(Kind::Gap, text, &mut self.runs);
+        self.put_notes(name, &note);
+    }
+
+    fn put_notes(&mut self, name: &Bytes, note: &Frame) {
         let is_there = |peer: &Peer| peer.phase == Phase::Open && peer.is_member() && peer.target.channel == name;
         for peer in self.peers.values_mut().filter(|peer| is_there(peer) && peer.target.notes) {
             peer.put_note(note.clone(), false);

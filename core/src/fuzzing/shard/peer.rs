@@ -32,6 +32,8 @@ pub(super) struct Peer {
     pub(super) has_ended: bool,
     /// A gap has begun that its route does not keep it through.
     pub(super) is_doomed: bool,
+    /// Messages of its own that were taken.
+    pub(super) received: u64,
     /// Messages that it lost since it was told of any, or rather its embedder.
     pub(super) untold: u64,
     /// What it knows of what it does not get, if it wants to know.
@@ -74,6 +76,7 @@ pub(super) struct Frame {
 pub(super) enum Kind {
     Message,
     Gap,
+    GapBegan,
     Dropped,
 }
 
@@ -93,6 +96,7 @@ impl Peer {
             is_blocked: false,
             has_ended: false,
             is_doomed: false,
+            received: 0,
             untold: 0,
             notes: Notes::default(),
             client,
@@ -194,6 +198,13 @@ impl Peer {
         }
     }
 
+    /// A gap has ended of whose beginning it may not have heard.
+    pub(super) fn drop_beginning(&mut self) {
+        if let Some(at) = self.hole(false).find(|&at| self.queue[at].kind == Kind::GapBegan) {
+            self.queue.remove(at);
+        }
+    }
+
     /// How many messages are missing by the note that would be replaced.
     pub(super) fn noted(&self, is_in_front: bool) -> u64 {
         let mut notes = self.hole(is_in_front).map(|at| &self.queue[at]).filter(|frame| frame.kind == Kind::Dropped);
@@ -211,9 +222,10 @@ impl Peer {
     }
 
     /// The client gets these bytes: the frames that are next, in their order.
-    pub(super) fn hear(&mut self, bytes: &[u8]) {
+    pub(super) fn hear(&mut self, bytes: &[u8], more: &[u8]) {
         let before = self.client.data_bytes;
-        self.client.hear(bytes);
+        self.client.hear_some(bytes, more);
+        self.hear_alive(more.is_empty());
         self.begun += self.client.data_bytes - before;
         let mut heard = self.client.messages.drain(..);
         while let Some(frame) = self.queue.front()
@@ -231,6 +243,21 @@ impl Peer {
         }
         assert_eq!(heard.next(), None, "nothing else is heard");
         assert!(self.begun == 0 || !self.queue.is_empty());
+    }
+
+    /// The client is told what was taken of its messages, and in the end of all of them.
+    fn hear_alive(&mut self, is_all: bool) {
+        for note in self.client.alive.drain(..) {
+            let note = String::from_utf8(note).expect("JSON");
+            let received = note.strip_prefix(r#"{"type":"alive","seconds":25.000,"received":"#).expect("a note");
+            let received: u64 = received.trim_end_matches('}').parse().expect("a number");
+            assert!(self.target.notes, "a note for who wants none");
+            assert!(self.notes.received.is_none_or(|before| before <= received) && received <= self.received);
+            self.notes.received = Some(received);
+        }
+        if is_all && self.target.notes && self.phase == Phase::Open {
+            assert_eq!(self.notes.received, Some(self.received), "what was taken");
+        }
     }
 
     pub(super) fn close(&mut self, reads: bool) {
@@ -270,6 +297,8 @@ struct Notes {
     dropped: u64,
     /// Whether the client was told of a gap behind it.
     has_gap: bool,
+    /// How many of its own messages were taken, as it was told last.
+    received: Option<u64>,
 }
 
 impl Notes {
@@ -277,6 +306,7 @@ impl Notes {
     fn hear(&mut self, frame: &Frame) {
         match frame.kind {
             Kind::Gap => self.has_gap = true,
+            Kind::GapBegan => {}
             Kind::Dropped => self.dropped += messages_in(&frame.payload),
             Kind::Message => {
                 assert_eq!(self.dropped, frame.ordinal - self.heard - 1, "the sum of what is missing");

@@ -18,7 +18,10 @@ fn step(number: usize, rng: &mut fastrand::Rng) -> Step<'static> {
         80..82 => Step::Connect { path: rng.u8(..) },
         82..86 => Step::Confirm { channel: rng.u8(..6) },
         86..88 => Step::BusLost,
-        88..90 => Step::Say { session, said: Said::Ping(rng.u8(..)) },
+        88 => Step::Say { session, said: Said::Ping(rng.u8(..)) },
+        89 => {
+            Step::Say { session, said: Said::Message { is_text: rng.u8(..4) > 0, bytes: &b"12345"[..rng.usize(..6)] } }
+        }
         90 => Step::Close { session, code: 1000 },
         91 => Step::Reset { session },
         92 => Step::Acknowledge { session, more_than_lent: 0 },

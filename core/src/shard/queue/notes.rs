@@ -35,6 +35,14 @@ impl Queue {
         self.note_at(runs, content, missing).is_some()
     }
 
+    /// Drops a note of this kind that stands behind all that wait and has not begun to leave.
+    pub(in crate::shard) fn drop_note(&mut self, runs: &mut Runs, content: Content) {
+        if let Some(index) = self.note_at(runs, content, Missing::Behind) {
+            let old = self.remove(index);
+            self.let_go(runs, old);
+        }
+    }
+
     /// Of several notes of a gap that stand before the oldest message, now that what was between them is gone, only the
     /// last stays.
     pub(in crate::shard) fn merge_gaps(&mut self, runs: &mut Runs) {

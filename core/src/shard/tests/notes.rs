@@ -2,7 +2,7 @@
 
 use tungstenite::Message;
 
-use super::world::{BINARY, PING, World, limits, request, settings, settings_with};
+use super::world::{BINARY, PING, TEXT, World, limits, request, settings, settings_with};
 use crate::bus::Bus;
 use crate::error::Misuse;
 use crate::exchange::{News, ToShard};
@@ -47,8 +47,21 @@ fn publish(world: &mut World, numbers: impl IntoIterator<Item = usize>) {
     }
 }
 
-/// Messages by their number, notes by their text without what all of them have.
+const ALIVE: &str = "\"alive\"";
+
+/// Messages by their number, notes of losses by their text without what all of them have.
 fn got(world: &World, client: usize) -> Vec<String> {
+    all(world, client).into_iter().filter(|one| !one.starts_with(ALIVE)).collect()
+}
+
+/// What the client was told of its own messages, by each note that the connection lives.
+fn received(world: &World, client: usize) -> Vec<u64> {
+    let number = |one: String| one.strip_prefix("\"alive\",\"seconds\":25.000,\"received\":")?.parse().ok();
+    all(world, client).into_iter().filter_map(number).collect()
+}
+
+/// All messages and notes.
+fn all(world: &World, client: usize) -> Vec<String> {
     let messages = world.messages(client).into_iter().filter(|one| one.is_text() || one.is_binary());
     messages
         .map(|message| match message {
@@ -172,11 +185,12 @@ fn a_gap_is_told_before_the_first_message_behind_it() {
     gap(&mut world);
     let late = join(&mut world, "/all");
     publish(&mut world, [3]);
-    let expected = ["1", "2", "\"gap\",\"epoch\":1", "3"];
+    let expected = ["1", "2", "\"gap_began\",\"epoch\":1", "\"gap\",\"epoch\":1", "3"];
     assert_eq!(without_seconds(&got(&world, client)), expected);
-    assert_eq!(without_seconds(&free(&mut world, slow)), expected);
+    let expected = ["1", "2", "\"gap\",\"epoch\":1", "3"];
+    assert_eq!(without_seconds(&free(&mut world, slow)), expected, "the end takes the place of the beginning");
     assert_eq!(got(&world, late), ["3"], "who came after the gap has missed nothing");
-    let told = &got(&world, client)[2];
+    let told = &got(&world, client)[3];
     let seconds: f64 = told.split([':', ',']).nth(2).unwrap().parse().unwrap();
     assert!((3.0..5.0).contains(&seconds), "from when Redis was heard last: {told}");
 }
@@ -191,7 +205,7 @@ fn gaps_without_a_message_between_them_are_told_as_one() {
     }
     publish(&mut world, [1]);
     gap(&mut world);
-    assert_eq!(without_seconds(&got(&world, client)).len(), 5, "who takes them at once gets each");
+    assert_eq!(got(&world, client).len(), 9, "who takes them at once gets each");
     let expected = ["\"gap\",\"epoch\":3", "1", "\"gap\",\"epoch\":4"];
     assert_eq!(without_seconds(&free(&mut world, slow)), expected);
 }
@@ -226,8 +240,10 @@ fn pings_are_answered_ahead_of_notes_that_wait() {
     publish(&mut world, 1..=4);
     world.send(client, &frame(PING, b"?"));
     world.make_room(client, usize::MAX);
-    assert!(world.messages(client)[0].is_pong());
-    assert!(world.messages(client)[1].is_binary());
+    let messages = world.messages(client);
+    let pong = messages.iter().position(Message::is_pong).unwrap();
+    assert!(messages[pong + 1].is_binary() && messages[pong + 1..].iter().any(Message::is_text));
+    assert!(messages[..pong].iter().all(|one| one.is_binary()), "that the connection lives");
 }
 
 #[test]
@@ -236,6 +252,59 @@ fn whoever_gets_notes_and_sends_one_is_treated_as_any_other() {
     let client = join(&mut world, "/all");
     world.send(client, &frame(BINARY, b"{}"));
     assert_eq!(world.close_code(client), Some(1003));
+}
+
+#[test]
+fn a_client_that_wants_notes_hears_at_once_with_each_ping_and_when_it_asks_that_the_connection_lives() {
+    let mut world = world(1 << 20);
+    let [client, plain] = [join(&mut world, "/all"), world.join("/all")];
+    assert_eq!(received(&world, client), [0], "the first note of all");
+    world.send(client, &frame(BINARY, b""));
+    assert_eq!(received(&world, client), [0, 0], "it has asked");
+    for pings in 1..4 {
+        world.pass(Duration::from_secs(25));
+        let messages = world.messages(client);
+        assert_eq!(messages.iter().filter(|one| one.is_ping()).count(), pings);
+        assert_eq!(received(&world, client).len(), 2 + pings);
+        for client in [client, plain] {
+            world.send(client, &frame(0x8A, b""));
+        }
+    }
+    assert!(world.messages(plain).iter().all(Message::is_ping));
+    world.pass(Duration::from_secs(40));
+    assert!(world.clients[client].closed.is_some(), "a note that was written is no sign of life");
+    let plain = world.join("/all");
+    world.send(plain, &frame(BINARY, b""));
+    assert_eq!(world.close_code(plain), Some(1003), "no question where notes are not spoken");
+}
+
+#[test]
+fn a_client_that_wants_notes_hears_what_was_taken_of_its_messages_before_they_come_back() {
+    let mut world = world(1 << 20);
+    let client = join(&mut world, "/all");
+    world.send(client, &[frame(TEXT, b"1"), frame(TEXT, b"2"), frame(BINARY, b""), frame(TEXT, b"3")].concat());
+    world.send(client, &frame(TEXT, b"4"));
+    assert_eq!(received(&world, client), [0, 3, 4]);
+    let expected = [",0", ",3", "1", "2", "3", ",4", "4"];
+    let short = |one: &String| one.replace("\"alive\",\"seconds\":25.000,\"received\":", ",");
+    assert_eq!(all(&world, client).iter().map(short).collect::<Vec<_>>(), expected);
+    assert!(world.shards[0].get(world.id(client)).unwrap().queue.is_empty());
+    // What is not taken is not counted.
+    world.send(client, &[frame(TEXT, b"5"), frame(BINARY, b"6"), frame(TEXT, b"7")].concat());
+    assert_eq!(received(&world, client).last(), Some(&5));
+    assert_eq!(world.close_code(client), Some(1003));
+}
+
+#[test]
+fn whoever_takes_nothing_is_kept_one_note_that_the_connection_lives() {
+    let mut world = world(1 << 20);
+    let client = join(&mut world, "/all");
+    world.make_room(client, 0);
+    for number in 0..1_000 {
+        world.send(client, &frame(TEXT, format!("{}", number % 10).as_bytes()));
+    }
+    world.make_room(client, usize::MAX);
+    assert_eq!(received(&world, client), [0, 1_000]);
 }
 
 #[test]
@@ -273,7 +342,8 @@ fn the_embedder_chooses_notes_by_their_subprotocol_or_in_the_target_of_a_session
     let adopted = world.add(0, id);
     world.run();
     gap(&mut world);
-    assert_eq!(without_seconds(&got(&world, adopted)), ["\"gap\",\"epoch\":1"]);
+    let expected = ["\"gap_began\",\"epoch\":1", "\"gap\",\"epoch\":1"];
+    assert_eq!(without_seconds(&got(&world, adopted)), expected);
 
     let mut own = settings(limits(), 1);
     own.ask = true;
@@ -294,5 +364,5 @@ fn the_embedder_chooses_notes_by_their_subprotocol_or_in_the_target_of_a_session
     world.run();
     world.cut(Lane::Subscriber);
     world.pass(Duration::from_secs(2));
-    assert_eq!(clients.map(|client| got(&world, client).len()), [0, 1]);
+    assert_eq!(clients.map(|client| got(&world, client).len()), [0, 2]);
 }
