@@ -1,46 +1,43 @@
-// The chat page in Chromium, on two running instances that share one Redis.
-//
-//   FANFARE_A=http://localhost:3000 FANFARE_B=http://localhost:4000 npm test
-//
-// FANFARE_RESTART_A  a shell command that restarts the first instance; without it that test is skipped
-// FANFARE_REDIS      host and port of that Redis; without it the test that disturbs it is skipped
-// FANFARE_SHOTS      a directory for screenshots; without it none are kept
-// CHROMIUM           the browser to run; Debian's by default
+// The chat page: what it shows, and how it can be used. See helpers.mjs for how to run this against instances of yours.
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { once } from "node:events";
-import { readFile } from "node:fs/promises";
-import { createRequire } from "node:module";
-import { connect, createServer } from "node:net";
-import { join } from "node:path";
-import { after, before, test } from "node:test";
-import { chromium } from "playwright-core";
+import { test } from "node:test";
+import {
+  FANFARE_A,
+  FANFARE_B,
+  FANFARE_REDIS,
+  FANFARE_RESTART_A,
+  IN_CHROMIUM,
+  NARROW,
+  WIDE,
+  atBottom,
+  checkAccessibility,
+  checkLayout,
+  connected,
+  disconnected,
+  flood,
+  launch,
+  log,
+  messages,
+  newRoom,
+  numbered,
+  open,
+  relay,
+  say,
+  redisConnection,
+  shoot,
+  shows,
+  toRedis,
+  useBrowser,
+  write,
+} from "./helpers.mjs";
 
-const { FANFARE_A, FANFARE_B, FANFARE_RESTART_A, FANFARE_REDIS, FANFARE_SHOTS } = process.env;
-const { CHROMIUM = "/usr/bin/chromium" } = process.env;
-assert.ok(FANFARE_A && FANFARE_B, "FANFARE_A and FANFARE_B must be the addresses of two instances");
+const KEEP = 500; // as in log.js
 
-const WIDE = { viewport: { width: 1280, height: 800 } };
-const NARROW = { viewport: { width: 390, height: 780 }, isMobile: true, hasTouch: true, deviceScaleFactor: 2 };
-const KEEP = 500; // as in page.js
-const LIGHT_ARGUMENTS = [
-  "--headless",
-  "--no-sandbox",
-  "--disable-gpu",
-  "--disable-quic",
-  "--no-first-run",
-  "--disable-background-networking",
-  "--disable-component-update",
-  "--disable-sync",
-];
-
-let browser;
-before(async () => {
-  browser = await chromium.launch({ executablePath: CHROMIUM, args: LIGHT_ARGUMENTS });
-});
-after(() => browser?.close());
+useBrowser();
 
 test("two tabs on two instances see each other's messages, each once", async (t) => {
   const room = newRoom();
@@ -101,6 +98,74 @@ test("the room in the address separates, whatever its name", async (t) => {
   }
 });
 
+test("several lines are written with Shift and Enter, and Enter sends them as one message", async (t) => {
+  const page = await open(t, FANFARE_A);
+  await page.locator("#msg").focus();
+  const low = await page.locator("#msg").evaluate((field) => field.offsetHeight);
+  await page.keyboard.type("one");
+  await page.keyboard.press("Shift+Enter");
+  await page.keyboard.type("two");
+  assert.ok((await page.locator("#msg").evaluate((field) => field.offsetHeight)) > low, "the field grows");
+  await page.keyboard.press("Enter");
+  await shows(page, "one\ntwo");
+  assert.equal(await page.inputValue("#msg"), "");
+  assert.equal(await page.locator("#msg").evaluate((field) => field.offsetHeight), low);
+});
+
+test("own messages are told from others', and each has its time where nobody can hover", async (t) => {
+  const room = newRoom();
+  const page = await open(t, FANFARE_A, { room, context: NARROW });
+  const other = await open(t, FANFARE_B, { room });
+  await say(page, "mine");
+  await shows(other, "mine");
+  await say(other, "theirs");
+  await shows(page, "theirs");
+  const own = (tab) => tab.locator("#chat p").evaluateAll((all) => all.map((p) => p.classList.contains("own")));
+  assert.deepEqual([await own(page), await own(other)], [[true, false], [false, true]]);
+  const looks = await page.locator("#chat p").evaluateAll((all) =>
+    all.map((p) => [getComputedStyle(p, "::before").visibility, /\d\d:\d\d/.test(p.dataset.time), getComputedStyle(p).backgroundImage]),
+  );
+  assert.deepEqual(looks.map(([visibility, time]) => [visibility, time]), [["visible", true], ["visible", true]]);
+  assert.notEqual(looks[0][2], looks[1][2]);
+});
+
+test("addresses are links, and nothing else is", async (t) => {
+  const page = await open(t, FANFARE_A);
+  const text = "see https://example.org/a_(b)?c=d#e, (http://example.org/) and javascript:alert(1) ftp://a http:// https://user@[::";
+  await say(page, text);
+  await shows(page, text);
+  const links = await page.locator("#chat a").evaluateAll((all) => all.map(({ href, rel, target, textContent }) => [textContent, href, rel, target]));
+  assert.deepEqual(links, [
+    ["https://example.org/a_(b)?c=d#e", "https://example.org/a_(b)?c=d#e", "noopener noreferrer", "_blank"],
+    ["http://example.org/", "http://example.org/", "noopener noreferrer", "_blank"],
+  ]);
+});
+
+test("an empty page names Fanfare, its socket and a command that can be copied", async (t) => {
+  const room = `it's (${newRoom()})!`;
+  const page = await open(t, FANFARE_A, { room });
+  assert.equal(await page.locator("header .names p").textContent(), "Fanfare");
+  const url = await page.locator("#address").textContent();
+  assert.equal(decodeURIComponent(url), `${FANFARE_A.replace("http", "ws")}/chat/${room}`);
+  assert.match(url, /^[\w:/.%-]+$/, "one word of a shell");
+  assert.equal(await page.locator("#command").textContent(), `npx wscat -c ${url}`);
+  const opened = await page.evaluate((url) => new Promise((done) => (new WebSocket(url).onopen = () => done(true))), url);
+  assert.ok(opened);
+  await page.locator("#copy").click();
+  await page.locator("#copy", { hasText: "Copied" }).waitFor();
+  await say(page, "no longer empty");
+  await page.locator("#command").waitFor({ state: "hidden" });
+});
+
+test("without JavaScript the page says so and nothing else", async (t) => {
+  const other = await launch({ "javascript.enabled": false });
+  t.after(() => other.close());
+  const page = await (await other.newContext({ javaScriptEnabled: false })).newPage();
+  await page.goto(FANFARE_A);
+  await page.getByText("This page needs JavaScript.").waitFor();
+  for (const part of ["header", "main", "footer", "#elsewhere"]) assert.ok(await page.locator(part).isHidden(), part);
+});
+
 test("another room is a few keys away", async (t) => {
   const page = await open(t, FANFARE_A);
   const name = newRoom();
@@ -126,7 +191,7 @@ test("after a restart of the instance the page reconnects, and typed text surviv
   const room = newRoom();
   const page = await open(t, FANFARE_A, { room, mayFail: true });
   const other = await open(t, FANFARE_B, { room });
-  await page.fill("#msg", "half a sent");
+  await write(page, "half a sent");
   const lost = disconnected(page);
   const [status] = await once(spawn("sh", ["-c", FANFARE_RESTART_A], { stdio: "ignore" }), "exit");
   assert.equal(status, 0, "FANFARE_RESTART_A failed");
@@ -207,17 +272,6 @@ test("every close code leads to a new connection, and a refusal is explained", a
   }
 });
 
-test("a server that stays away is said to be away, until it is back", async (t) => {
-  const wire = await relay(t, FANFARE_A);
-  const page = await open(t, wire.url, { mayFail: true });
-  wire.cut();
-  await page.locator("#status", { hasText: "Cannot connect" }).waitFor();
-  assert.match(await page.locator("#note").textContent(), /refuses this room/);
-  wire.mend();
-  await connected(page);
-  assert.equal(await page.locator("#note").textContent(), "");
-});
-
 test("after a gap the page says that messages may be missing, and who wants no notes sees none", {
   skip: FANFARE_REDIS ? false : "FANFARE_REDIS is not set",
 }, async (t) => {
@@ -233,11 +287,7 @@ test("after a gap the page says that messages may be missing, and who wants no n
   assert.equal(plain, "");
   await say(page, "before");
   await shows(other, "before");
-  const [host, port] = FANFARE_REDIS.split(":");
-  const redis = connect(Number(port), host);
-  redis.write("CLIENT KILL TYPE pubsub\r\n");
-  await once(redis, "data");
-  redis.destroy();
+  await toRedis(redisConnection(t), "CLIENT KILL TYPE pubsub");
   for (const tab of [page, other]) await tab.locator("#chat p.missing").waitFor();
   await say(page, "after");
   for (const tab of [page, other]) {
@@ -322,7 +372,7 @@ test("the page is served with a strict policy and asks nobody else for anything"
   });
   assert.ok(asked.length >= 4);
   for (const url of asked) assert.equal(new URL(url).origin, new URL(FANFARE_A).origin);
-  for (const path of ["/", "/page.css", "/page.js", "/icon.svg"]) {
+  for (const path of ["/", "/page.css", "/noscript.css", "/page.js", "/log.js", "/socket.js", "/icon.svg"]) {
     const answer = await page.request.get(new URL(path, FANFARE_A).href);
     assert.equal(answer.status(), 200, path);
     const policy = answer.headers()["content-security-policy"];
@@ -409,6 +459,8 @@ test("long messages are bounded together, not only counted", async (t) => {
 
 test("everything can be done with the keyboard, and what has the focus can be seen", async (t) => {
   const page = await open(t, FANFARE_A);
+  // Where there is a mouse the field has the focus already.
+  if (!IN_CHROMIUM) await page.locator("#msg").focus();
   await page.keyboard.type("no mouse needed");
   await page.keyboard.press("Enter");
   await shows(page, "no mouse needed");
@@ -449,7 +501,7 @@ for (const [size, viewport] of Object.entries({ wide: WIDE, narrow: NARROW })) {
       const look = async (state) => {
         await checkLayout(page, state);
         await checkAccessibility(page, state);
-        if (FANFARE_SHOTS) await page.screenshot({ path: join(FANFARE_SHOTS, `${size}-${colorScheme}-${state}.png`) });
+        await shoot(page, `${size}-${colorScheme}-${state}`);
       };
       await look("empty");
       await flood(page, room, ["hello", "<b>text</b>", "", "مرحبا بالجميع", "long".repeat(60), "two\nlines", "last"]);
@@ -472,149 +524,3 @@ for (const [size, viewport] of Object.entries({ wide: WIDE, narrow: NARROW })) {
   }
 }
 
-// ---- Helpers ----
-
-function newRoom() {
-  return `r${randomUUID().slice(0, 8)}`;
-}
-
-function numbered(n) {
-  return Array.from({ length: n }, (_, i) => String(i));
-}
-
-// Opens the page in a context of its own and waits until it is connected. Errors on its console fail the test,
-// unless the test cuts connections, which the console reports as errors too.
-async function open(t, base, { room = newRoom(), mayFail = false, context = WIDE, prepare } = {}) {
-  const isolated = await browser.newContext(context);
-  const page = await isolated.newPage();
-  const errors = [];
-  page.on("console", (message) => message.type() === "error" && errors.push(message.text()));
-  page.on("pageerror", (error) => errors.push(String(error)));
-  t.after(async () => {
-    await isolated.close();
-    if (!mayFail) assert.deepEqual(errors, []);
-  });
-  // The page waits a random time before it connects again: here always half of the longest, long enough to be seen.
-  await page.addInitScript(() => (Math.random = () => 0.5));
-  await prepare?.(page);
-  const url = new URL(base);
-  if (room) url.searchParams.set("room", room);
-  await page.goto(url.href);
-  await connected(page);
-  return page;
-}
-
-async function say(page, text) {
-  await page.fill("#msg", text);
-  await page.press("#msg", "Enter");
-}
-
-function messages(page) {
-  return page.locator("#chat p:not(.skipped, .missing)").evaluateAll((all) => all.map((p) => p.textContent));
-}
-
-// Messages and what is said between them.
-function log(page) {
-  return page.locator("#chat p").evaluateAll((all) => all.map((p) => p.textContent));
-}
-
-// Waits until the newest message is `text`.
-function shows(page, text) {
-  return page.waitForFunction((text) => document.querySelector("#chat")?.lastElementChild?.textContent === text, text);
-}
-
-function connected(page) {
-  return page.locator("#status", { hasText: /^Connected$/ }).waitFor();
-}
-
-function disconnected(page) {
-  return page.locator("#status[data-state=closed]").waitFor();
-}
-
-function atBottom(page) {
-  return page.locator("#chat").evaluate((chat) => chat.scrollHeight - chat.scrollTop - chat.clientHeight < 2);
-}
-
-// Publishes through a connection of its own, as a program would that is no page; never far ahead of what comes back,
-// so that the server has no reason to close it as too slow.
-function flood(page, room, texts) {
-  return page.evaluate(
-    ([room, texts]) =>
-      new Promise((done, fail) => {
-        const socket = new WebSocket(`${location.origin.replace("http", "ws")}/chat/${room}`);
-        let sent = 0;
-        let back = 0;
-        let ahead = 0;
-        const pump = () => {
-          while (sent < texts.length && ahead < 1 << 18) {
-            ahead += texts[sent].length;
-            socket.send(texts[sent++]);
-          }
-        };
-        socket.onopen = pump;
-        socket.onmessage = ({ data }) => {
-          back += 1;
-          ahead -= data.length;
-          pump();
-          if (back < texts.length) return;
-          socket.onclose = done;
-          socket.close();
-        };
-        socket.onclose = ({ code }) => fail(new Error(`closed with ${code} after ${back} messages`));
-      }),
-    [room, texts],
-  );
-}
-
-// A wire to an instance that can be cut and mended, or swallow what the browser sends.
-async function relay(t, base) {
-  const { hostname, port } = new URL(base);
-  const sockets = new Set();
-  const server = createServer((near) => {
-    const far = connect(Number(port), hostname);
-    near.pipe(far).pipe(near);
-    for (const [socket, other] of [[near, far], [far, near]]) {
-      sockets.add(socket);
-      socket.on("error", () => {});
-      socket.on("close", () => {
-        sockets.delete(socket);
-        other.destroy();
-      });
-    }
-    near.far = far;
-  });
-  const listen = (at) => new Promise((done) => server.listen(at, "localhost", done));
-  await listen(0);
-  const own = server.address().port;
-  const cut = () => {
-    server.close();
-    for (const socket of sockets) socket.destroy();
-  };
-  t.after(cut);
-  return {
-    url: `http://localhost:${own}`,
-    cut,
-    mend: () => listen(own),
-    swallow: () => {
-      for (const socket of sockets) if (socket.far) socket.unpipe(socket.far).resume();
-    },
-  };
-}
-
-async function checkLayout(page, state) {
-  const outside = await page.evaluate(() =>
-    [...document.querySelectorAll("header, h1, #rooms, #status, #chat, #msg, #send button, #note, #newer, #elsewhere")]
-      .map((element) => ({ id: element.id || element.tagName, box: element.getBoundingClientRect() }))
-      .filter(({ box }) => box.left < 0 || box.top < 0 || box.right > innerWidth + 0.5 || box.bottom > innerHeight + 0.5)
-      .map(({ id }) => id),
-  );
-  assert.deepEqual(outside, [], `outside the window (${state})`);
-}
-
-async function checkAccessibility(page, state) {
-  const axe = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
-  await page.evaluate(axe);
-  const { violations } = await page.evaluate(() => globalThis.axe.run());
-  const found = violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(" ")}`);
-  assert.deepEqual(found, [], `accessibility (${state})`);
-}

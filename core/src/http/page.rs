@@ -14,10 +14,21 @@ struct File {
     body: &'static [u8],
 }
 
-const FILES: [File; 4] = [
+const FILES: [File; 7] = [
     File { path: "/", content_type: "text/html; charset=utf-8", body: include_bytes!("../page/index.html") },
     File { path: "/page.css", content_type: "text/css; charset=utf-8", body: include_bytes!("../page/page.css") },
+    File {
+        path: "/noscript.css",
+        content_type: "text/css; charset=utf-8",
+        body: include_bytes!("../page/noscript.css"),
+    },
     File { path: "/page.js", content_type: "text/javascript; charset=utf-8", body: include_bytes!("../page/page.js") },
+    File { path: "/log.js", content_type: "text/javascript; charset=utf-8", body: include_bytes!("../page/log.js") },
+    File {
+        path: "/socket.js",
+        content_type: "text/javascript; charset=utf-8",
+        body: include_bytes!("../page/socket.js"),
+    },
     File { path: "/icon.svg", content_type: "image/svg+xml", body: include_bytes!("../page/icon.svg") },
 ];
 
