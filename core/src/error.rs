@@ -124,8 +124,8 @@ errors! {
     UpgradeRequired => Violation, Told::Status(426), "this path speaks WebSocket version 13";
     /// None, several or an invalid Sec-WebSocket-Key: 16 bytes in base64 (RFC 6455 §4.2.1).
     Key => Violation, Told::Status(400), "exactly one Sec-WebSocket-Key of 16 bytes in base64 is required";
-    /// Sec-WebSocket-Protocol is not a list of names (RFC 6455 §4.1).
-    Subprotocol => Violation, Told::Status(400), "Sec-WebSocket-Protocol is not a list of names";
+    /// Sec-WebSocket-Protocol is not a list of names (RFC 6455 §4.1), or has more than 32.
+    Subprotocol => Violation, Told::Status(400), "Sec-WebSocket-Protocol is not a list of at most 32 names";
     /// The name in the path is not UTF-8, too long or has control characters.
     RoomName => Violation, Told::Status(400), "the name in the path is too long or not plain text";
     /// Origin is another site's.

@@ -13,7 +13,8 @@ pub struct Limits {
     /// Header fields in a request head. Beyond it: 431.
     pub head_fields: usize,
     /// From the first accept of a connection to its complete request head, beyond it: 408, and, if the embedder decides,
-    /// to its decision, beyond it: 503. Bytes that come behind the head meanwhile are bounded by `head_bytes`.
+    /// to its decision, beyond it: 503. Bytes that come behind the head meanwhile, together with the subprotocols that it
+    /// offers, are bounded by `head_bytes`.
     pub head_time: Duration,
     /// A whole message, from a client (beyond it: close code 1009) or from Redis (beyond it: skipped and counted).
     pub message_bytes: usize,
@@ -54,6 +55,9 @@ pub struct Limits {
     pub confirm_time: Duration,
     /// How long a channel stays subscribed after its last session left.
     pub linger_time: Duration,
+    /// Channels of an instance that stay subscribed though no session is left in them. Beyond it the one that has lingered
+    /// longest is unsubscribed.
+    pub lingering_channels: usize,
     /// Runs that the bus has handed to a worker and the worker has not taken in, by what they take in memory. Beyond it,
     /// runs for that worker are dropped whole and counted, unless a quarter of it or less waits.
     pub mailbox_bytes: usize,
@@ -108,6 +112,7 @@ impl Default for Limits {
             channel_bytes: 255,
             confirm_time: seconds(5),
             linger_time: seconds(5),
+            lingering_channels: 10_000,
             mailbox_bytes: 8 * MIB,
             publish_bytes: 8 * MIB,
             publish_time: seconds(60),

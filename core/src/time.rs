@@ -84,6 +84,11 @@ impl<K: Ord + Copy> Timers<K> {
         *slot = deadline;
     }
 
+    /// How many keys have a deadline.
+    pub(crate) fn len(&self) -> usize {
+        self.set.len()
+    }
+
     /// The earliest deadline.
     pub(crate) fn next(&self) -> Option<Instant> {
         self.set.first().map(|&(at, _)| at)

@@ -23,6 +23,7 @@ struct World {
     clients: Vec<SocketId>,
     /// Take nothing, by the number of their sockets.
     stuck: Vec<bool>,
+    /// Bytes of one read.
     scratch: Vec<u8>,
     /// What was allocated before.
     before: usize,
@@ -32,9 +33,15 @@ struct World {
 
 impl World {
     fn new(config: &Config, clients: usize) -> Self {
+        Self::asking(config, clients, false)
+    }
+
+    /// With an embedder that decides about each request, if it `asks`.
+    fn asking(config: &Config, clients: usize, asks: bool) -> Self {
         let (ids, stuck) = (Vec::with_capacity(clients), vec![false; clients + 2]);
         let scratch = vec![0; 64 << 10];
-        let settings = config.settings(NonZero::<usize>::MIN).unwrap();
+        let mut settings = config.settings(NonZero::<usize>::MIN).unwrap();
+        settings.ask = asks;
         let before = ALLOCATOR.allocated();
         let node = Node::new(settings, config.redis.clone(), 7, Instant::ZERO);
         Self { node, now: Instant::ZERO, clients: ids, stuck, scratch, before, most: 0 }
@@ -48,11 +55,7 @@ impl World {
 
     fn join(&mut self, path: &str) -> SocketId {
         let id = self.connect();
-        let head = format!(
-            "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
-        );
-        self.read(id, head.as_bytes());
+        self.read(id, &request(path, ""));
         self.settle();
         id
     }
@@ -125,7 +128,44 @@ fn config() -> Config {
     limits.publish_bytes = MIB;
     limits.mailbox_bytes = MIB;
     limits.channel_bytes = 64;
+    limits.lingering_channels = 1_000;
     config
+}
+
+/// Other bounds: heads and names as long as any are allowed to be in practice.
+fn wide() -> Config {
+    let mut config = config();
+    (config.limits.head_bytes, config.limits.channel_bytes) = (128 << 10, 64 << 10);
+    config.limits.lingering_channels = 20;
+    config
+}
+
+/// The least that makes sense.
+fn tiny() -> Config {
+    let mut config = config();
+    let limits = &mut config.limits;
+    (limits.message_bytes, limits.queue_bytes, limits.all_queues_bytes) = (200, 200, 200);
+    (limits.partial_bytes, limits.publish_bytes, limits.mailbox_bytes) = (200, 200, 200);
+    (limits.head_bytes, limits.channel_bytes, limits.lingering_channels) = (1_024, 40, 0);
+    config
+}
+
+fn request(path: &str, more: &str) -> Vec<u8> {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n{more}\r\n"
+    )
+    .into_bytes()
+}
+
+/// A request and as many empty messages behind it as one read has room for.
+fn first_read(path: &str, more: &str) -> Vec<u8> {
+    let mut bytes = request(path, more);
+    let message = masked(0x81, 0, 0);
+    while bytes.len() + message.len() <= 16 << 10 {
+        bytes.extend(&message);
+    }
+    bytes
 }
 
 fn masked(first: u8, len: usize, sent: usize) -> Vec<u8> {
@@ -147,13 +187,21 @@ fn masked(first: u8, len: usize, sent: usize) -> Vec<u8> {
 /// One test, since all threads of a process have one allocator.
 #[test]
 fn whatever_clients_do_no_more_is_allocated_than_the_formula_says() {
+    for config in [config(), wide(), tiny()] {
+        half_a_request_each(&config);
+        requests_for_the_page_that_are_never_taken(&config);
+        answers_to_a_long_origin_that_are_never_taken(&config);
+        requests_that_an_embedder_takes_its_time_for(&config);
+        pings_without_end(&config);
+        frames_behind_the_request(&config, None);
+        frames_behind_the_request(&config, Some("redis://127.0.0.1:1"));
+        one_connection_after_the_other(&config);
+        messages_with_the_longest_name(&config);
+    }
     half_a_message_each();
     readers_that_never_read(1);
     readers_that_never_read(4_000);
     one_run_each();
-    half_a_request_each();
-    requests_for_the_page_that_are_never_taken();
-    pings_without_end();
     publishes_while_redis_is_away(0);
     publishes_while_redis_is_away(10_000);
     rooms_that_come_and_go();
@@ -203,10 +251,9 @@ fn one_run_each() {
     world.end("2,000 rooms of one who never reads", &config, config.limits.all_queues_bytes);
 }
 
-fn half_a_request_each() {
-    const CLIENTS: usize = 2_000;
-    let config = config();
-    let mut world = World::new(&config, CLIENTS);
+fn half_a_request_each(config: &Config) {
+    const CLIENTS: usize = 600;
+    let mut world = World::new(config, CLIENTS);
     let line = format!("GET /chat HTTP/1.1\r\nX: {}", "x".repeat(config.limits.head_bytes - 30));
     for _ in 0..CLIENTS {
         let id = world.connect();
@@ -215,34 +262,121 @@ fn half_a_request_each() {
         }
         world.settle();
     }
-    world.end("2,000 half requests", &config, CLIENTS * config.limits.head_bytes * 9 / 10);
+    world.end("half a request each", config, CLIENTS * config.limits.head_bytes * 9 / 10);
 }
 
-fn requests_for_the_page_that_are_never_taken() {
-    const CLIENTS: usize = 2_000;
-    let config = config();
-    let mut world = World::new(&config, CLIENTS);
+fn answers_to_a_long_origin_that_are_never_taken(config: &Config) {
+    const CLIENTS: usize = 600;
+    let mut world = World::new(config, CLIENTS);
+    // Two bytes each, which would be seven in quotes.
+    let origin = "\u{300}".repeat((config.limits.head_bytes - 200) / 2);
+    let request = request("/chat", &format!("Origin: {origin}\r\n"));
+    for _ in 0..CLIENTS {
+        let id = world.connect();
+        world.stuck[id.index()] = true;
+        world.read(id, &request);
+        world.settle();
+    }
+    world.end("answers to a long origin", config, CLIENTS * 300);
+}
+
+fn requests_that_an_embedder_takes_its_time_for(config: &Config) {
+    const CLIENTS: usize = 600;
+    let mut world = World::asking(config, CLIENTS, true);
+    let letters = ('a'..='z').chain('A'..='Z').chain('0'..='9');
+    let names: Vec<String> = letters.flat_map(|a| ('a'..='z').map(move |b| format!("{a}{b}"))).collect();
+    let room = config.limits.head_bytes - 250;
+    let (many, most) = (names.join(","), vec!["n".repeat(room / 33 - 2); 32]);
+    let most: Vec<String> = most.iter().zip(&names).map(|(long, name)| name.clone() + long).collect();
+    for offered in [many[..many[..room.min(many.len())].rfind(',').unwrap()].to_owned(), most.join(",")] {
+        let head = request("/chat", &format!("Sec-WebSocket-Protocol: {offered}\r\n"));
+        for number in 0..CLIENTS / 2 {
+            let id = world.connect();
+            // Behind it, in the same read as its end, what fits.
+            let mut bytes = head.clone();
+            if number % 2 == 0 {
+                bytes.extend(masked(0x81, 0, 0).repeat(config.limits.head_bytes / 6));
+            }
+            world.read(id, &bytes);
+            world.settle();
+        }
+    }
+    world.end("requests that wait for the embedder", config, CLIENTS * config.limits.head_bytes / 20);
+}
+
+fn frames_behind_the_request(config: &Config, redis: Option<&str>) {
+    const CLIENTS: usize = 500;
+    let mut config = config.clone();
+    config.redis = redis.map(|url| url.parse().unwrap());
+    config.routes = vec!["/in=a,subscribe=no".parse().unwrap()];
+    let path = if redis.is_some() { "/in" } else { "/chat" };
+    let (mut world, bytes) = (World::new(&config, CLIENTS), first_read(path, ""));
+    for _ in 0..CLIENTS {
+        let id = world.connect();
+        world.read(id, &bytes[..bytes.len().min(request(path, "").len() + config.limits.head_bytes)]);
+        // As if the bus never had the time to deliver.
+        world.node.exchange(world.now);
+        while world.node.poll_event().is_some() {}
+        world.look();
+    }
+    world.settle();
+    let most = config.limits.publish_bytes + (16 << 10) / 6 * 50;
+    assert!(world.node.bus.stats().publish_bytes <= most, "{} of {most}", world.node.bus.stats().publish_bytes);
+    world.end("frames behind the request", &config, config.limits.publish_bytes);
+}
+
+/// Each in another room, which lingers.
+fn one_connection_after_the_other(config: &Config) {
+    let mut world = World::new(config, 1);
+    let name = "n".repeat(config.limits.channel_bytes.min(4_000) - 20);
+    for number in 0..5_000 {
+        world.now = world.now + Duration::from_micros(40);
+        let id = world.node.handle_connection(None, world.now);
+        world.read(id, &request(&format!("/chat/{number}-{name}"), ""));
+        world.settle();
+        world.node.handle_reset(id, "gone", world.now);
+        world.settle();
+    }
+    assert_eq!(world.node.bus.stats().lingering, config.limits.lingering_channels);
+    let held = config.limits.lingering_channels * 2;
+    world.clients.push(SocketId::Redis(fanfare_core::redis::Lane::Subscriber));
+    world.end("one connection after the other", config, held * config.limits.channel_bytes.min(4_000) / 2);
+}
+
+fn messages_with_the_longest_name(config: &Config) {
+    let mut config = config.clone();
+    config.redis = Some("redis://127.0.0.1:1".parse().unwrap());
+    config.routes = vec!["/in/{x}=a{x},subscribe=no".parse().unwrap()];
+    let mut world = World::new(&config, 1);
+    let id = world.join(&format!("/in/{}", "n".repeat(config.limits.channel_bytes - 1)));
+    world.read(id, &masked(0x81, 0, 0).repeat((16 << 10) / 6));
+    world.settle();
+    world.end("one read with the longest name", &config, config.limits.channel_bytes * 2_000);
+}
+
+fn requests_for_the_page_that_are_never_taken(config: &Config) {
+    const CLIENTS: usize = 600;
+    let mut world = World::new(config, CLIENTS);
     for _ in 0..CLIENTS {
         let id = world.connect();
         world.stuck[id.index()] = true;
         world.read(id, b"GET /page.js HTTP/1.1\r\nHost: a\r\n\r\n");
         world.settle();
     }
-    world.end("2,000 pages never taken", &config, CLIENTS * (8 << 10));
+    world.end("pages never taken", config, CLIENTS * (8 << 10));
 }
 
-fn pings_without_end() {
-    const CLIENTS: usize = 2_000;
-    let config = config();
+fn pings_without_end(config: &Config) {
+    const CLIENTS: usize = 600;
     let pings = masked(0x89, 125, 125).repeat(40);
-    let mut world = World::new(&config, CLIENTS);
+    let mut world = World::new(config, CLIENTS);
     for _ in 0..CLIENTS {
         let id = world.join("/chat");
         world.stuck[id.index()] = true;
         world.read(id, &pings);
         world.settle();
     }
-    world.end("2,000 clients who ping and never read", &config, CLIENTS * 2_000);
+    world.end("clients who ping and never read", config, CLIENTS * 2_000);
 }
 
 fn publishes_while_redis_is_away(payload: usize) {

@@ -99,7 +99,12 @@ impl Channels {
         }
     }
 
-    /// Forgets a channel that has lingered long enough, and says which.
+    /// How many linger.
+    pub(super) fn lingering(&self) -> usize {
+        self.lingering.len()
+    }
+
+    /// Forgets the channel that has lingered longest, if that is long enough by `now`, and says which.
     pub(super) fn pop_lingered(&mut self, now: Instant) -> Option<Bytes> {
         let index = self.lingering.pop_due(now)?;
         let channel = self.slots.remove(index);

@@ -91,6 +91,10 @@ pub struct Stats {
     pub channels: usize,
     /// Of these, those that are subscribed.
     pub subscribed: usize,
+    /// Of these, those that linger. Bounded by [`Limits::lingering_channels`].
+    pub lingering: usize,
+    /// Channels that lingered less than [`Limits::linger_time`], because too many did.
+    pub linger_evictions: u64,
     /// Messages that workers had published.
     pub publishes: u64,
     /// Messages that came from the bus, in all channels.
@@ -230,6 +234,7 @@ impl Bus {
                 Wish::Taken { bytes } => self.workers.taken(worker, bytes),
             }
         }
+        self.evict_lingering(now);
         self.follow_link();
         Ok(())
     }
@@ -238,9 +243,7 @@ impl Bus {
     pub fn handle_timeout(&mut self, now: Instant) {
         let now = self.at(now);
         while let Some(name) = self.channels.pop_lingered(now) {
-            if let Carrier::Redis(link) = &mut self.carrier {
-                link.unsubscribe(&name, now);
-            }
+            self.unwant(&name, now);
         }
         match &mut self.carrier {
             Carrier::Local(local) => {
@@ -395,7 +398,8 @@ impl Bus {
     pub fn stats(&self) -> Stats {
         let channels = self.channels.len();
         let (publish_bytes, fullest_mailbox) = (self.publish_bytes(), self.workers.fullest_mailbox());
-        let stats = Stats { channels, publish_bytes, fullest_mailbox, ..self.stats };
+        let lingering = self.channels.lingering();
+        let stats = Stats { channels, lingering, publish_bytes, fullest_mailbox, ..self.stats };
         match &self.carrier {
             Carrier::Local(local) => Stats { subscribed: channels, unsent: local.len(), ..stats },
             Carrier::Redis(link) => Stats {
@@ -429,6 +433,23 @@ impl Bus {
         match &mut self.carrier {
             Carrier::Local(_) => self.subscribed(&name),
             Carrier::Redis(link) => link.subscribe(name, now),
+        }
+    }
+
+    /// A channel is not wanted any more.
+    fn unwant(&mut self, name: &[u8], now: Instant) {
+        if let Carrier::Redis(link) = &mut self.carrier {
+            link.unsubscribe(name, now);
+        }
+    }
+
+    /// Of too many channels that linger, those go that have done so longest.
+    fn evict_lingering(&mut self, now: Instant) {
+        while self.channels.lingering() > self.limits.lingering_channels
+            && let Some(name) = self.channels.pop_lingered(Instant::from_micros(u64::MAX))
+        {
+            self.stats.linger_evictions += 1;
+            self.unwant(&name, now);
         }
     }
 

@@ -7,8 +7,12 @@ use super::units::Size;
 
 /// One read from Redis.
 const READ_FROM_REDIS: usize = 64 << 10;
-/// What one read of a client can publish, encoded: the smallest frames are the worst.
-const READ_OF_A_CLIENT: usize = 96 << 10;
+/// Messages in one read of a client of 16 KiB, the smallest there are.
+const MESSAGES_OF_A_READ: usize = (16 << 10) / 6;
+/// What an empty publish takes as a command of Redis, beside the channel's name.
+const EMPTY_PUBLISH: usize = 38;
+/// Commands that wait stand in a buffer that doubles; while it does, the old one is there, too.
+const BUFFER_FACTOR: usize = 3;
 /// A publish that waits and one that is not confirmed take a place in a list each, beside their bytes.
 const PUBLISH_FACTOR: usize = 5;
 /// Control frames that wait for a client: 2 KiB, in a list that doubles.
@@ -16,6 +20,8 @@ const CONTROL_FRAMES: usize = 5 << 10;
 /// A session, its places in lists and tables that double, and as much of a channel as is in shard, bus and link, with
 /// three names.
 const SESSION: usize = 3 << 10;
+/// A channel that lingers, in bus and link, without its names.
+const LINGERING: usize = 1 << 10;
 /// What a plain answer takes, if it is the chat page.
 const ANSWER: usize = 16 << 10;
 /// Everything that there is once and whose size depends on nothing.
@@ -41,30 +47,52 @@ impl Config {
     /// | 5 `publish_bytes` | publishes that wait for Redis or its confirmation, and their places in lists |
     /// | `workers` × 3/2 `mailbox_bytes` | what the bus has handed to workers, and its places in lists |
     /// | `workers` × 12 (64 KiB + `message_bytes`) | what one turn brings: it is taken in whole |
-    /// | `workers` × 1 MiB | buffers, and the publishes of one read |
+    /// | `workers` × (1 MiB + 8 KiB × `channel_bytes`) | buffers, and the publishes of one read, each with the name |
+    /// | `lingering_channels` × (1 KiB + 2 `channel_bytes`) | channels that nobody is in any more |
     /// | 4 (64 KiB + `message_bytes`) + 1 MiB | replies of Redis that are not whole, and constants |
     ///
     /// and for each connection `head_bytes`, or 16 KiB if that is more, for its request or its answer, 2 `channel_bytes`,
     /// and 8 KiB: control frames that it does not take, and its session and channel.
     ///
-    /// Not in it: what the embedder leaves unpolled; channels of clients that left within `linger_time` or while Redis
-    /// was slow to unsubscribe, which count as connections; what the allocator, the runtime and the kernel take.
+    /// Not in it: what the embedder leaves unpolled, publishes and refuses with, or hands over as a leftover beyond
+    /// `head_bytes`; channels of clients that left while Redis was slow to unsubscribe, which count as connections; what the
+    /// allocator, the runtime and the kernel take. A sum beyond `usize::MAX` is that.
     #[must_use]
     pub const fn memory_bound(&self, workers: NonZero<usize>) -> MemoryBound {
         let (limits, workers) = (&self.limits, workers.get());
-        let read = READ_FROM_REDIS + limits.message_bytes;
-        let each = limits.mailbox_bytes / 2 * 3 + 12 * read + PUBLISH_FACTOR * READ_OF_A_CLIENT + CONSTANT / 2;
+        let read = limits.message_bytes.saturating_add(READ_FROM_REDIS);
+        let names = limits.channel_bytes.saturating_mul(2);
         let request = if limits.head_bytes > ANSWER { limits.head_bytes } else { ANSWER };
+        let each = sum(&[
+            (limits.mailbox_bytes / 2, 3),
+            (read, 12),
+            (limits.channel_bytes, BUFFER_FACTOR * MESSAGES_OF_A_READ),
+            (EMPTY_PUBLISH, PUBLISH_FACTOR * MESSAGES_OF_A_READ),
+            (CONSTANT / 2, 1),
+        ]);
         MemoryBound {
-            fixed: limits.all_queues_bytes / 3 * 4
-                + limits.partial_bytes
-                + PUBLISH_FACTOR * limits.publish_bytes
-                + workers * each
-                + 4 * read
-                + CONSTANT,
-            connection: request + 2 * limits.channel_bytes + CONTROL_FRAMES + SESSION,
+            fixed: sum(&[
+                (limits.all_queues_bytes / 3, 4),
+                (limits.partial_bytes, 1),
+                (limits.publish_bytes, PUBLISH_FACTOR),
+                (each, workers),
+                (names.saturating_add(LINGERING), limits.lingering_channels),
+                (read, 4),
+                (CONSTANT, 1),
+            ]),
+            connection: sum(&[(request, 1), (names, 1), (CONTROL_FRAMES + SESSION, 1)]),
         }
     }
+}
+
+/// Of products that may be beyond `usize`, which has 32 bits on some targets: then it is the largest.
+const fn sum(mut terms: &[(usize, usize)]) -> usize {
+    let mut sum = 0_usize;
+    while let [(bytes, times), rest @ ..] = terms {
+        sum = sum.saturating_add(bytes.saturating_mul(*times));
+        terms = rest;
+    }
+    sum
 }
 
 impl MemoryBound {
@@ -77,7 +105,7 @@ impl MemoryBound {
     /// The same for people.
     #[must_use]
     pub fn sentence(&self, connections: usize) -> String {
-        let kib = |bytes: usize| Size(bytes.next_multiple_of(1 << 10) as u64);
+        let kib = |bytes: usize| Size(bytes.checked_next_multiple_of(1 << 10).unwrap_or(bytes) as u64);
         let mib = |bytes: usize| Size((bytes >> 20 << 20) as u64);
         format!(
             "memory: at most {}, of which {} for each of at most {connections} connections",

@@ -209,6 +209,7 @@ impl Config {
             ("workers", self.workers.map_or(1, NonZero::get) as u64, 1, 1_024),
             ("head_fields", limits.head_fields as u64, 1, 10_000),
             ("message_fragments", u64::from(limits.message_fragments), 1, 1 << 30),
+            ("lingering_channels", limits.lingering_channels as u64, 0, 1 << 30),
         ] {
             in_range(setting, value, least, most, |number| number.to_string())?;
         }

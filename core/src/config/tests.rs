@@ -37,6 +37,7 @@ fn each_limit_is_held_to_its_range() {
             (limits.queue_bytes, limits.all_queues_bytes, limits.partial_bytes) = (1 << 30, 1 << 30, 1 << 30);
             (limits.mailbox_bytes, limits.publish_bytes) = (1 << 30, 1 << 30);
         }),
+        ("lingering_channels", 0, 1 << 30, |limits, to| limits.lingering_channels = to as usize),
         ("channel_bytes", 1, 1 << 16, |limits, to| limits.channel_bytes = to as usize),
         ("mailbox_bytes", 1, 1 << 30, |limits, to| limits.mailbox_bytes = to as usize),
         ("publish_bytes", 1, 1 << 30, |limits, to| limits.publish_bytes = to as usize),
@@ -193,5 +194,46 @@ fn an_address_to_listen_on_is_a_host_and_a_port() {
         "[::1:9090",
     ] {
         assert_eq!(text.parse::<ListenAddress>(), Err(ListenAddressError), "{text}");
+    }
+}
+
+/// Every sum saturates, so that the bound of whatever an embedder sets is never too small; on targets with 32 bits
+/// allowed settings come so far.
+#[test]
+fn a_memory_bound_does_not_wrap() {
+    let most = with(|config| {
+        let limits = &mut config.limits;
+        (limits.all_queues_bytes, limits.partial_bytes, limits.publish_bytes) = (usize::MAX, usize::MAX, usize::MAX);
+        (limits.mailbox_bytes, limits.message_bytes) = (usize::MAX, usize::MAX);
+        (limits.head_bytes, limits.channel_bytes, limits.lingering_channels) = (usize::MAX, usize::MAX, usize::MAX);
+    });
+    for workers in [NonZero::<usize>::MIN, NonZero::<usize>::MAX] {
+        let bound = most.memory_bound(workers);
+        assert_eq!((bound.fixed, bound.connection), (usize::MAX, usize::MAX));
+        assert_eq!(bound.with(usize::MAX), usize::MAX);
+        assert!(bound.sentence(usize::MAX).starts_with("memory: at most "));
+    }
+}
+
+#[test]
+fn no_limit_that_grows_makes_the_memory_bound_smaller() {
+    let changes: [fn(&mut Limits) -> &mut usize; 8] = [
+        |limits| &mut limits.all_queues_bytes,
+        |limits| &mut limits.partial_bytes,
+        |limits| &mut limits.publish_bytes,
+        |limits| &mut limits.mailbox_bytes,
+        |limits| &mut limits.message_bytes,
+        |limits| &mut limits.head_bytes,
+        |limits| &mut limits.channel_bytes,
+        |limits| &mut limits.lingering_channels,
+    ];
+    for (place, field) in changes.into_iter().enumerate() {
+        let mut before = 0;
+        for shift in 0..usize::BITS {
+            let bound = with(|config| *field(&mut config.limits) = usize::MAX >> (usize::BITS - 1 - shift));
+            let bound = bound.memory_bound(NonZero::new(1_024).unwrap()).with(1_000_000);
+            assert!(bound >= before, "limit {place} at {shift} bits: {bound} after {before}");
+            before = bound;
+        }
     }
 }

@@ -330,6 +330,28 @@ fn the_handshake_of_the_rfc_gets_its_answer() {
     }
 }
 
+#[test]
+fn at_most_32_subprotocols_may_be_offered() {
+    for (count, may_be) in [(31, true), (32, true), (33, false), (4_000, false)] {
+        let names: Vec<String> = (0..count).map(|number| format!("p{number}")).collect();
+        let fields = format!(
+            "Upgrade: websocket\r\nConnection: Upgrade\r\n{KEY}Sec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Protocol: {}\r\n",
+            names.join(", ")
+        );
+        let limits = Limits { head_bytes: 64 << 10, ..Limits::default() };
+        let head = format!("GET /chat HTTP/1.1\r\nHost: h\r\n{fields}\r\n");
+        let (request, _) = RequestReader::new().read(head.as_bytes(), &limits).expect("valid").expect("whole");
+        match request.upgrade() {
+            Ok(upgrade) => {
+                assert!(may_be && names.iter().all(|name| upgrade.offers(name)), "{count}");
+                assert_eq!(upgrade.offered_bytes(), names.join(",").len());
+            }
+            Err(error) => assert!(!may_be && error == Error::Subprotocol, "{count}: {error}"),
+        }
+    }
+}
+
 /// Status line, fields and body of an encoded answer.
 fn parts(answer: &[u8]) -> (String, Vec<(String, String)>, String) {
     let text = String::from_utf8(answer.to_vec()).expect("text");

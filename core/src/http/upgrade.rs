@@ -1,12 +1,13 @@
 //! The opening handshake of RFC 6455 §4.2, the server's side.
 
-use std::collections::BTreeSet;
-
 use bytes::Bytes;
 use tungstenite::handshake::derive_accept_key;
 
 use super::request::{Method, Request};
 use crate::error::{Error, Misuse};
+
+/// Subprotocols that one client may offer. Nobody speaks so many, and what looking through them costs is bounded.
+const MOST_SUBPROTOCOLS: usize = 32;
 
 /// A valid offer to speak WebSocket, to be answered with 101.
 ///
@@ -14,14 +15,20 @@ use crate::error::{Error, Misuse};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upgrade {
     accept: String,
-    subprotocols: Vec<String>,
+    /// With commas between them: they take no more memory than they took in the request.
+    subprotocols: Box<str>,
 }
 
 impl Upgrade {
     /// Whether the client offered to speak that subprotocol.
     #[must_use]
     pub fn offers(&self, subprotocol: &str) -> bool {
-        self.subprotocols.iter().any(|offered| offered == subprotocol)
+        !subprotocol.is_empty() && self.subprotocols.split(',').any(|offered| offered == subprotocol)
+    }
+
+    /// Bytes of the subprotocols that the client offered.
+    pub(crate) fn offered_bytes(&self) -> usize {
+        self.subprotocols.len()
     }
 
     /// The complete 101, after which frames follow. `subprotocol` is one that the client offered, or none.
@@ -91,20 +98,23 @@ impl Request {
         values.next().filter(|_| values.next().is_none())
     }
 
-    /// Names, each once. RFC 6455 §4.1 forbids clients to send an empty list, a name twice, or one that is no token, and
-    /// asks no server to refuse them: an empty list offers nothing, and a name is one however often it comes.
-    fn checked_subprotocols(&self) -> Result<Vec<String>, Error> {
-        let mut names = Vec::new();
-        // A set, because comparing thousands of names with each other would take quadratic time.
-        let mut seen = BTreeSet::new();
+    /// Names, each once and at most 32, with commas between them. RFC 6455 §4.1 forbids clients to send an empty list, a name
+    /// twice, or one that is no token, and asks no server to refuse them: an empty list offers nothing, and a name is one
+    /// however often it comes.
+    fn checked_subprotocols(&self) -> Result<Box<str>, Error> {
+        let mut names: Vec<&str> = Vec::new();
         for name in self.list("sec-websocket-protocol") {
             let text = core::str::from_utf8(name).ok().filter(|text| text.bytes().all(is_name_byte));
             let text = text.ok_or(Error::Subprotocol)?;
-            if seen.insert(text) {
-                names.push(text.to_owned());
+            if names.contains(&text) {
+                continue;
             }
+            if names.len() == MOST_SUBPROTOCOLS {
+                return Err(Error::Subprotocol);
+            }
+            names.push(text);
         }
-        Ok(names)
+        Ok(names.join(",").into())
     }
 }
 

@@ -131,6 +131,14 @@ pub(super) const METRICS: &[Metric] = &[
     gauge("channels", "Channels that are to be subscribed: those with sessions, and those that linger.", |snapshot| {
         size(snapshot.bus.channels)
     }),
+    gauge("channels_lingering", "Channels without sessions that stay subscribed for a while.", |snapshot| {
+        size(snapshot.bus.lingering)
+    }),
+    counter(
+        "linger_evictions",
+        "Channels that were unsubscribed before their time because more than `--max-lingering` lingered.",
+        |snapshot| Value::Count(snapshot.bus.linger_evictions),
+    ),
     gauge("channels_subscribed", "Channels whose subscription is confirmed.", |snapshot| size(snapshot.bus.subscribed)),
     gauge(
         "bus_up",

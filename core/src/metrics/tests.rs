@@ -173,11 +173,13 @@ fn every_count_is_told() {
         dial_failures: 1_019,
         bytes_in: 1_020,
         bytes_out: 1_021,
+        lingering: 1_022,
+        linger_evictions: 1_023,
     };
     // Told otherwise: by their stages, by the bus, by their error, by their close code.
     let otherwise = [2_001, 2_007, 2_008, 2_012].map(f64::from);
     let told: Vec<f64> = samples(&snapshot).into_values().collect();
-    for count in (1_001..=1_021).chain(2_001..=2_016).chain([1_100]).map(f64::from) {
+    for count in (1_001..=1_023).chain(2_001..=2_016).chain([1_100]).map(f64::from) {
         assert_ne!(told.contains(&count), otherwise.contains(&count), "{count}");
     }
 }

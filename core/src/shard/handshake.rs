@@ -52,7 +52,8 @@ impl Shard {
             Ok(upgrade) => upgrade,
             Err(error) => return self.answer_request_error(id, error, &request, now),
         };
-        if leftover.len() > self.settings.limits.head_bytes {
+        // Both wait for the embedder's answer.
+        if leftover.len() + upgrade.offered_bytes() > self.settings.limits.head_bytes {
             return self.answer_error(id, Error::LongHead, now);
         }
         let Some(session) = self.get(id) else { return };

@@ -277,10 +277,10 @@ impl Shard {
                 self.flush_leftover(id, now);
                 self.read_frames(id, input, now);
             }
-            Stage::Deciding(deciding) if deciding.leftover.len() + input.len() <= limit => {
+            Stage::Deciding(deciding) if deciding.held() + input.len() <= limit => {
                 extend_exactly(&mut deciding.leftover, input);
             }
-            Stage::Joining(joining) if joining.leftover.len() + input.len() <= limit => {
+            Stage::Joining(joining) if joining.held() + input.len() <= limit => {
                 extend_exactly(&mut joining.leftover, input);
             }
             Stage::Deciding(_) | Stage::Joining(_) => self.answer_error(id, Error::LongHead, now),

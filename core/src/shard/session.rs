@@ -158,6 +158,20 @@ impl LastRead {
     }
 }
 
+impl Deciding {
+    /// Bytes of the client's that wait for an answer.
+    pub(super) fn held(&self) -> usize {
+        self.upgrade.offered_bytes() + self.leftover.len()
+    }
+}
+
+impl Joining {
+    /// Bytes that wait for the subscription, the client's and our 101.
+    pub(super) fn held(&self) -> usize {
+        self.switch.as_ref().map_or(0, Bytes::len) + self.leftover.len()
+    }
+}
+
 impl Open {
     pub(super) const fn new(ws: ws::Session, target: Target) -> Self {
         Self { ws, target, partial: 0 }

@@ -114,7 +114,10 @@ impl Draft {
         let (mut limits, usual) = limits(&mut rng);
         // With tight bounds a session may be on its way to the end, out of its channel, without anybody else's doing.
         if usual.is_none() && rng.u8(..4) == 0 {
-            limits.linger_time = Duration::from_millis([0, 100, 1_000][rng.usize(..3)]);
+            let linger = rng.usize(..3);
+            limits.linger_time = Duration::from_millis([0, 100, 1_000][linger]);
+            // So few that some have to go before their time.
+            limits.lingering_channels = [10_000, 10_000, 1][linger];
         }
         let rooms = rooms(&mut rng);
         let instance = |rng: &mut Rng| InstanceSetup {

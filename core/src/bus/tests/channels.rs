@@ -103,6 +103,25 @@ fn a_channel_lingers_from_its_last_worker_on_and_no_longer() {
 }
 
 #[test]
+fn at_the_bound_the_channel_that_has_lingered_longest_goes_first() {
+    let limits = Limits { lingering_channels: 2, ..Limits::default() };
+    let mut bus = Bus::local(&limits, 1, 1, Instant::ZERO);
+    let names = ["first", "second", "third"];
+    for (index, (name, seconds)) in names.into_iter().zip(1..).enumerate() {
+        let id = id(index as u32);
+        bus.handle_shard(0, subscribe(name, id), Instant::ZERO).unwrap();
+        bus.handle_shard(0, unsubscribe(name, id), Instant::ZERO + Duration::from_secs(seconds)).unwrap();
+        let stats = bus.stats();
+        assert_eq!((stats.lingering, stats.channels), ((index + 1).min(2), (index + 1).min(2)), "{name}");
+        assert_eq!(stats.linger_evictions, u64::from(index == 2));
+    }
+    news(&mut bus);
+    assert_eq!(bus.poll_timeout(), Some(Instant::ZERO + Duration::from_secs(2) + limits.linger_time), "the second");
+    bus.handle_shard(0, subscribe("third", id(7)), Instant::ZERO).unwrap();
+    assert_eq!((bus.stats().lingering, bus.stats().channels), (1, 2), "one that is wanted again does not count");
+}
+
+#[test]
 fn messages_of_a_lingering_channel_go_nowhere() {
     let mut bus = bus(1);
     bus.handle_shard(0, subscribe("chat", id(0)), Instant::ZERO).unwrap();

@@ -291,6 +291,8 @@ pub(super) const OPTIONS: &[Opt] = &[
         "The longest that shutting down takes after that; then whatever is left is lost and counted."),
     limit!(time "linger", INSTANCE, linger_time,
         "How long a channel stays subscribed after its last session left."),
+    limit!(count "max-lingering", INSTANCE, lingering_channels,
+        "The most channels that stay subscribed so. Beyond it the one that has done so longest is unsubscribed."),
     Opt {
         name: "log-format",
         value: "FORMAT",
