@@ -25,10 +25,10 @@ const EVERY: &[Way] = &Way::ALL;
 const HARMLESS: Duration = Duration::from_millis(700);
 
 /// What this machine, its proxies and the watch may add to the time within which an instance knows that it is cut off.
-const SLACK: Duration = Duration::from_millis(300);
+const SLACK: Duration = Duration::from_secs(1);
 
 /// How soon messages arrive again after a fault has ended.
-const RECOVERS_WITHIN: Duration = Duration::from_secs(10);
+const RECOVERS_WITHIN: Duration = Duration::from_secs(20);
 
 /// One thing that goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

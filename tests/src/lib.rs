@@ -4,10 +4,13 @@
 //! on loopback, and are ended by their process id when the value that stands for them is dropped.
 #![forbid(unsafe_code)]
 
+pub mod abuse;
 pub mod balancer;
 pub mod client;
 pub mod crowd;
+pub mod distance;
 pub mod faults;
+pub mod innocents;
 pub mod metrics;
 pub mod port;
 pub mod process;

@@ -27,7 +27,7 @@ pub enum Reply {
 }
 
 impl Resp {
-    /// Connects to a server on loopback, with a limit of 5 s on each read.
+    /// Connects to a server on loopback, with a limit of 20 s on each read.
     ///
     /// # Errors
     ///
@@ -35,7 +35,7 @@ impl Resp {
     pub fn connect(port: u16) -> io::Result<Self> {
         let stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
         Ok(Self { stream: BufReader::new(stream) })
     }
 
@@ -43,7 +43,7 @@ impl Resp {
     ///
     /// # Errors
     ///
-    /// When the connection ends or the reply takes longer than 5 s.
+    /// When the connection ends or the reply takes longer than 20 s.
     pub fn command(&mut self, parts: &[&[u8]]) -> io::Result<Reply> {
         let mut bytes = format!("*{}\r\n", parts.len()).into_bytes();
         for part in parts {
@@ -89,7 +89,7 @@ impl Resp {
     ///
     /// # Errors
     ///
-    /// When none comes within 5 s.
+    /// When none comes within 20 s.
     pub fn message(&mut self) -> io::Result<Vec<u8>> {
         match self.reply()? {
             Reply::Array(items) => match items.into_iter().next_back() {

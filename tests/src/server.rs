@@ -244,6 +244,18 @@ impl Server {
         self.process.lines().iter().map(|line| format!("{}\n", line.text)).collect()
     }
 
+    /// The most memory that it says its core can come to hold, in bytes.
+    ///
+    /// # Errors
+    ///
+    /// When it did not say so.
+    pub fn memory_bound(&self) -> io::Result<u64> {
+        let text = self.text();
+        let mebibytes =
+            text.split_once("memory: at most ").and_then(|(_, rest)| rest.split_once("MiB")?.0.parse().ok());
+        mebibytes.map(|bound: u64| bound << 20).ok_or_else(|| io::Error::other(format!("no bound in {text}")))
+    }
+
     /// Asks it to end (SIGTERM).
     ///
     /// # Errors

@@ -98,6 +98,41 @@ impl Swarm {
         Ok(())
     }
 
+    /// How many clients there ever were: the number that the next one has.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// Whether there was none yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.clients.is_empty()
+    }
+
+    /// Like [`Swarm::grow`], for a server that may close clients, these and others.
+    ///
+    /// # Errors
+    ///
+    /// When nobody listens, or a client is neither taken nor closed within 10 s.
+    pub fn grow_unless_closed(&mut self, count: usize, port: u16, path: &str) -> io::Result<()> {
+        while self.clients.len() < count {
+            let group = self.clients.len()..count.min(self.clients.len() + GROUP);
+            for _ in group.clone() {
+                self.join(port, path)?;
+            }
+            let start = Instant::now();
+            while group.clone().any(|number| self.clients[number].as_ref().is_some_and(|it| it.phase == Phase::Joining))
+            {
+                self.listen(Duration::from_millis(100), |_, _| {})?;
+                if start.elapsed() > Duration::from_secs(10) {
+                    return Err(io::Error::other(format!("handshakes of clients {group:?} take longer than 10 s")));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Whether its handshake is done and it has not begun to leave.
     #[must_use]
     pub fn is_open(&self, number: usize) -> bool {

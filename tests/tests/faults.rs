@@ -10,10 +10,14 @@ use fanfare_tests::server::Program;
 /// what an allocator makes of it.
 const GROWTH: u64 = 24 << 20;
 
-fn is_told_of_what_is_missing(program: Program, redis: usize, each: usize) {
-    let (probe, hold) = (Duration::from_millis(500), Duration::ZERO);
+/// The probe period, and the longest that Redis may take to answer: what a busy machine does not reach by itself.
+const PROBE: Duration = Duration::from_millis(1_500);
+
+/// Lets one of `each` kinds go wrong, from the kind of this number on.
+fn is_told_of_what_is_missing(program: Program, redis: usize, from: usize, each: usize) {
+    let (probe, hold) = (PROBE, Duration::ZERO);
     let trial = Trial { program, clients: 100, rooms: 5, rate: 100, probe, hold, redis, seed: each as u64 };
-    let outcome = run(trial, KINDS.iter().copied().step_by(each)).unwrap();
+    let outcome = run(trial, KINDS.iter().copied().skip(from).step_by(each)).unwrap();
     let (most, before) = outcome.memory;
     assert!(most <= before + GROWTH, "{outcome:?}");
     assert_eq!(outcome.summary.ended, 0, "nobody was closed: {outcome:?}");
@@ -23,15 +27,21 @@ fn is_told_of_what_is_missing(program: Program, redis: usize, each: usize) {
 #[test]
 fn a_client_gets_each_message_once_or_is_told_whatever_fails() {
     const { assert!(KINDS.len() >= 30) }
-    is_told_of_what_is_missing(Program::Tokio, 0, 1);
+    is_told_of_what_is_missing(Program::Tokio, 0, 0, 2);
+}
+
+/// At the same time, so that neither takes long.
+#[test]
+fn and_the_other_half_of_what_fails() {
+    is_told_of_what_is_missing(Program::Tokio, 0, 1, 2);
 }
 
 #[test]
 fn on_async_std_and_another_redis_too() {
-    is_told_of_what_is_missing(Program::AsyncStd, 1, 5);
+    is_told_of_what_is_missing(Program::AsyncStd, 1, 0, 5);
 }
 
 #[test]
 fn on_smol_and_another_redis_too() {
-    is_told_of_what_is_missing(Program::Smol, 1, 5);
+    is_told_of_what_is_missing(Program::Smol, 1, 2, 5);
 }

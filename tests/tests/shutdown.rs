@@ -205,7 +205,7 @@ fn what_redis_does_not_take_in_time_is_counted_in_one_line(program: Program) {
 fn redis_may_come_back_within_the_drain_time(program: Program) {
     let mut redis = Redis::start().unwrap();
     let proxy = Proxy::start(redis.port()).unwrap();
-    let mut server = program.start_on(&proxy.url(), &[]).unwrap();
+    let mut server = program.start_on(&proxy.url(), &["--drain-time", "30s"]).unwrap();
     let mut client = Client::connect(server.port(), "/chat").unwrap();
     redis.kill().unwrap();
     proxy.refuse();
