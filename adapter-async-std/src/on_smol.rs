@@ -76,6 +76,15 @@ impl Stream for SmolConnection {
         }
     }
 
+    fn poll_read_now(&mut self, _context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        match self.0.get_ref().read(buffer) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                Poll::Pending
+            }
+            other => Poll::Ready(other),
+        }
+    }
+
     fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<()> {
         self.0.poll_readable(context).map(drop)
     }

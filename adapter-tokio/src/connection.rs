@@ -6,7 +6,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use fanfare_core::drive::Stream;
-use rustix::net::{SendFlags, send};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -66,6 +67,18 @@ impl Stream for Connection {
         match &mut self.0 {
             Kind::Tcp(stream) => poll_read(stream, context, buffer),
             Kind::Other(other) => other.poll_read(context, buffer),
+        }
+    }
+
+    fn poll_read_now(&mut self, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let stream = match &mut self.0 {
+            Kind::Tcp(stream) => stream,
+            // What is below it cannot be asked.
+            Kind::Other(other) => return other.poll_read(context, buffer),
+        };
+        match recv(&*stream, buffer, RecvFlags::DONTWAIT) {
+            Err(Errno::WOULDBLOCK | Errno::INTR) => Poll::Pending,
+            result => Poll::Ready(result.map(|(read, _)| read).map_err(io::Error::from)),
         }
     }
 

@@ -130,7 +130,7 @@ impl Client {
         let control = session.control(data_pending);
         self.stream.write_all(control)?;
         let len = control.len();
-        session.control_sent(len, self.now()).map_err(io::Error::other)
+        session.control_sent(len, self.now()).map(drop).map_err(io::Error::other)
     }
 
     /// Reads once; `None` if nothing comes until `deadline`.

@@ -41,6 +41,8 @@ pub(crate) enum Wish {
     Taken {
         bytes: usize,
     },
+    /// Say [`News::Looked`] behind all that is there for this worker, read or not.
+    Look,
 }
 
 /// The bus's news for one shard, in order.
@@ -76,6 +78,8 @@ pub(crate) enum News {
     GapEnded(Gap),
     /// Whether the instance can deliver from end to end. Until this is said first, it cannot.
     Ready(Result<(), Unready>),
+    /// The answer to [`Wish::Look`], once for each.
+    Looked,
 }
 
 /// A stretch in which messages of others may have passed by this instance.

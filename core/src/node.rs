@@ -61,7 +61,8 @@ pub enum Action {
     /// Write once what [`Node::transmit`] lends; then [`Node::transmitted`], [`Node::blocked`] if the socket would block,
     /// or [`Node::handle_reset`].
     Write(SocketId),
-    /// Look whether there is something to read: [`Node::handle_readable`] had said no and would now say yes.
+    /// Ask [`Node::handle_readable`] and try to read: it had said no and would now say yes, or something is overdue and may
+    /// have come without your having heard of it.
     Read(SocketId),
     /// End the write side, and go on reading. If that fails the next read says why.
     EndWrites(SocketId),

@@ -1,6 +1,8 @@
 //! Time as a value: an [`Instant`] that the embedder supplies, and the structure that holds every deadline of a shard.
 
+use core::fmt;
 use core::net::IpAddr;
+use core::num::NonZero;
 use core::ops::Add;
 use std::collections::{BTreeSet, VecDeque};
 
@@ -10,29 +12,42 @@ pub use core::time::Duration;
 ///
 /// The core has no clock. A binary counts from its start, `Instant::ZERO + start.elapsed()`; a simulation starts at
 /// [`Instant::ZERO`] and jumps.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Instant(u64);
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+// One microsecond more than it is, so that an `Option` of it takes no more memory: a session has three.
+pub struct Instant(NonZero<u64>);
 
 impl Instant {
     /// The epoch itself.
-    pub const ZERO: Self = Self(0);
+    pub const ZERO: Self = Self(NonZero::<u64>::MIN);
 
     /// The instant `micros` microseconds after the epoch.
     #[must_use]
     pub const fn from_micros(micros: u64) -> Self {
-        Self(micros)
+        Self(Self::ZERO.0.saturating_add(micros))
     }
 
     /// Microseconds since the epoch.
     #[must_use]
     pub const fn as_micros(self) -> u64 {
-        self.0
+        self.0.get() - 1
     }
 
     /// How long `earlier` is past at this instant; zero if it is not.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {
-        Duration::from_micros(self.0.saturating_sub(earlier.0))
+        Duration::from_micros(self.0.get().saturating_sub(earlier.0.get()))
+    }
+}
+
+impl Default for Instant {
+    fn default() -> Self {
+        Self::ZERO
+    }
+}
+
+impl fmt::Debug for Instant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Instant").field(&self.as_micros()).finish()
     }
 }
 

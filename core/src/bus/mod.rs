@@ -232,6 +232,7 @@ impl Bus {
                     self.publish(name, payloads.split_to(len), now);
                 }
                 Wish::Taken { bytes } => self.workers.taken(worker, bytes),
+                Wish::Look => self.workers.tell(worker, News::Looked),
             }
         }
         self.evict_lingering(now);

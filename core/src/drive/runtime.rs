@@ -113,6 +113,12 @@ pub trait Stream: Send {
     /// Whether a read would find something: bytes, the end or an error. It may be wrong in saying yes.
     fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<()>;
 
+    /// As [`Stream::poll_read`], but asks the system itself: something may lie there of which the runtime has not heard
+    /// yet, since it had no turn. To be written for a runtime that otherwise reads only what it has heard of.
+    fn poll_read_now(&mut self, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.poll_read(context, buffer)
+    }
+
     /// Writes once, some of `slices`, which are not empty; 0 bytes are an end, as an error is.
     fn poll_write(&mut self, context: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>>;
 

@@ -63,6 +63,8 @@ struct Socket<S> {
     waker: Waker,
     /// Waits until it takes bytes again.
     blocked: bool,
+    /// The shard wants to know what has arrived, whether or not the runtime has heard of anything.
+    named: bool,
 }
 
 impl<S: Stream> Sockets<S> {
@@ -77,7 +79,7 @@ impl<S: Stream> Sockets<S> {
         let bell = self.bells.bell(id);
         bell.ring();
         let waker = Waker::from(bell.clone());
-        self.table[id.index()] = Some(Socket { id, stream, bell, waker, blocked: false });
+        self.table[id.index()] = Some(Socket { id, stream, bell, waker, blocked: false, named: false });
     }
 
     pub(super) fn remove(&mut self, id: SessionId) {
@@ -108,18 +110,22 @@ impl<S: Stream> Sockets<S> {
         self.ready.is_empty() && self.bells.sleep(worker)
     }
 
-    /// Puts a connection on the list.
-    pub(super) fn ring(&mut self, id: SessionId) {
-        if let Some(socket) = self.get(id) {
+    /// The shard has named a session to be read: puts its connection on the list. Says no if there is none.
+    pub(super) fn name(&mut self, id: SessionId) -> bool {
+        let socket = self.get(id);
+        let is_here = socket.is_some();
+        if let Some(socket) = socket {
+            socket.named = true;
             socket.bell.ring();
         }
+        is_here
     }
 
     /// One from the list: tells the shard that it may take bytes again, and reads it once.
     fn turn(&mut self, id: SessionId, shard: &mut Shard, scratch: &mut [u8], budget: &mut Budget, now: Instant) {
         let read_bytes = self.read_bytes;
         budget.spend(0);
-        let Some(Socket { stream, bell, waker, blocked, .. }) = self.get(id) else { return };
+        let Some(Socket { stream, bell, waker, blocked, named, .. }) = self.get(id) else { return };
         bell.hush();
         let mut context = Context::from_waker(waker);
         stream.advance(&mut context);
@@ -128,13 +134,18 @@ impl<S: Stream> Sockets<S> {
             shard.handle_writable(id);
         }
         // A session waits for credit only from when it has something to say.
-        if !shard.may_be_read(id) && stream.poll_readable(&mut context).is_pending() {
+        let named = std::mem::take(named);
+        if !named && !shard.may_be_read(id) && stream.poll_readable(&mut context).is_pending() {
             return;
         }
         if !shard.handle_readable(id, now) {
             return;
         }
-        match stream.poll_read(&mut context, &mut scratch[..read_bytes]) {
+        let mut read = stream.poll_read(&mut context, &mut scratch[..read_bytes]);
+        if named && read.is_pending() {
+            read = stream.poll_read_now(&mut context, &mut scratch[..read_bytes]);
+        }
+        match read {
             Poll::Pending => {}
             Poll::Ready(Err(_)) => shard.handle_reset(id),
             Poll::Ready(Ok(0)) => shard.handle_eof(id, now),

@@ -323,7 +323,13 @@ impl<R: Runtime> Worker<R> {
             }
         }
         while let Some(id) = self.shard.poll_readable() {
-            self.sockets.ring(id);
+            if !self.sockets.name(id) {
+                // It still waits for its connection, so that nothing can have come.
+                self.shard.handle_readable(id, now);
+            }
+        }
+        if self.shard.has_pinged() {
+            self.shard.handle_written(self.runtime.now());
         }
     }
 

@@ -174,6 +174,8 @@ fn an_end_comes_when_sessions_and_then_their_publishes_have_left() {
     settle(&mut node);
     node.shutdown(NOW);
     node.handle_timeout(NOW + Duration::from_secs(1));
+    assert_eq!(node.poll_action(), Some(Action::Read(id)), "the rest of the head may lie in the socket");
+    assert!(node.handle_readable(id, NOW));
     let (written, others) = settle(&mut node);
     assert!(matches!(&written[..], [(to, bytes)] if *to == id && bytes.starts_with(b"HTTP/1.1 503 ")));
     assert_eq!((others, node.is_closed()), (vec![Action::EndWrites(id)], false), "the client is there");

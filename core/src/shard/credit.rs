@@ -20,6 +20,7 @@ impl Shard {
     /// ends it with 1013; a ping, a pong or a Close does not.
     pub fn handle_readable(&mut self, id: SessionId, now: Instant) -> bool {
         let now = self.at(now);
+        self.note_look(id);
         let Some(session) = get_mut(&mut self.sessions, id) else { return false };
         if session.has_leftover() {
             session.flags.unread = true;

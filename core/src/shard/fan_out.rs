@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use super::credit::cost;
+use super::deadlines::Overdue;
 use super::queue::Content;
 use super::session::{LastRead, Session, Stage};
 use super::slow::Arrived;
 use super::{Event, SessionId, Shard, get_mut, id_of};
-use crate::error::{Closed, Error, Side};
+use crate::error::{Closed, Error};
 use crate::exchange::ChannelId;
 use crate::run::Run;
 use crate::time::Instant;
@@ -112,37 +113,6 @@ impl Shard {
         }
     }
 
-    pub(super) fn session_timeout(&mut self, id: SessionId, now: Instant) {
-        let Some(session) = get_mut(&mut self.sessions, id) else { return };
-        if session.next_deadline(&self.settings.limits).is_none_or(|deadline| deadline > now) {
-            return self.settle(id, now);
-        }
-        if session.planned_at().is_some_and(|at| at <= now) {
-            session.close_as_planned(now);
-            return self.settle(id, now);
-        }
-        let local = |error| Closed { by: Side::Local, code: None, error };
-        match &mut session.stage {
-            Stage::Head(head) if head.reader.is_empty() => self.remove(id, local(Some(self.late(Error::SlowHead)))),
-            Stage::Head(_) => self.answer_error(id, self.late(Error::SlowHead), now),
-            Stage::Deciding(_) | Stage::Scraping { .. } => self.answer_error(id, Error::Unavailable, now),
-            Stage::Joining(_) => self.answer_error(id, self.late(Error::NotConfirmed), now),
-            Stage::Answered { error, .. } => {
-                let error = *error;
-                self.remove(id, local(error));
-            }
-            Stage::Open(_) if session.paused.is_some_and(|since| since + self.settings.limits.pause_time <= now) => {
-                self.hear_out(id, now);
-            }
-            Stage::Open(open) => {
-                if open.ws.handle_timeout(&self.settings.limits, now) {
-                    session.note_alive(0, &self.settings.limits);
-                }
-                self.settle(id, now);
-            }
-        }
-    }
-
     /// An open session ends for `error`. A slow reader gets nothing more than the rest of a begun frame; who else is
     /// closed gets what waits for it.
     pub(super) fn fail(&mut self, id: SessionId, error: Error, now: Instant) {
@@ -179,7 +149,8 @@ impl Shard {
         }
         // A deadline that moves away is left to fire early, once: most move with every byte.
         let deadline = session.next_deadline(&self.settings.limits);
-        if deadline.is_none() || session.deadline.is_none() || deadline < session.deadline {
+        let is_judged = session.flags.overdue == Overdue::No;
+        if is_judged && (deadline.is_none() || session.deadline.is_none() || deadline < session.deadline) {
             self.timers.set(id.index, &mut session.deadline, deadline);
         }
         let closing = matches!(&session.stage, Stage::Open(open) if !open.ws.can_send());

@@ -26,7 +26,9 @@
 //! **Operation.** Plain requests for `/live` and `/ready` are answered here, whatever else is served; connections of
 //! [`Shard::handle_admin_connection`] may also ask for `/metrics`.
 //!
-//! **Time.** Call [`Shard::handle_timeout`] at [`Shard::poll_timeout`] or as soon after as the runtime can. An
+//! **Time.** Call [`Shard::handle_timeout`] at [`Shard::poll_timeout`] or as soon after as the runtime can. Nobody is
+//! dropped by the clock alone: a session whose deadline has passed is named by [`Shard::poll_readable`], and judged by the
+//! next [`Shard::handle_timeout`] after you have asked [`Shard::handle_readable`] and read what it lets you. An
 //! earlier `now` than the latest seen counts as the latest seen. A deadline that has moved away is still reported
 //! once; the call is a no-op then.
 //!
@@ -66,6 +68,7 @@
 
 mod channels;
 mod credit;
+mod deadlines;
 mod fan_out;
 mod gap;
 mod handshake;
@@ -89,6 +92,7 @@ use bytes::Bytes;
 use slab::Slab;
 
 use self::channels::Channels;
+use self::deadlines::Overdue;
 use self::queue::Runs;
 pub use self::session::Asked;
 use self::session::{Head, Joining, Session, Stage};
@@ -193,6 +197,13 @@ pub struct Shard {
     readable: VecDeque<SessionId>,
     /// Sessions whose leftover may be read, among them some that are gone.
     leftovers: VecDeque<SessionId>,
+    /// Sessions whose pings have left since.
+    pinged: Vec<SessionId>,
+    /// Sessions to be judged when time is told next, among them some that are gone.
+    looked: Vec<SessionId>,
+    /// Sessions about which the bus is to be asked, and those about which it was, as often as it was.
+    to_ask_bus: Vec<SessionId>,
+    asked_bus: VecDeque<Vec<SessionId>>,
     events: VecDeque<Event>,
     subscribers: u64,
     /// It is not to be sent new clients.
@@ -232,6 +243,10 @@ impl Shard {
             writable: VecDeque::new(),
             readable: VecDeque::new(),
             leftovers: VecDeque::new(),
+            pinged: Vec::new(),
+            looked: Vec::new(),
+            to_ask_bus: Vec::new(),
+            asked_bus: VecDeque::new(),
             events: VecDeque::new(),
             subscribers: 0,
             draining: false,
@@ -271,6 +286,10 @@ impl Shard {
         let limit = self.settings.limits.head_bytes;
         let Some(session) = get_mut(&mut self.sessions, id) else { return };
         self.stats.bytes_in += input.len() as u64;
+        if session.flags.overdue != Overdue::No {
+            self.note_read(id);
+        }
+        let Some(session) = get_mut(&mut self.sessions, id) else { return };
         match &mut session.stage {
             Stage::Head(_) => self.read_head(id, input, now),
             Stage::Open(_) => {
@@ -327,18 +346,34 @@ impl Shard {
 
     /// The first `n` bytes that [`Shard::transmit`] lent have left.
     ///
+    /// `now` may be some time before they left. If that can be long, because this process may stand still in between,
+    /// call [`Shard::handle_written`] afterwards.
+    ///
     /// # Errors
     /// [`Misuse::TooMuchTransmitted`] if so many were not lent, [`Misuse::NoSuchSession`]; nothing changes.
     pub fn transmitted(&mut self, id: SessionId, n: usize, now: Instant) -> Result<(), Misuse> {
         let now = self.at(now);
         let session = get_mut(&mut self.sessions, id).ok_or(Misuse::NoSuchSession)?;
-        session.sent(&mut self.runs, n, now)?;
+        if session.sent(&mut self.runs, n, now)? {
+            self.pinged.push(id);
+        }
         self.stats.bytes_out += n as u64;
         // Nothing follows from a write to a session that is open and up to date, which nearly all are.
         if !session.takes_messages() || session.has_output() || session.rare.is_some() {
             self.settle(id, now);
         }
         Ok(())
+    }
+
+    /// All writes of a turn are over, and it is `now`: the time for the answer to each ping that left with them counts from
+    /// here. Of use when [`Shard::has_pinged`].
+    pub fn handle_written(&mut self, now: Instant) {
+        let now = self.at(now);
+        for id in std::mem::take(&mut self.pinged) {
+            if let Some(Stage::Open(open)) = self.get_mut(id).map(|session| &mut session.stage) {
+                open.ws.ping_left(now);
+            }
+        }
     }
 
     /// The session's socket takes no more. It is not named by [`Shard::poll_transmit`] until [`Shard::handle_writable`].
@@ -373,6 +408,7 @@ impl Shard {
                 News::GapBegan { epoch, since } => self.gap_began(epoch, since, now),
                 News::GapEnded(gap) => tracing::debug!(event = "gap_ended", gap.epoch, "subscribed again"),
                 News::Ready(readiness) => self.readiness = readiness,
+                News::Looked => self.bus_has_looked(now),
             }
         }
         if self.taken > exchange::unsaid_bytes(self.settings.limits.mailbox_bytes) {
@@ -385,6 +421,9 @@ impl Shard {
     /// their turn at the next call, for which [`Shard::poll_timeout`] then asks at once.
     pub fn handle_timeout(&mut self, now: Instant) {
         let now = self.at(now);
+        self.pinged.clear();
+        self.pinged.shrink_to(KEPT);
+        self.judge_looked(now);
         for _ in 0..DUE_AT_ONCE {
             let Some(index) = self.timers.pop_due(now) else { break };
             let session = &mut self.sessions[index as usize];
@@ -392,6 +431,7 @@ impl Shard {
             let id = id_of(index, session);
             self.session_timeout(id, now);
         }
+        self.ask_bus();
         self.resume_paused(now);
         self.read_leftovers(now);
     }
@@ -503,9 +543,10 @@ impl Shard {
         self.get(id).map_or(0, |session| session.slices(&self.runs, out))
     }
 
-    /// A session whose socket may be read again after [`Shard::handle_readable`] said no. Can change after
-    /// every input and command. Ask [`Shard::handle_readable`] again for each one that is named: part of the credit is
-    /// kept for it until then.
+    /// A session whose socket is to be looked at: it may be read again after [`Shard::handle_readable`] said no, or one of
+    /// its deadlines has passed. Can change after every input and command. Ask [`Shard::handle_readable`] for each one that
+    /// is named, whether or not anything is known to have come, and try to read: part of the credit may be kept for it until
+    /// then, and only then is it judged.
     pub fn poll_readable(&mut self) -> Option<SessionId> {
         while let Some(id) = self.readable.pop_front() {
             if self.get(id).is_some() {
@@ -538,6 +579,7 @@ impl Shard {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let unpolled = !self.events.is_empty()
             || !self.readable.is_empty()
+            || !self.looked.is_empty()
             || !self.writable.is_empty()
             || !self.to_bus.is_empty()
             || !self.leftovers.is_empty()
@@ -551,6 +593,12 @@ impl Shard {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.sessions.len() == self.admins
+    }
+
+    /// Whether a ping has left since the last [`Shard::handle_written`] or [`Shard::handle_timeout`].
+    #[must_use]
+    pub const fn has_pinged(&self) -> bool {
+        !self.pinged.is_empty()
     }
 
     /// Whether the session has not ended.

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 
+use super::deadlines::Overdue;
 use super::leftover::Leftover;
 use super::planned::Planned;
 use super::queue::{Queue, Runs};
@@ -65,6 +66,10 @@ pub(super) struct Flags {
     pub(super) promised: bool,
     /// Whether it is read without credit, because it has waited for that long enough.
     pub(super) last_read: LastRead,
+    /// How far it has come if a deadline of it has passed.
+    pub(super) overdue: Overdue,
+    /// Reads that brought something since then.
+    pub(super) overdue_reads: u8,
     /// It is operation's, not a client's.
     pub(super) admin: bool,
 }
@@ -307,8 +312,8 @@ impl Session {
         self.answer.is_none() && self.control().is_empty()
     }
 
-    /// The first `n` bytes of what [`Session::slices`] lends have left.
-    pub(super) fn sent(&mut self, runs: &mut Runs, mut n: usize, now: Instant) -> Result<(), Misuse> {
+    /// The first `n` bytes of what [`Session::slices`] lends have left; says whether a ping was among them.
+    pub(super) fn sent(&mut self, runs: &mut Runs, mut n: usize, now: Instant) -> Result<bool, Misuse> {
         let (answer, control) = (self.answer().len(), self.control().len());
         if n > answer + control + self.queue.bytes() {
             return Err(Misuse::TooMuchTransmitted);
@@ -322,17 +327,18 @@ impl Session {
         let control = control.min(n - begun);
         let data = n - control;
         self.queue.sent(runs, data);
+        let mut pinged = false;
         if let Stage::Open(open) = &mut self.stage {
             if control > 0 {
-                // No more than it lends.
-                let _ = open.ws.control_sent(control, now);
+                // Misuse is impossible: it is no more than it lends.
+                pinged = open.ws.control_sent(control, now).unwrap_or(false);
             }
             // Our own ping is no sign of life.
             if data > 0 {
                 open.ws.handle_progress(now);
             }
         }
-        Ok(())
+        Ok(pinged)
     }
 
     /// Nothing more will be written.

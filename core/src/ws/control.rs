@@ -56,6 +56,18 @@ impl Control {
         }
     }
 
+    /// Whether a ping waits that has not left whole.
+    pub(super) fn has_ping(&self) -> bool {
+        let mut at = 0;
+        while let Some(end) = self.frame_end(at) {
+            if self.bytes[at] & 0xF == Opcode::Ping as u8 {
+                return true;
+            }
+            at = end;
+        }
+        false
+    }
+
     /// Queues the answer to a ping. A client that asks faster than it reads gets only the latest (RFC 6455 §5.5.3).
     pub(super) fn pong(&mut self, payload: &[u8]) {
         if self.unsent() + payload.len() > MAX_UNSENT {

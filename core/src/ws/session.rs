@@ -41,6 +41,14 @@ pub enum State {
     Ended,
 }
 
+/// A ping of ours that no sign of life has answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ping {
+    None,
+    Waits,
+    Left,
+}
+
 /// What moves a session from state to state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Input {
@@ -104,8 +112,7 @@ pub struct Session {
     latest: Instant,
     /// What the one deadline counts from: the last sign of life, our unanswered ping, or the queueing of our Close.
     since: Instant,
-    /// Whether a ping waits for a sign of life.
-    pinged: bool,
+    ping: Ping,
     /// Since when the owner has not read from this session.
     paused: Option<Instant>,
     /// Shortens the time to a ping: 0 not at all, 255 by almost a tenth.
@@ -123,7 +130,7 @@ impl Session {
             cause: None,
             latest: now,
             since: now,
-            pinged: false,
+            ping: Ping::None,
             paused: None,
             jitter,
         }
@@ -172,11 +179,18 @@ impl Session {
         let time = match self.state {
             State::Ended => return None,
             State::Open if self.paused.is_some() => return None,
-            State::Open if self.pinged => limits.pong_time,
+            State::Open if self.ping != Ping::None => limits.pong_time,
             State::Open => limits.ping_time.saturating_sub(limits.ping_time / 2560 * u32::from(self.jitter)),
             _ => limits.close_time,
         };
         Some(self.since + time)
+    }
+
+    /// Whether the session ends at its deadline, since a sign of life or the end of the closing handshake is awaited.
+    /// Otherwise the client is only pinged then.
+    #[must_use]
+    pub const fn is_awaited(&self) -> bool {
+        !matches!((self.state, self.ping), (State::Open, Ping::None))
     }
 
     // Inputs.
@@ -227,21 +241,36 @@ impl Session {
     /// It answers a ping but does not put off the next: a connection's buffer takes bytes for a dead client as well.
     pub fn handle_progress(&mut self, now: Instant) {
         let now = self.see(now);
-        if self.pinged {
+        if self.ping != Ping::None {
             self.note_life(now);
         }
     }
 
-    /// The first `n` bytes of [`control`](Self::control) have left. No sign of life, since our ping is among them.
+    /// The first `n` bytes of [`control`](Self::control) have left. No sign of life, since our ping is among them: if it
+    /// has left by now, `true` is returned, and the time for its answer counts from `now`.
     ///
     /// # Errors
     /// [`Misuse::TooMuchTransmitted`] if there are fewer.
-    pub fn control_sent(&mut self, n: usize, now: Instant) -> Result<(), Misuse> {
+    pub fn control_sent(&mut self, n: usize, now: Instant) -> Result<bool, Misuse> {
         if self.control.sent(n)? {
             self.step(Input::CloseOut);
         }
         self.see(now);
-        Ok(())
+        let has_left = self.ping == Ping::Waits && !self.control.has_ping();
+        if has_left {
+            self.ping = Ping::Left;
+            self.ping_left(now);
+        }
+        Ok(has_left)
+    }
+
+    /// Our ping has left no later than now, if nothing has come since that answers it.
+    pub fn ping_left(&mut self, now: Instant) {
+        let now = self.see(now);
+        if self.ping == Ping::Left && self.state == State::Open {
+            self.since = now;
+            self.paused = self.paused.map(|_| now);
+        }
     }
 
     /// Does what is due at [`deadline`](Self::deadline); nothing before it. Says whether that was a ping.
@@ -252,11 +281,11 @@ impl Session {
         }
         if self.state != State::Open {
             self.fail(Error::CloseTimeout, now);
-        } else if self.pinged {
+        } else if self.ping != Ping::None {
             self.fail(Error::PongTimeout, now);
         } else {
             self.control.ping();
-            self.pinged = true;
+            self.ping = Ping::Waits;
             self.since = now;
             return true;
         }
@@ -331,7 +360,7 @@ impl Session {
 
     fn note_life(&mut self, now: Instant) {
         if self.state == State::Open {
-            self.pinged = false;
+            self.ping = Ping::None;
             self.since = now;
             // What `resume` adds is the time that has stood still since `since`.
             self.paused = self.paused.map(|_| now);

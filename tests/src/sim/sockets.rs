@@ -33,6 +33,8 @@ struct Socket {
     blocked: bool,
     /// The shard said that it must not be read for now.
     unread: bool,
+    /// The shard wants it to be looked at.
+    named: bool,
     /// The end of its stream was read.
     ended: bool,
     walk: Walk,
@@ -48,7 +50,8 @@ impl Sockets {
     }
 
     pub(super) fn insert(&mut self, id: SessionId, port: Port, visit: usize) {
-        let socket = Socket { port, visit, blocked: false, unread: false, ended: false, walk: Walk::default() };
+        let socket =
+            Socket { port, visit, blocked: false, unread: false, named: false, ended: false, walk: Walk::default() };
         self.by_id.insert(id, socket);
         self.by_port.insert(port, id);
         self.ready.insert(port);
@@ -93,6 +96,7 @@ impl Instance {
         let now = self.clock(ground);
         let Some(socket) = self.workers[worker].sockets.by_id.get_mut(&id) else { return };
         let (port, visit, unread, ended) = (socket.port, socket.visit, socket.unread, socket.ended);
+        let named = std::mem::take(&mut socket.named);
         if std::mem::take(&mut socket.blocked) {
             self.shard(worker).handle_writable(id);
         }
@@ -101,7 +105,7 @@ impl Instance {
             // Some runtimes say twice that a stream has ended.
             self.shard(worker).handle_eof(id, now);
         }
-        if unread || !is_readable || ended {
+        if ended || !named && (unread || !is_readable) {
             return;
         }
         if !self.shard(worker).handle_readable(id, now) {
@@ -186,6 +190,7 @@ impl Instance {
             let sockets = &mut self.workers[worker].sockets;
             if let Some(socket) = sockets.by_id.get_mut(&id) {
                 socket.unread = false;
+                socket.named = true;
                 sockets.ready.insert(socket.port);
             }
         }

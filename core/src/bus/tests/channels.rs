@@ -43,7 +43,7 @@ pub(super) fn news(bus: &mut Bus) -> Vec<(usize, String)> {
                         format!("run {} {}", channel.index, payloads.join(" "))
                     }
                     News::Missed { channel, messages } => format!("missed {messages} of {}", channel.index),
-                    News::Credit(_) | News::Ready(_) => continue,
+                    News::Credit(_) | News::Ready(_) | News::Looked => continue,
                     News::GapBegan { .. } => "gap".to_owned(),
                     News::GapEnded(gap) => format!("gap {} ended", gap.epoch),
                 },

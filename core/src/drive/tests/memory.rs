@@ -69,6 +69,8 @@ pub(super) struct End(Arc<Mutex<Pipe>>);
 pub(super) struct Pipe {
     /// Sent by the client.
     pub(super) input: Vec<u8>,
+    /// Sent behind that, and the runtime has not looked since.
+    pub(super) unheard: Vec<u8>,
     pub(super) input_ends: bool,
     /// What has arrived at the client.
     pub(super) output: Vec<u8>,
@@ -239,6 +241,11 @@ impl Client {
         self.end.lock().input.extend_from_slice(bytes);
     }
 
+    /// Sends what the runtime does not hear of by itself.
+    pub(super) fn send_unheard(&self, bytes: &[u8]) {
+        self.end.lock().unheard.extend_from_slice(bytes);
+    }
+
     /// What has arrived since it was last asked.
     pub(super) fn take(&self) -> Vec<u8> {
         std::mem::take(&mut self.end.lock().output)
@@ -280,6 +287,15 @@ impl Stream for End {
         buffer[..count].copy_from_slice(&pipe.input[..count]);
         pipe.input.drain(..count);
         Poll::Ready(Ok(count))
+    }
+
+    fn poll_read_now(&mut self, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        {
+            let mut pipe = self.lock();
+            let unheard = std::mem::take(&mut pipe.unheard);
+            pipe.input.extend(unheard);
+        }
+        self.poll_read(context, buffer)
     }
 
     fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<()> {

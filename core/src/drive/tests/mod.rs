@@ -1,6 +1,7 @@
 //! A server on a runtime of memory: what reaches its clients, when it accepts, how it starts and ends.
 
 mod admin;
+mod deadlines;
 mod memory;
 mod turn;
 

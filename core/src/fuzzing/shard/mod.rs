@@ -208,6 +208,7 @@ impl Teller {
             Step::Shutdown => {
                 self.shard.shutdown(self.model.now);
                 self.model.shut_down();
+                self.judge();
             }
         }
     }
@@ -406,14 +407,28 @@ impl Teller {
     fn advance(&mut self, now: Instant) {
         self.model.advance(now);
         self.shard.handle_timeout(self.model.now);
+        self.judge();
         self.settle();
+    }
+
+    /// Nothing has arrived for those whose deadline has passed.
+    fn judge(&mut self) {
+        self.exchange();
+        self.shard.handle_timeout(self.model.now);
+    }
+
+    fn exchange(&mut self) {
+        while let Some(wishes) = self.shard.poll_bus() {
+            self.model.take_wishes(wishes);
+            for _ in 0..std::mem::take(&mut self.model.looks) {
+                self.tell(vec![News::Looked]);
+            }
+        }
     }
 
     /// Takes in every output.
     fn settle(&mut self) {
-        while let Some(wishes) = self.shard.poll_bus() {
-            self.model.take_wishes(wishes);
-        }
+        self.exchange();
         while let Some(event) = self.shard.poll_event() {
             self.model.take_event(event);
         }
@@ -439,6 +454,8 @@ impl Teller {
             self.shard.unsubscribe(&channel, id).expect("it was there");
         }
         self.settle();
+        // Some that were to be judged are gone.
+        self.shard.handle_timeout(self.model.now);
         self.model.check(&self.shard);
         assert!(self.shard.is_empty() && self.model.channels.is_empty());
         assert_eq!(self.shard.poll_timeout(), None);

@@ -47,6 +47,8 @@ pub(super) struct Model {
     /// Messages lost to `drop_newest`, `drop_oldest`, `latest`.
     dropped: [u64; 3],
     number: u64,
+    /// How often the shard waits to hear that the bus has looked.
+    pub(super) looks: usize,
 }
 
 #[derive(Debug)]
@@ -83,6 +85,7 @@ impl Model {
             missed: 0,
             dropped: [0; 3],
             number: 0,
+            looks: 0,
         }
     }
 
@@ -314,6 +317,7 @@ impl Model {
                     assert_eq!(self.publishes.pop_front(), Some((name, payload.to_vec())));
                 }
                 Wish::Taken { bytes } => self.taken = self.taken.checked_sub(bytes).expect("so much was handed over"),
+                Wish::Look => self.looks += 1,
             }
         }
         assert!(payloads.is_empty());

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use crate::exchange::{ChannelId, Wish, publish_cost};
+use crate::shard::deadlines::Overdue;
 use crate::shard::session::Stage;
 use crate::shard::{SessionId, Shard};
 
@@ -42,12 +43,26 @@ impl Shard {
                 panic!("may be read and was not named");
             }
             let next = session.next_deadline(&self.settings.limits);
-            assert!(next.is_none() || session.deadline.is_some_and(|at| Some(at) <= next), "no timer");
+            let has_timer = session.deadline.is_some_and(|at| Some(at) <= next);
+            let is_due = match session.flags.overdue {
+                Overdue::No => has_timer,
+                Overdue::ToLook => self.readable.contains(&id),
+                Overdue::Looked => self.looked.contains(&id),
+                Overdue::AwaitsBus => {
+                    self.to_ask_bus.iter().chain(self.asked_bus.iter().flatten()).any(|&one| one == id)
+                }
+            };
+            assert!(next.is_none() || is_due, "no timer");
         }
         assert_eq!(self.partial, partial, "bytes of unfinished messages");
         self.runs.check(&entries);
         let members: usize = self.sessions.iter().filter(|(_, session)| session.member.is_some()).count();
         assert_eq!(self.channels.all_members(), members, "no channel has a member that is gone");
+    }
+
+    /// Whether the session's owner has yet to look what has arrived.
+    pub(crate) fn is_to_be_looked_at(&self, id: SessionId) -> bool {
+        self.get(id).is_some_and(|session| session.flags.overdue == Overdue::ToLook)
     }
 
     /// Nothing was named that was not acknowledged: only then is everything with output listed.

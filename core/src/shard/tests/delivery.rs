@@ -234,7 +234,7 @@ fn all_sessions_of_a_channel_share_its_name() {
 #[test]
 fn a_session_is_small() {
     let session = size_of::<crate::shard::session::Session>();
-    assert!(session <= 288, "{session} bytes");
+    assert!(session <= 280, "{session} bytes");
     let mut world = World::new();
     let client = world.join("/chat");
     world.send(client, &text("one message through it"));

@@ -4,6 +4,7 @@ mod asking;
 mod bounds;
 mod check;
 mod credit;
+mod deadlines;
 mod delivery;
 mod drain;
 mod gap;

@@ -348,7 +348,12 @@ impl World {
             }
             while let Some(id) = self.shards[worker].poll_readable() {
                 moved = true;
-                self.find(worker, id).waits = false;
+                let client = self.find(worker, id);
+                client.waits = false;
+                let has_input = !client.input.is_empty() || client.ends;
+                if !has_input && self.shards[worker].is_to_be_looked_at(id) {
+                    self.shards[worker].handle_readable(id, self.now);
+                }
             }
         }
         while let Some(event) = self.bus.poll_event() {
