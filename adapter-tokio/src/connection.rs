@@ -14,6 +14,13 @@ use tokio::net::TcpStream;
 /// A connection on tokio: [from](From) a [`TcpStream`], which is fastest, or [over](Connection::over) anything else.
 pub struct Connection(Kind);
 
+/// A write to a connection that is gone is an error and no signal.
+#[cfg(not(target_vendor = "apple"))]
+const FLAGS: SendFlags = SendFlags::NOSIGNAL;
+/// Apple's systems have an option of the socket for that, which the runtime sets.
+#[cfg(target_vendor = "apple")]
+const FLAGS: SendFlags = SendFlags::empty();
+
 enum Kind {
     Tcp(TcpStream),
     Other(Box<Other<dyn Duplex>>),
@@ -97,7 +104,7 @@ impl Stream for Connection {
         // Most writes are of one slice and find room: the runtime's own state of this socket, which lies in memory of its
         // own, is then not worth a look. An error is left for the runtime to meet, which has to know of a full buffer.
         if let [one] = slices
-            && let Ok(written) = send(&*stream, one, SendFlags::NOSIGNAL)
+            && let Ok(written) = send(&*stream, one, FLAGS)
         {
             return Poll::Ready(Ok(written));
         }

@@ -229,5 +229,5 @@ fn is_taken(error: &io::Error) -> bool {
 
 /// No descriptor or memory is left for another connection (EMFILE, ENFILE, ENOBUFS, ENOMEM).
 fn is_exhausted(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(24 | 23 | 105 | 12))
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }

@@ -36,8 +36,7 @@ impl Listeners {
         for place in 0..handed.len() {
             let found = handed.take_tcp_listener(place).ok().flatten().map(OwnedFd::from);
             // What takes part in a connection is a TCP socket, too.
-            let Some(socket) = found.filter(|socket| socket2::SockRef::from(socket).is_listener().unwrap_or(false))
-            else {
+            let Some(socket) = found.filter(|socket| listens(&socket2::SockRef::from(socket))) else {
                 return Err(std::io::Error::other(format!("fd {} is not a TCP socket that listens", 3 + place)));
             };
             if names.next() == Some("admin") {
@@ -76,6 +75,17 @@ impl Listeners {
         let admin = admin.map(|acceptor| Admin::new(acceptor, workers)).transpose().map_err(ServeError::System)?;
         Ok((acceptor, admin))
     }
+}
+
+#[cfg(all(feature = "cli", not(target_vendor = "apple")))]
+fn listens(socket: &socket2::Socket) -> bool {
+    socket.is_listener().unwrap_or(false)
+}
+
+/// Apple's systems do not tell; a socket without a peer is the most that can be asked for.
+#[cfg(all(feature = "cli", target_vendor = "apple"))]
+fn listens(socket: &socket2::Socket) -> bool {
+    socket.peer_addr().is_err()
 }
 
 fn warn_unused(is_given: bool, options: &str) {
