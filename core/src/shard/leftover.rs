@@ -23,17 +23,17 @@ impl Shard {
     /// It is kept, and taken in as if it came from the socket now: in pieces of 16 KiB and only while there is credit to
     /// publish. [`Shard::handle_readable`] says no until then. The caller bounds it.
     ///
-    /// For a session that is not about to open or open it does nothing.
+    /// For a session that is not about to open or open, or whose peer has ended its side, it does nothing.
     pub fn handle_leftover(&mut self, id: SessionId, leftover: Vec<u8>, now: Instant) {
         let now = self.at(now);
         let Some(session) = get_mut(&mut self.sessions, id) else { return };
         match &mut session.stage {
             Stage::Joining(joining) => extend_exactly(&mut joining.leftover, &leftover),
-            Stage::Open(_) => {
+            Stage::Open(_) if !session.flags.peer_ended => {
                 session.keep_leftover(leftover);
                 self.settle(id, now);
             }
-            Stage::Head(_) | Stage::Deciding(_) | Stage::Scraping { .. } | Stage::Answered { .. } => {}
+            Stage::Open(_) | Stage::Head(_) | Stage::Deciding(_) | Stage::Scraping { .. } | Stage::Answered { .. } => {}
         }
     }
 
@@ -70,6 +70,8 @@ impl Shard {
         let mut piece = leftover.bytes.split_to(leftover.bytes.len().min(READ_BYTES));
         let is_last = leftover.bytes.is_empty();
         let ends = is_last && std::mem::take(&mut leftover.ends);
+        #[cfg(feature = "fuzzing")]
+        self.leftovers_read.push(id);
         self.read_frames(id, &mut piece, now);
         if ends {
             self.handle_eof(id, now);
@@ -84,6 +86,20 @@ impl Shard {
     pub(crate) fn leftover(&self, id: SessionId) -> usize {
         let rare = self.get(id).and_then(|session| session.rare.as_ref());
         rare.map_or(0, |rare| rare.leftover.bytes.len())
+    }
+}
+
+#[cfg(feature = "fuzzing")]
+impl Shard {
+    /// Since when a session waits for credit.
+    pub(crate) fn paused_since(&self, id: SessionId) -> Option<Instant> {
+        self.get(id)?.paused
+    }
+
+    /// Whether others were named to be read, so that what credit there is is theirs.
+    pub(crate) fn keeps_credit_from(&self, id: SessionId) -> bool {
+        let own = self.get(id).is_some_and(|session| session.flags.promised);
+        !own && self.promised > 0
     }
 }
 

@@ -197,6 +197,9 @@ pub struct Shard {
     readable: VecDeque<SessionId>,
     /// Sessions whose leftover may be read, among them some that are gone.
     leftovers: VecDeque<SessionId>,
+    /// Sessions of which a leftover was read, for the model beside it.
+    #[cfg(feature = "fuzzing")]
+    pub(crate) leftovers_read: Vec<SessionId>,
     /// Sessions whose pings have left since.
     pinged: Vec<SessionId>,
     /// Sessions to be judged when time is told next, among them some that are gone.
@@ -243,6 +246,8 @@ impl Shard {
             writable: VecDeque::new(),
             readable: VecDeque::new(),
             leftovers: VecDeque::new(),
+            #[cfg(feature = "fuzzing")]
+            leftovers_read: Vec::new(),
             pinged: Vec::new(),
             looked: Vec::new(),
             to_ask_bus: Vec::new(),

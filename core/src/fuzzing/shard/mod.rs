@@ -96,9 +96,21 @@ enum Step<'a> {
         hundredths: u16,
     },
     Shutdown,
+    /// A client that does not wait for our 101, or one that somebody hands over with what was read of it.
+    Early {
+        path: u8,
+        adopts: bool,
+        said: Said<'a>,
+        more: Said<'a>,
+    },
+    /// What was read of a session before.
+    HandOver {
+        session: u8,
+        said: Said<'a>,
+    },
 }
 
-#[derive(Arbitrary, Debug)]
+#[derive(Arbitrary, Clone, Debug)]
 enum Said<'a> {
     Message {
         is_text: bool,
@@ -149,14 +161,14 @@ pub fn shard(story: ShardStory<'_>) {
     teller.end();
 }
 
-struct Teller {
+struct Teller<'a> {
     shard: Shard,
-    model: Model,
+    model: Model<'a>,
     targets: BTreeMap<&'static str, Target>,
 }
 
-impl Teller {
-    fn new(story: &ShardStory<'_>) -> Self {
+impl<'a> Teller<'a> {
+    fn new(story: &ShardStory<'a>) -> Self {
         let mut config = Config { limits: limits(), ..Config::default() };
         config.routes = ROUTES.iter().map(|route| route.parse().expect("a route")).collect();
         let mut settings = config.settings(core::num::NonZero::<usize>::MIN).expect("sound settings");
@@ -167,10 +179,10 @@ impl Teller {
         Self { shard, model: Model::new(limits(), story.asks), targets }
     }
 
-    fn step(&mut self, step: &Step<'_>) {
+    fn step(&mut self, step: &Step<'a>) {
         match *step {
-            Step::Connect { path } => self.connect(path),
-            Step::Adopt { path, flips_frame } => self.adopt(path, flips_frame),
+            Step::Connect { path } => self.connect(path, Vec::new()),
+            Step::Adopt { path, flips_frame } => self.adopt(path, flips_frame, Vec::new()),
             Step::Decide { session, accepts } => self.with(session, |this, id| this.decide(id, accepts)),
             Step::Subscribe { path } => self.subscribe(path),
             Step::Unsubscribe { subscriber } => self.unsubscribe(subscriber),
@@ -188,9 +200,9 @@ impl Teller {
             Step::Say { session, ref said } => self.with(session, |this, id| this.say(id, said)),
             Step::Eof { session } => self.with(session, |this, id| {
                 this.shard.handle_eof(id, this.model.now);
-                this.model.peer(id).end_input();
+                this.model.peer(id).end();
             }),
-            Step::Reset { session } => self.with(session, |this, id| this.shard.handle_reset(id)),
+            Step::Reset { session } => self.with(session, |this, id| this.reset(id)),
             Step::Write { session, bytes } => self.with(session, |this, id| this.write(id, bytes.into())),
             Step::Acknowledge { session, more_than_lent } => {
                 self.with(session, |this, id| this.acknowledge(id, more_than_lent.into()));
@@ -208,8 +220,11 @@ impl Teller {
             Step::Shutdown => {
                 self.shard.shutdown(self.model.now);
                 self.model.shut_down();
+                self.follow_leftovers();
                 self.judge();
             }
+            Step::Early { path, adopts, ref said, ref more } => self.come_early(path, adopts, [said, more]),
+            Step::HandOver { session, ref said } => self.with(session, |this, id| this.hand_over(id, said)),
         }
     }
 
@@ -227,33 +242,57 @@ impl Teller {
         (path, self.targets[path].clone(), wants_notes)
     }
 
-    fn connect(&mut self, path: u8) {
+    fn connect(&mut self, path: u8, early: Vec<Said<'a>>) {
         let (path, mut target, wants_notes) = self.target(path);
         target.notes = wants_notes && target.frame == FrameType::Text;
         let id = self.shard.handle_connection(None, self.model.now);
-        let mut head = format!(
+        let head = format!(
             "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n{}\r\n",
             if wants_notes { "Sec-WebSocket-Protocol: fanfare.notes\r\n" } else { "" }
         );
         assert!(self.shard.handle_readable(id, self.model.now));
-        // The bytes are ASCII, and unmasking is of no concern to a head.
-        self.shard.handle_read(id, &mut std::mem::take(&mut head).into_bytes(), self.model.now);
-        self.model.connect(id, target);
+        let mut bytes = head.into_bytes();
+        bytes.extend(bytes_of(&early));
+        self.shard.handle_read(id, &mut bytes, self.model.now);
+        self.model.connect(id, target, early);
     }
 
-    fn adopt(&mut self, path: u8, flips_frame: bool) {
+    fn adopt(&mut self, path: u8, flips_frame: bool, early: Vec<Said<'a>>) {
         let (_, mut target, wants_notes) = self.target(path);
         target.notes = wants_notes;
         if flips_frame {
             target.frame = if target.frame == FrameType::Text { FrameType::Binary } else { FrameType::Text };
         }
         let may_be = !target.notes || target.frame == FrameType::Text;
-        let adopted = self.shard.adopt(target.clone(), Vec::new(), self.model.now);
+        let adopted = self.shard.adopt(target.clone(), bytes_of(&early), self.model.now);
         assert_eq!(adopted.is_ok(), may_be && self.model.fits(&target) && !self.model.is_closing);
         if let Ok(id) = adopted {
-            self.model.adopt(id, target);
+            self.model.adopt(id, target, early);
         }
+    }
+
+    /// No more than the shard takes of one who waits for a 101, nor than it reads at once.
+    fn come_early(&mut self, path: u8, adopts: bool, said: [&Said<'a>; 2]) {
+        let early = said.map(Clone::clone).to_vec();
+        if bytes_of(&early).len() > 8 << 10 {
+            return;
+        }
+        if adopts { self.adopt(path, false, early) } else { self.connect(path, early) }
+    }
+
+    fn hand_over(&mut self, id: SessionId, said: &Said<'a>) {
+        let bytes = said.bytes();
+        // So that it is read in one piece.
+        if bytes_of(&self.model.peer(id).leftover).len() + bytes.len() <= 16 << 10 {
+            self.shard.handle_leftover(id, bytes, self.model.now);
+            self.model.hand_over(id, said);
+        }
+    }
+
+    fn reset(&mut self, id: SessionId) {
+        self.shard.handle_reset(id);
+        self.model.peer(id).leftover.clear();
     }
 
     fn decide(&mut self, id: SessionId, accepts: bool) {
@@ -269,7 +308,7 @@ impl Teller {
         assert_eq!(result.is_ok(), waits && fits);
         match result {
             Ok(()) if accepts => self.model.join(id),
-            Ok(()) => self.model.peer(id).phase = Phase::Answered,
+            Ok(()) => self.model.peer(id).answer(),
             Err(_) => {}
         }
     }
@@ -330,25 +369,22 @@ impl Teller {
         self.shard.handle_bus(ToShard { news }, self.model.now);
     }
 
-    fn say(&mut self, id: SessionId, said: &Said<'_>) {
+    fn say(&mut self, id: SessionId, said: &Said<'a>) {
         // Who is read for the last time was asked when it was named.
-        if !self.model.peer(id).is_last_read && !self.ask(id) {
+        let peer = self.model.peer(id);
+        let was_asked = peer.is_last_read && peer.leftover.is_empty();
+        if !was_asked && !self.ask(id) {
             return;
         }
-        let mut bytes = match said {
-            Said::Message { is_text, bytes } => masked(if *is_text { 0x81 } else { 0x82 }, bytes),
-            Said::Beginning => masked(0x01, b"a"),
-            Said::Ping(length) => masked(0x89, &[b'p'; 125][..usize::from(*length % 126)]),
-            Said::Close => masked(0x88, b""),
-            Said::NotMasked => vec![0x81, 0],
-        };
-        self.shard.handle_read(id, &mut bytes, self.model.now);
+        self.shard.handle_read(id, &mut said.bytes(), self.model.now);
         self.model.hear(id, said);
     }
 
     /// Asks whether the session may be read.
     fn ask(&mut self, id: SessionId) -> bool {
-        let may = self.model.may_be_read(id);
+        // Those whom the credit is kept for go first.
+        let kept = self.shard.keeps_credit_from(id) && !self.model.needs_no_credit(id);
+        let may = self.model.may_be_read(id) && !kept;
         assert_eq!(self.shard.may_be_read(id), may);
         assert_eq!(self.shard.handle_readable(id, self.model.now), may);
         if may {
@@ -405,16 +441,28 @@ impl Teller {
     }
 
     fn advance(&mut self, now: Instant) {
+        self.call(now);
+        self.settle();
+    }
+
+    fn call(&mut self, now: Instant) {
         self.model.advance(now);
         self.shard.handle_timeout(self.model.now);
+        self.follow_leftovers();
         self.judge();
-        self.settle();
     }
 
     /// Nothing has arrived for those whose deadline has passed.
     fn judge(&mut self) {
         self.exchange();
         self.shard.handle_timeout(self.model.now);
+        self.follow_leftovers();
+    }
+
+    fn follow_leftovers(&mut self) {
+        for id in std::mem::take(&mut self.shard.leftovers_read) {
+            self.model.hear_leftover(id);
+        }
     }
 
     fn exchange(&mut self) {
@@ -426,8 +474,23 @@ impl Teller {
         }
     }
 
-    /// Takes in every output.
+    /// Does what can be done without time.
     fn settle(&mut self) {
+        self.take_outputs();
+        let mut rounds = 0;
+        while self.shard.poll_timeout().is_some_and(|at| at <= self.model.now) {
+            rounds += 1;
+            assert!(rounds < 4 + 2 * self.model.sessions().len(), "the shard spins");
+            self.call(self.model.now);
+            self.take_outputs();
+        }
+        for id in self.model.sessions() {
+            self.model.wait(id, self.shard.paused_since(id));
+        }
+    }
+
+    /// Takes in every output.
+    fn take_outputs(&mut self) {
         self.exchange();
         while let Some(event) = self.shard.poll_event() {
             self.model.take_event(event);
@@ -448,7 +511,7 @@ impl Teller {
     /// All connections are lost: nothing may be left.
     fn end(mut self) {
         for id in self.model.sessions() {
-            self.shard.handle_reset(id);
+            self.reset(id);
         }
         while let Some((id, channel)) = self.model.unsubscribe(0) {
             self.shard.unsubscribe(&channel, id).expect("it was there");
@@ -460,6 +523,22 @@ impl Teller {
         assert!(self.shard.is_empty() && self.model.channels.is_empty());
         assert_eq!(self.shard.poll_timeout(), None);
     }
+}
+
+impl Said<'_> {
+    fn bytes(&self) -> Vec<u8> {
+        match self {
+            Said::Message { is_text, bytes } => masked(if *is_text { 0x81 } else { 0x82 }, bytes),
+            Said::Beginning => masked(0x01, b"a"),
+            Said::Ping(length) => masked(0x89, &[b'p'; 125][..usize::from(*length % 126)]),
+            Said::Close => masked(0x88, b""),
+            Said::NotMasked => vec![0x81, 0],
+        }
+    }
+}
+
+fn bytes_of(said: &[Said<'_>]) -> Vec<u8> {
+    said.iter().flat_map(Said::bytes).collect()
 }
 
 /// A client's frame.

@@ -16,12 +16,12 @@ use crate::shard::{Event, SessionId, Shard, SubscriberId};
 use crate::time::Instant;
 
 #[derive(Debug)]
-pub(super) struct Model {
+pub(super) struct Model<'a> {
     limits: Limits,
     asks: bool,
     pub(super) now: Instant,
     pub(super) is_closing: bool,
-    peers: BTreeMap<SessionId, Peer>,
+    peers: BTreeMap<SessionId, Peer<'a>>,
     /// The embedder's own subscribers, and the runs that they must get.
     subscribers: Vec<(SubscriberId, Bytes, VecDeque<Arc<Run>>)>,
     /// The channels that the shard wants, as the bus heard of them.
@@ -60,7 +60,7 @@ pub(super) struct Channel {
     gap: Option<(u64, Instant)>,
 }
 
-impl Model {
+impl<'a> Model<'a> {
     pub(super) fn new(limits: Limits, asks: bool) -> Self {
         let credit = first_credit(limits.publish_bytes, 1) as i64;
         Self {
@@ -110,7 +110,7 @@ impl Model {
         // Those that wait for credit are named one by one, each time that the shard is called.
         let is_called = shard.poll_timeout().is_some_and(|at| at <= self.now);
         let is_forgotten =
-            |id, peer: &Peer| peer.is_unread && self.may_be_read(id) && !(is_called && peer.phase == Phase::Open);
+            |id, peer: &Peer<'_>| peer.is_unread && self.may_be_read(id) && !(is_called && peer.phase == Phase::Open);
         assert!(!self.peers.iter().any(|(&id, peer)| is_forgotten(id, peer)), "may be read, and nobody said so");
     }
 
@@ -128,7 +128,7 @@ impl Model {
         self.channels.keys().nth(usize::from(number) % self.channels.len().max(1)).cloned()
     }
 
-    pub(super) fn peer(&mut self, id: SessionId) -> &mut Peer {
+    pub(super) fn peer(&mut self, id: SessionId) -> &mut Peer<'a> {
         self.peers.get_mut(&id).expect("only what is there is named")
     }
 
@@ -145,16 +145,21 @@ impl Model {
     pub(super) fn may_be_read(&self, id: SessionId) -> bool {
         let peer = &self.peers[&id];
         match peer.phase {
-            _ if peer.has_ended => false,
+            _ if peer.has_ended || !peer.leftover.is_empty() => false,
             Phase::Asked { .. } | Phase::Joining { .. } => false,
             Phase::Open => self.credit > 0 || peer.is_heard_out || !peer.target.rights.publish,
             Phase::Closing { .. } | Phase::Answered => true,
         }
     }
 
+    pub(super) fn needs_no_credit(&self, id: SessionId) -> bool {
+        let peer = &self.peers[&id];
+        peer.phase != Phase::Open || peer.is_heard_out || !peer.target.rights.publish
+    }
+
     // What clients and the embedder do.
 
-    pub(super) fn connect(&mut self, id: SessionId, target: Target) {
+    pub(super) fn connect(&mut self, id: SessionId, target: Target, early: Vec<Said<'a>>) {
         let fits = self.fits(&target);
         let phase = if self.asks && !self.is_closing {
             Phase::Asked { until: self.now + self.limits.head_time }
@@ -162,13 +167,17 @@ impl Model {
             Phase::Answered
         };
         self.peers.insert(id, Peer::new(Client::default(), target, phase));
+        if !self.is_closing && (self.asks || fits) {
+            self.peer(id).leftover = early;
+        }
         if !self.is_closing && !self.asks && fits {
             self.join(id);
         }
     }
 
-    pub(super) fn adopt(&mut self, id: SessionId, target: Target) {
+    pub(super) fn adopt(&mut self, id: SessionId, target: Target, early: Vec<Said<'a>>) {
         self.peers.insert(id, Peer::new(Client::open(), target, Phase::Open));
+        self.peer(id).leftover = early;
         self.enter(id, true);
     }
 
@@ -190,6 +199,44 @@ impl Model {
     fn open(&mut self, id: SessionId) {
         self.peer(id).phase = Phase::Open;
         self.opened.insert(id);
+    }
+
+    pub(super) fn hand_over(&mut self, id: SessionId, said: &Said<'a>) {
+        let peer = self.peer(id);
+        let takes = matches!(peer.phase, Phase::Joining { .. } | Phase::Open | Phase::Closing { .. });
+        if takes && !peer.has_ended {
+            peer.leftover.push(said.clone());
+        }
+    }
+
+    /// The shard has read what came early, for which there must be credit, as for a read of its socket.
+    pub(super) fn hear_leftover(&mut self, id: SessionId) {
+        let has_credit = self.credit > 0;
+        let peer = self.peer(id);
+        let is_heard_out = std::mem::take(&mut peer.is_heard_out);
+        let needs_credit = peer.phase == Phase::Open && peer.target.rights.publish;
+        assert!(has_credit || is_heard_out || !needs_credit, "read without credit: {peer:?}");
+        assert!(matches!(peer.phase, Phase::Open | Phase::Closing { .. }) && !peer.leftover.is_empty());
+        peer.paused = None;
+        for said in std::mem::take(&mut peer.leftover) {
+            self.peer(id).is_last_read = is_heard_out;
+            self.hear(id, &said);
+        }
+        let peer = self.peer(id);
+        peer.is_last_read = false;
+        peer.end_leftover();
+    }
+
+    /// Nothing more can be done without time: a session whose leftover is not read waits for credit.
+    pub(super) fn wait(&mut self, id: SessionId, since: Option<Instant>) {
+        let has_credit = self.credit > 0;
+        let peer = self.peer(id);
+        if !peer.leftover.is_empty() && matches!(peer.phase, Phase::Open | Phase::Closing { .. }) {
+            assert!(peer.phase == Phase::Open && peer.target.rights.publish && !has_credit, "unread: {peer:?}");
+            assert!(since >= peer.paused && since.is_some());
+            peer.paused = since;
+            peer.is_last_read = false;
+        }
     }
 
     pub(super) fn hear(&mut self, id: SessionId, said: &Said<'_>) {
@@ -237,7 +284,7 @@ impl Model {
             return;
         }
         peer.is_unread = true;
-        if peer.phase == Phase::Open {
+        if peer.phase == Phase::Open && peer.leftover.is_empty() {
             peer.paused.get_or_insert(now);
         }
     }
@@ -271,8 +318,9 @@ impl Model {
         self.is_closing = true;
         for peer in self.peers.values_mut() {
             match peer.phase {
-                Phase::Open | Phase::Joining { is_adopted: true, .. } => peer.close(true),
-                Phase::Asked { .. } | Phase::Joining { .. } => peer.phase = Phase::Answered,
+                Phase::Open => peer.close(true),
+                Phase::Joining { is_adopted: true, .. } => peer.turn_away(),
+                Phase::Asked { .. } | Phase::Joining { .. } => peer.answer(),
                 Phase::Closing { .. } | Phase::Answered => {}
             }
         }
@@ -283,8 +331,8 @@ impl Model {
         let (now, pause_time) = (self.now, self.limits.pause_time);
         for peer in self.peers.values_mut() {
             match peer.phase {
-                Phase::Joining { until, is_adopted: true } if until <= now => peer.close(true),
-                Phase::Asked { until } | Phase::Joining { until, .. } if until <= now => peer.phase = Phase::Answered,
+                Phase::Joining { until, is_adopted: true } if until <= now => peer.turn_away(),
+                Phase::Asked { until } | Phase::Joining { until, .. } if until <= now => peer.answer(),
                 Phase::Open if peer.is_doomed => peer.close(true),
                 Phase::Open if peer.paused.is_some_and(|since| since + pause_time <= now) => {
                     assert!(self.credit <= 0, "waits for credit that is there");
@@ -357,7 +405,7 @@ impl Model {
             members.for_each(Peer::drop_beginning);
             self.note_gap(name, &text);
         }
-        let is_joining = |peer: &Peer| matches!(peer.phase, Phase::Joining { .. }) && peer.target.channel == name;
+        let is_joining = |peer: &Peer<'_>| matches!(peer.phase, Phase::Joining { .. }) && peer.target.channel == name;
         let joining: Vec<_> = self.peers.iter().filter(|(_, peer)| is_joining(peer)).map(|(&id, _)| id).collect();
         joining.into_iter().for_each(|id| self.open(id));
         id
@@ -475,7 +523,7 @@ impl Model {
     }
 
     fn put_notes(&mut self, name: &Bytes, note: &Frame) {
-        let is_there = |peer: &Peer| peer.phase == Phase::Open && peer.is_member() && peer.target.channel == name;
+        let is_there = |peer: &Peer<'_>| peer.phase == Phase::Open && peer.is_member() && peer.target.channel == name;
         for peer in self.peers.values_mut().filter(|peer| is_there(peer) && peer.target.notes) {
             peer.put_note(note.clone(), false);
         }
@@ -483,7 +531,7 @@ impl Model {
 }
 
 /// Messages of a peer were dropped: it hears where, if it wants to.
-fn note_dropped(peer: &mut Peer, messages: u64, is_in_front: bool, runs: &mut Vec<usize>) {
+fn note_dropped(peer: &mut Peer<'_>, messages: u64, is_in_front: bool, runs: &mut Vec<usize>) {
     if messages > 0 && peer.target.notes && peer.phase == Phase::Open {
         let messages = messages + peer.noted(is_in_front);
         let text = format!("{{\"type\":\"dropped\",\"messages\":{messages}}}");

@@ -3,12 +3,13 @@
 use core::ops::Range;
 use std::collections::VecDeque;
 
+use super::Said;
 use crate::fuzzing::client::Client;
 use crate::route::{FrameType, OnGap, Slow, Target};
 use crate::time::Instant;
 
 #[derive(Debug)]
-pub(super) struct Peer {
+pub(super) struct Peer<'a> {
     pub(super) target: Target,
     pub(super) phase: Phase,
     /// Frames that the client has not heard wholly.
@@ -30,6 +31,10 @@ pub(super) struct Peer {
     pub(super) is_blocked: bool,
     /// The client says nothing more.
     pub(super) has_ended: bool,
+    /// What it said before it was open, or what was read of it elsewhere.
+    pub(super) leftover: Vec<Said<'a>>,
+    /// It ended behind that.
+    ends_behind: bool,
     /// A gap has begun that its route does not keep it through.
     pub(super) is_doomed: bool,
     /// Messages of its own that were taken.
@@ -80,7 +85,7 @@ pub(super) enum Kind {
     Dropped,
 }
 
-impl Peer {
+impl<'a> Peer<'a> {
     pub(super) fn new(client: Client, target: Target, phase: Phase) -> Self {
         Self {
             target,
@@ -95,6 +100,8 @@ impl Peer {
             is_named: false,
             is_blocked: false,
             has_ended: false,
+            leftover: Vec::new(),
+            ends_behind: false,
             is_doomed: false,
             received: 0,
             untold: 0,
@@ -271,7 +278,35 @@ impl Peer {
         self.close(false);
     }
 
-    pub(super) fn end_input(&mut self) {
+    /// Its stream ends, behind what is yet to be read of it.
+    pub(super) fn end(&mut self) {
+        if !self.leftover.is_empty() && matches!(self.phase, Phase::Open | Phase::Closing { .. }) {
+            self.ends_behind = true;
+        } else {
+            self.end_input();
+        }
+    }
+
+    /// All of what came early is read.
+    pub(super) fn end_leftover(&mut self) {
+        if std::mem::take(&mut self.ends_behind) {
+            self.end_input();
+        }
+    }
+
+    /// It gets a plain answer, and nothing that it says means anything.
+    pub(super) fn answer(&mut self) {
+        self.phase = Phase::Answered;
+        self.leftover.clear();
+    }
+
+    /// It was handed over, and cannot be in its channel: what it said before is not taken.
+    pub(super) fn turn_away(&mut self) {
+        self.leftover.clear();
+        self.close(true);
+    }
+
+    fn end_input(&mut self) {
         self.has_ended = true;
         if let Phase::Closing { reads } = &mut self.phase {
             *reads = false;
