@@ -21,8 +21,12 @@ pub enum Unready {
     NoConnection,
     /// Redis takes connections and does not answer on them.
     Silent,
-    /// Redis answers, but not so that it could be used: it loads, wants another password, or is no Redis. The log has it.
+    /// Redis answers, but not so that it could be used: it wants another password, or is no Redis. The log has it.
     Refused,
+    /// Redis answers that it cannot serve at the moment: it loads its data set, or runs a script.
+    Busy,
+    /// Redis is a replica: what is published there does not reach the other instances.
+    Replica,
     /// Not every wanted channel is subscribed since the connection was made.
     Subscribing,
     /// Everything is subscribed, and no probe has come back yet.
@@ -37,10 +41,12 @@ pub enum Unready {
 
 impl Unready {
     /// Every reason, for tables and tests.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::NoConnection,
         Self::Silent,
         Self::Refused,
+        Self::Busy,
+        Self::Replica,
         Self::Subscribing,
         Self::Unproven,
         Self::Undelivered,
@@ -55,6 +61,8 @@ impl Unready {
             Self::NoConnection => "no connection to Redis",
             Self::Silent => "Redis does not answer",
             Self::Refused => "Redis refuses this instance",
+            Self::Busy => "Redis cannot serve at the moment",
+            Self::Replica => "this Redis is a replica and does not reach the other instances",
             Self::Subscribing => "the subscriptions are not confirmed yet",
             Self::Unproven => "delivery through Redis is not proven yet",
             Self::Undelivered => "Redis does not deliver what is published",

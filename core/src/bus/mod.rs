@@ -95,6 +95,10 @@ pub struct Stats {
     pub lingering: usize,
     /// Channels that lingered less than [`Limits::linger_time`], because too many did.
     pub linger_evictions: u64,
+    /// Channels that Redis refuses.
+    pub refused_channels: usize,
+    /// How long channels were refused, the times of all of them together.
+    pub refused_time: Duration,
     /// Messages that workers had published.
     pub publishes: u64,
     /// Messages that came from the bus, in all channels.
@@ -151,6 +155,8 @@ pub struct Bus {
     events: VecDeque<Event>,
     stats: Stats,
     in_gap: bool,
+    /// Since when as many channels are refused as are.
+    refused_since: Instant,
     /// What was told last.
     readiness: Result<(), Unready>,
     gaps: Episodes,
@@ -190,6 +196,7 @@ impl Bus {
             events: VecDeque::new(),
             stats: Stats::default(),
             in_gap: false,
+            refused_since: now,
             readiness: Err(Unready::NoConnection),
             gaps: Episodes::new(),
             unready: Episodes::new(),
@@ -405,6 +412,7 @@ impl Bus {
             Carrier::Local(local) => Stats { subscribed: channels, unsent: local.len(), ..stats },
             Carrier::Redis(link) => Stats {
                 subscribed: link.confirmed_channels(),
+                refused_time: self.refused_time(),
                 unsent: link.unsent_publishes(),
                 lost_connections: link.stats().lost_connections,
                 probe_round_trip: link.stats().probe_round_trip,
@@ -413,6 +421,11 @@ impl Bus {
                 ..stats
             },
         }
+    }
+
+    fn refused_time(&self) -> Duration {
+        let (since, count) = (self.refused_since, u32::try_from(self.stats.refused_channels).unwrap_or(u32::MAX));
+        self.stats.refused_time + self.latest.since(since).saturating_mul(count)
     }
 
     fn publish_bytes(&self) -> usize {
@@ -522,6 +535,11 @@ impl Bus {
                 }
                 LinkEvent::SubscribeRefused { .. } => {}
             }
+        }
+        let refused = self.link_mut().map_or(0, |link| link.refused_channels());
+        if refused != self.stats.refused_channels {
+            self.stats.refused_time = self.refused_time();
+            (self.stats.refused_channels, self.refused_since) = (refused, self.latest);
         }
         self.follow_readiness();
     }

@@ -140,6 +140,14 @@ pub(super) const METRICS: &[Metric] = &[
         |snapshot| Value::Count(snapshot.bus.linger_evictions),
     ),
     gauge("channels_subscribed", "Channels whose subscription is confirmed.", |snapshot| size(snapshot.bus.subscribed)),
+    gauge("channels_refused", "Channels that Redis refuses: their clients get nothing.", |snapshot| {
+        size(snapshot.bus.refused_channels)
+    }),
+    counter(
+        "channels_refused_seconds",
+        "How long channels were refused, the times of all channels together.",
+        |snapshot| Value::Time(snapshot.bus.refused_time),
+    ),
     gauge(
         "bus_up",
         "1 if both connections to Redis take commands and all channels are subscribed; without Redis always 1.",

@@ -6,6 +6,7 @@ use fastrand::Rng;
 
 use super::handshake::{Handshake, Step};
 use super::probe;
+use super::publishes::Aside;
 use super::{Lane, RedisUrl};
 use crate::limits::Limits;
 use crate::resp::{Decoder, encode};
@@ -31,6 +32,8 @@ pub(super) struct Connection {
     pub(super) expected: VecDeque<(Expected, Instant)>,
     /// When anything came last.
     pub(super) heard: Instant,
+    /// Whether anything has come on this connection.
+    has_heard: bool,
     /// When Redis last answered a command, or one channel of it.
     pub(super) replied: Instant,
     /// When it was read last, if that read was as large as one may be: more has come than was read.
@@ -49,6 +52,17 @@ pub(super) struct Connection {
     stalled: Instant,
     /// Failures in a row.
     failures: u32,
+    /// The last error reply of the handshake, which may say why the connection ends.
+    pub(super) last_error: Option<String>,
+    /// How this server is asked for its role; `None` if it does not say.
+    pub(super) role: Option<RoleQuestion>,
+}
+
+/// A command whose reply tells whether a server is a replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RoleQuestion {
+    Hello,
+    Role,
 }
 
 #[derive(Debug)]
@@ -73,12 +87,12 @@ pub(super) enum Expected {
     Ping,
     /// SUBSCRIBE or UNSUBSCRIBE, one confirmation for each channel.
     Subscriptions,
-    /// PUBLISH of so many bytes.
-    Publish(usize),
+    /// PUBLISH of a client.
+    Publish,
     /// SUBSCRIBE to the probe's channel.
     ProbeSubscription,
-    /// PUBLISH of the probe of that number.
-    Probe(u64),
+    /// What leaves between publishes.
+    Aside(Aside),
 }
 
 /// What is due on a connection.
@@ -102,6 +116,7 @@ impl Connection {
             control: VecDeque::new(),
             expected: VecDeque::new(),
             heard: now,
+            has_heard: false,
             replied: now,
             behind: None,
             answered: now,
@@ -111,6 +126,8 @@ impl Connection {
             unsent: 0,
             stalled: now,
             failures: 0,
+            last_error: None,
+            role: None,
         }
     }
 
@@ -127,8 +144,14 @@ impl Connection {
         self.heard = now;
         self.replied = now;
         self.answered = now;
+        self.role = Some(RoleQuestion::Hello);
         self.state = State::Handshaking(Handshake::default());
         self.write_handshake(Step::Hello, url, now);
+    }
+
+    /// Whether no byte has come since the connection was made.
+    pub(super) const fn is_unanswered(&self) -> bool {
+        matches!(self.state, State::Handshaking(_)) && !self.has_heard
     }
 
     pub(super) fn write_handshake(&mut self, first: Step, url: &RedisUrl, now: Instant) {
@@ -173,6 +196,8 @@ impl Connection {
         self.is_offered = false;
         self.behind = None;
         self.unsent = 0;
+        self.has_heard = false;
+        self.last_error = None;
     }
 
     /// Notes how much output there is after an input; offers it if it has grown.
@@ -194,6 +219,7 @@ impl Connection {
     /// So many bytes were read.
     pub(super) fn handle_input(&mut self, bytes: usize, now: Instant) {
         self.heard = now;
+        self.has_heard = true;
         self.behind = (bytes >= FULL_READ).then_some(now);
     }
 

@@ -3,6 +3,7 @@
 use core::fmt;
 
 use super::RedisUrl;
+use super::answers::Answer;
 use crate::error::Unready;
 use crate::resp::RespError;
 
@@ -24,6 +25,8 @@ pub enum LinkErrorKind {
     Unreachable(String),
     /// The connection ended, for this reason.
     Closed(String),
+    /// The connection ended before anything was answered, for this reason.
+    ClosedAtOnce(String),
     /// No answer came in time.
     Silent,
     /// Messages were published and did not come in.
@@ -38,8 +41,12 @@ pub enum LinkErrorKind {
     PasswordWrong,
     /// There is no such database.
     Database(u32),
-    /// Redis cannot serve at the moment, with its own words: it loads its data set or has too many clients.
+    /// Redis cannot serve at the moment, with its own words: it loads its data set, runs a script or has too many clients.
     NotReady(String),
+    /// This Redis is a replica: what is published there reaches nobody else.
+    Replica,
+    /// This Redis names another one to ask, in its own words.
+    Elsewhere(String),
     /// Another error, in the words of Redis.
     Refused(String),
 }
@@ -60,7 +67,15 @@ impl LinkError {
     /// Whether waiting alone may help, so that it is no reason to give up at once.
     #[must_use]
     pub const fn is_passing(&self) -> bool {
-        matches!(self.kind, LinkErrorKind::NotReady(_))
+        !matches!(
+            self.kind,
+            LinkErrorKind::NotRedis(_)
+                | LinkErrorKind::OutOfTurn
+                | LinkErrorKind::PasswordMissing
+                | LinkErrorKind::PasswordWrong
+                | LinkErrorKind::Database(_)
+                | LinkErrorKind::Refused(_)
+        )
     }
 }
 
@@ -75,6 +90,11 @@ impl fmt::Display for LinkError {
             Kind::Closed(reason) => {
                 write!(f, "Redis at {at} ended the connection ({reason}): its own log may say why")
             }
+            Kind::ClosedAtOnce(reason) => write!(
+                f,
+                "Redis at {at} ended the connection before it answered ({reason}): is this the port of a Redis server \
+                 without TLS?"
+            ),
             Kind::Silent => write!(f, "Redis at {at} does not answer: is this the port of a Redis server without TLS?"),
             Kind::Undelivered => write!(
                 f,
@@ -95,18 +115,50 @@ impl fmt::Display for LinkError {
                 write!(f, "Redis at {at} has no database {number}: check the number at the end of the URL")
             }
             Kind::NotReady(text) => write!(f, "Redis at {at} is not ready ({text}): wait, or look at its log"),
-            Kind::Refused(text) => write!(f, "Redis at {at} refuses ({text}): check its configuration"),
+            Kind::Replica => write!(
+                f,
+                "Redis at {at} is a replica: what is published there does not reach the others; name its primary"
+            ),
+            Kind::Elsewhere(text) => write!(
+                f,
+                "Redis at {at} is not the one to ask any more ({text}): a replica, or one of a cluster; name a primary"
+            ),
+            Kind::Refused(text) => write!(f, "Redis at {at} refuses ({text}): {}", advice(text)),
         }
     }
 }
 
 impl std::error::Error for LinkError {}
 
+/// What to try about an error reply.
+pub(super) fn advice(text: &str) -> &'static str {
+    match Answer::of(text.as_bytes()) {
+        Answer::NotAllowed => "give this user the permission",
+        Answer::Unknown => "is this a Redis server? Sentinel and some proxies have no Pub/Sub",
+        Answer::NotNow => "wait, or look at its log",
+        Answer::LoggedOut | Answer::WrongLogin => "check the password in the URL",
+        Answer::Elsewhere => "name a primary",
+        Answer::Broken | Answer::Refused => "check its configuration",
+    }
+}
+
 impl LinkErrorKind {
+    /// What an error reply means that ends a connection.
+    pub(super) fn of(error: &[u8], url: &RedisUrl) -> Self {
+        let text = reply_text(error, url);
+        match Answer::of(error) {
+            Answer::LoggedOut if url.password().is_none() => Self::PasswordMissing,
+            Answer::LoggedOut | Answer::WrongLogin => Self::PasswordWrong,
+            Answer::NotNow => Self::NotReady(text),
+            Answer::Elsewhere => Self::Elsewhere(text),
+            Answer::NotAllowed | Answer::Unknown | Answer::Broken | Answer::Refused => Self::Refused(text),
+        }
+    }
+
     /// What it means for who asks whether the instance is ready.
     pub(super) const fn unready(&self) -> Unready {
         match self {
-            Self::Unreachable(_) | Self::Closed(_) => Unready::NoConnection,
+            Self::Unreachable(_) | Self::Closed(_) | Self::ClosedAtOnce(_) => Unready::NoConnection,
             Self::Silent => Unready::Silent,
             Self::Undelivered => Unready::Undelivered,
             Self::NotRedis(_)
@@ -114,8 +166,9 @@ impl LinkErrorKind {
             | Self::PasswordMissing
             | Self::PasswordWrong
             | Self::Database(_)
-            | Self::NotReady(_)
             | Self::Refused(_) => Unready::Refused,
+            Self::NotReady(_) => Unready::Busy,
+            Self::Replica | Self::Elsewhere(_) => Unready::Replica,
         }
     }
 }

@@ -2,15 +2,20 @@
 
 use std::collections::VecDeque;
 
-use super::error::{LinkErrorKind, reply_text};
+use tracing::warn;
+
+use super::answers::Answer;
+use super::error::LinkErrorKind;
 use super::{Lane, RedisUrl};
-use crate::resp::{Reply, encode};
+use crate::resp::{Reply, encode, is_replica};
 
 /// A command of the handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     Hello,
     Auth,
+    /// AUTH without the user, as servers know it that have no users.
+    AuthAlone,
     SetName,
     Select,
     /// Asks whether Redis serves: the others are answered while it loads its data set, this one is not.
@@ -21,16 +26,19 @@ pub(super) enum Step {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Progress {
     Wait,
-    /// HELLO was refused, and the password with it: the handshake goes on with AUTH.
-    LogIn,
+    /// The server does not know HELLO.
+    WithoutHello,
+    /// The password was not taken in this form: the handshake goes on with another.
+    LogIn(Step),
     Done,
 }
 
-/// All commands of a handshake leave in one write. Only where HELLO is refused does a password take a second one.
+/// All commands of a handshake leave in one write. Only if the server does not take the password in this form does it take
+/// another one.
 #[derive(Debug, Default)]
 pub(super) struct Handshake {
-    /// Whether the password was in a HELLO that was refused. Nothing else of that write counts then.
-    is_locked_out: bool,
+    /// The form in which the password goes next. Nothing else of the present write counts then.
+    next: Option<Step>,
 }
 
 impl Handshake {
@@ -39,6 +47,7 @@ impl Handshake {
         let mut steps = vec![first];
         match (url.password(), first) {
             (Some(password), Step::Auth) => encode::auth(out, url.user(), password),
+            (Some(password), Step::AuthAlone) => encode::auth(out, None, password),
             (Some(password), _) => encode::hello(out, Some((url.user().unwrap_or("default"), password))),
             (None, _) => encode::hello(out, None),
         }
@@ -64,46 +73,56 @@ impl Handshake {
         reply: Reply<'_>,
         url: &RedisUrl,
     ) -> Result<Progress, LinkErrorKind> {
-        if self.is_locked_out {
-            let is_last = step == Step::Ping;
-            self.is_locked_out = !is_last;
-            return Ok(if is_last { Progress::LogIn } else { Progress::Wait });
+        if let Some(next) = self.next {
+            if step != Step::Ping {
+                return Ok(Progress::Wait);
+            }
+            self.next = None;
+            return Ok(Progress::LogIn(next));
         }
         let Reply::Error(error) = reply else {
             return match (step, reply) {
+                (Step::Hello, Reply::Other(frame)) if is_replica(frame) => Err(LinkErrorKind::Replica),
                 (Step::Ping, Reply::Pong) => Ok(Progress::Done),
                 (Step::Ping, _) => Err(LinkErrorKind::OutOfTurn),
                 _ => Ok(Progress::Wait),
             };
         };
-        let kind = classify(error, url);
-        match (step, &kind) {
-            (Step::Hello, LinkErrorKind::Refused(_)) if !error.starts_with(b"DENIED") => {
-                self.is_locked_out = url.password().is_some();
+        let answer = Answer::of(error);
+        let has_password = url.password().is_some();
+        match (step, answer) {
+            // A server that knows no HELLO, or takes no password in it.
+            (Step::Hello, Answer::Unknown | Answer::NotAllowed | Answer::Refused)
+                if !error.starts_with(b"DENIED") =>
+            {
+                self.next = has_password.then_some(Step::Auth);
+                Ok(Progress::WithoutHello)
+            }
+            (Step::Hello, Answer::LoggedOut) if has_password => {
+                self.next = Some(Step::Auth);
+                Ok(Progress::WithoutHello)
+            }
+            (Step::Auth, Answer::Refused) if url.user().is_some() && says(error, "wrong number of arguments") => {
+                warn!(event = "user_ignored", "this Redis knows no users: the user in the URL is ignored");
+                self.next = Some(Step::AuthAlone);
                 Ok(Progress::Wait)
             }
-            (Step::SetName, LinkErrorKind::Refused(_)) => Ok(Progress::Wait),
-            (Step::Select, LinkErrorKind::Refused(_)) if error.starts_with(b"ERR") => {
+            (Step::Auth | Step::AuthAlone, Answer::Refused) if says(error, "password") => {
+                warn!(event = "password_ignored", "this Redis wants no password: the one in the URL is ignored");
+                Ok(Progress::Wait)
+            }
+            (Step::SetName, Answer::Unknown | Answer::NotAllowed | Answer::Refused) => Ok(Progress::Wait),
+            (Step::Select, _) if error.starts_with(b"ERR") && answer != Answer::NotNow => {
                 Err(LinkErrorKind::Database(url.database()))
             }
-            (Step::Ping, LinkErrorKind::Refused(_)) if error.starts_with(b"NOPERM") => Ok(Progress::Done),
-            _ => Err(kind),
+            // It is asked whether Redis serves, and Pub/Sub needs neither PING nor a disk. The probe proves the rest.
+            (Step::Ping, Answer::Unknown | Answer::NotAllowed) => Ok(Progress::Done),
+            (Step::Ping, Answer::NotNow) if error.starts_with(b"MISCONF") => Ok(Progress::Done),
+            _ => Err(LinkErrorKind::of(error, url)),
         }
     }
 }
 
-/// What an error reply of the handshake means.
-fn classify(error: &[u8], url: &RedisUrl) -> LinkErrorKind {
-    let code = error.split(|&byte| byte == b' ').next().unwrap_or_default();
-    match code {
-        b"NOAUTH" if url.password().is_none() => LinkErrorKind::PasswordMissing,
-        b"NOAUTH" | b"WRONGPASS" => LinkErrorKind::PasswordWrong,
-        // Redis before version 6.
-        b"ERR" if error.starts_with(b"ERR invalid password") => LinkErrorKind::PasswordWrong,
-        b"ERR" if error.starts_with(b"ERR max number of clients") => LinkErrorKind::NotReady(reply_text(error, url)),
-        b"LOADING" | b"MASTERDOWN" | b"BUSY" | b"TRYAGAIN" | b"CLUSTERDOWN" => {
-            LinkErrorKind::NotReady(reply_text(error, url))
-        }
-        _ => LinkErrorKind::Refused(reply_text(error, url)),
-    }
+fn says(error: &[u8], words: &str) -> bool {
+    String::from_utf8_lossy(error).to_ascii_lowercase().contains(words)
 }

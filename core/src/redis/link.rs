@@ -11,15 +11,15 @@ use super::connection::{Connection, Due, Expected, State};
 use super::error::{LinkError, LinkErrorKind};
 use super::probe::Probe;
 use super::publishes::{Publishes, Sent};
-use super::subscriptions::{Batch, Kind, Subscriptions};
+use super::subscriptions::{Kind, Subscriptions};
 use super::{Action, Lane, LinkEvent, LinkStats, RedisUrl};
 use crate::error::{Misuse, Unready};
 use crate::limits::Limits;
 use crate::resp::{Decoder, Frame, encode};
 use crate::time::{Duration, Episodes, Instant, Seldom};
 
-/// From the start to [`LinkEvent::StartFailed`], if no reason to give up shows before.
-const START_TIME: Duration = Duration::from_secs(4);
+/// From the start to [`LinkEvent::StartFailed`], if no reason to give up shows before. People are told 5 s.
+const START_TIME: Duration = Duration::from_millis(4_800);
 
 /// What another instance needs after its dial until it is subscribed again.
 const RESUBSCRIBE_TIME: Duration = Duration::from_millis(100);
@@ -53,8 +53,8 @@ pub struct Link {
     pub(super) subscriptions: Subscriptions,
     pub(super) publishes: Publishes,
     pub(super) probe: Probe,
-    /// Bytes of the publishes that wait for their replies.
-    pub(super) unconfirmed_bytes: usize,
+    /// Why the publishing connection is to be made again once everything sent has its reply.
+    pub(super) elsewhere: Option<LinkErrorKind>,
     pub(super) phase: Phase,
     /// Until when a start that does not succeed is not reported; `None` once it was, or has succeeded.
     pub(super) start: Option<Instant>,
@@ -115,7 +115,7 @@ impl Link {
             publisher: Connection::new(Lane::Publisher, limits, now),
             subscriptions: Subscriptions::default(),
             publishes: Publishes::default(),
-            unconfirmed_bytes: 0,
+            elsewhere: None,
             phase: Phase::Partial,
             start: Some(now + START_TIME),
             has_started: false,
@@ -225,7 +225,7 @@ impl Link {
         };
         self.parts(lane).0.decoder = decoder;
         if let Err(kind) = result {
-            self.lose(lane, kind, true, now);
+            self.give_up(lane, kind, now);
         }
         self.settle(now);
     }
@@ -234,7 +234,8 @@ impl Link {
     pub fn handle_closed(&mut self, lane: Lane, reason: &str, now: Instant) {
         let now = self.advance(now);
         if self.connection(lane).is_connected() {
-            self.lose(lane, LinkErrorKind::Closed(reason.to_owned()), false, now);
+            let kind = self.closed(lane, reason);
+            self.lose(lane, kind, false, now);
         }
         self.settle(now);
     }
@@ -261,6 +262,7 @@ impl Link {
         }
         self.expire_publishes(now);
         self.subscriptions.handle_timeout(now);
+        self.publishes.handle_timeout(now);
         self.settle(now);
     }
 
@@ -294,14 +296,12 @@ impl Link {
         if bytes > control {
             self.publishes.handle_written(bytes - control, |sent| {
                 let expected = match sent {
-                    Sent::Publish(length) => {
-                        self.unconfirmed_bytes += length;
-                        Expected::Publish(length)
-                    }
-                    Sent::Probe(number) => Expected::Probe(number),
+                    Sent::Publish => Expected::Publish,
+                    Sent::Aside(aside) => Expected::Aside(aside),
                 };
                 connection.expected.push_back((expected, now));
             });
+            self.send_mark();
         }
         let unsent = self.unsent(lane);
         self.parts(lane).0.handle_written(unsent, now);
@@ -376,7 +376,8 @@ impl Link {
         let lanes = [&self.subscriber, &self.publisher].map(|lane| lane.deadline(&self.limits).map(|(at, _)| at));
         let expiry = self.publishes.oldest().map(|queued| queued + self.limits.publish_time);
         let probe = self.probe.deadline(self.limits.probe_time, &self.subscriber, &self.publisher);
-        let others = [self.start, settled, expiry, self.subscriptions.deadline(), probe];
+        let pauses = [self.subscriptions.deadline(), self.publishes.deadline()];
+        let others = [self.start, settled, expiry, probe].into_iter().chain(pauses);
         lanes.into_iter().chain(others).flatten().min()
     }
 
@@ -385,13 +386,13 @@ impl Link {
     /// Bytes of all publishes, encoded, that wait to be written or for their replies.
     #[must_use]
     pub fn publish_backlog(&self) -> usize {
-        self.publishes.bytes() + self.unconfirmed_bytes
+        self.publishes.bytes()
     }
 
     /// Publishes that wait to be written: after [`close`](Self::close) what was not sent.
     #[must_use]
     pub fn unsent_publishes(&self) -> usize {
-        self.publishes.len()
+        self.publishes.unsent()
     }
 
     /// Whether the link is whole.
@@ -445,6 +446,12 @@ impl Link {
         self.subscriptions.confirmed()
     }
 
+    /// Channels that are wanted and that Redis refuses, as far as is known.
+    #[must_use]
+    pub fn refused_channels(&self) -> usize {
+        self.subscriptions.refused()
+    }
+
     // Changes of the link as a whole.
 
     /// Draws the consequences of whatever came in: everything that follows from the state alone is here.
@@ -454,10 +461,12 @@ impl Link {
             self.has_started = true;
             self.start = None;
         }
+        self.resume_publishes(now);
         if self.subscriber.is_ready() {
             self.subscribe_to_probe(now);
             self.write_subscriptions(now);
         }
+        self.publishes.set_echoing(self.is_probed());
         match self.phase {
             Phase::Partial if are_ready && self.subscriptions.is_settled() => self.become_whole(now),
             Phase::Settling(until) if until <= now => self.phase = Phase::Open,
@@ -480,13 +489,26 @@ impl Link {
     }
 
     fn write_subscriptions(&mut self, now: Instant) {
-        let Some(Batch { kind, channels }) = self.subscriptions.next_batch() else { return };
-        let (names, out) = (channels.iter().map(|name| &name[..]), &mut self.subscriber.control);
-        match kind {
-            Kind::Subscribe => encode::subscribe(out, names),
-            Kind::Unsubscribe => encode::unsubscribe(out, names),
+        while let Some(batch) = self.subscriptions.next_batch() {
+            let (names, out) = (batch.channels.iter().map(|name| &name[..]), &mut self.subscriber.control);
+            match batch.kind() {
+                Kind::Subscribe => encode::subscribe(out, names),
+                Kind::Unsubscribe => encode::unsubscribe(out, names),
+            }
+            self.subscriber.expected.push_back((Expected::Subscriptions, now));
         }
-        self.subscriber.expected.push_back((Expected::Subscriptions, now));
+    }
+
+    /// Lets publishes leave again that Redis could not carry out, on a new connection if that may help.
+    fn resume_publishes(&mut self, now: Instant) {
+        if !self.publishes.is_answered() {
+            return;
+        }
+        if let Some(kind) = self.elsewhere.take() {
+            return self.give_up(Lane::Publisher, kind, now);
+        }
+        let gone = self.publishes.resume();
+        self.handle_gone(&gone);
     }
 
     fn become_whole(&mut self, now: Instant) {
@@ -517,7 +539,7 @@ impl Link {
         self.start = None;
     }
 
-    fn are_ready(&self) -> bool {
+    pub(super) fn are_ready(&self) -> bool {
         self.subscriber.is_ready() && self.publisher.is_ready()
     }
 

@@ -2,13 +2,26 @@
 
 use tracing::{debug, warn};
 
-use super::connection::{Expected, State};
+use super::answers::Answer;
+use super::connection::State;
 use super::error::{LinkError, LinkErrorKind};
 use super::link::{Link, Phase};
+use super::publishes::Gone;
 use super::{Lane, LinkEvent};
 use crate::time::Instant;
 
 impl Link {
+    /// Ends the connection of `lane`, and the other one as well if this server is not the one to ask any more: what that one
+    /// gets may not be all.
+    pub(super) fn give_up(&mut self, lane: Lane, kind: LinkErrorKind, now: Instant) {
+        let is_demoted = matches!(kind, LinkErrorKind::Replica | LinkErrorKind::Elsewhere(_));
+        if is_demoted && self.are_ready() {
+            let other = if lane == Lane::Subscriber { Lane::Publisher } else { Lane::Subscriber };
+            self.lose(other, kind.clone(), true, now);
+        }
+        self.lose(lane, kind, true, now);
+    }
+
     /// Ends the connection of `lane`, or its dial, and plans the next one.
     pub(super) fn lose(&mut self, lane: Lane, kind: LinkErrorKind, hang_up: bool, now: Instant) {
         let connection = self.connection(lane);
@@ -16,7 +29,10 @@ impl Link {
             if lane == Lane::Subscriber {
                 // Behind what came in since the last answer there may have been more. And where messages do not come
                 // in, answers say nothing of them.
-                let is_delivered = !matches!(kind, LinkErrorKind::Undelivered);
+                let is_delivered = !matches!(
+                    kind,
+                    LinkErrorKind::Undelivered | LinkErrorKind::Replica | LinkErrorKind::Elsewhere(_)
+                );
                 let known = if is_delivered { connection.answered } else { self.probe.proven().unwrap_or(since) };
                 self.gap.get_or_insert(known);
                 self.events.push_back(LinkEvent::Unsubscribed { since: known });
@@ -43,17 +59,40 @@ impl Link {
         self.report(lane, LinkError::new(&self.url, kind));
     }
 
+    /// The connection that publishes is gone.
     pub(super) fn give_up_unconfirmed(&mut self) {
-        self.publishes.handle_disconnected();
-        let expected = self.publisher.expected.iter();
-        let messages = expected.filter(|(expected, _)| matches!(expected, Expected::Publish(_))).count();
+        self.elsewhere = None;
+        let gone = self.publishes.handle_disconnected();
+        self.handle_gone(&gone);
+    }
+
+    /// Counts what leaves the queue without a reply of its own.
+    pub(super) fn handle_gone(&mut self, gone: &Gone) {
+        let messages = gone.unconfirmed.commands;
         if messages > 0 {
             if let Some(unsaid) = self.said_unconfirmed.say(self.now) {
                 let event = "publishes_unconfirmed";
                 warn!(event, messages, unsaid, "the connection was lost before Redis confirmed these publishes");
             }
             self.events.push_back(LinkEvent::Unconfirmed { messages });
-            self.release(self.unconfirmed_bytes);
+        }
+        if gone.interrupted.commands > 0 {
+            self.refuse(1, "the connection ended twice in the midst of one message".to_owned());
+        }
+        if gone.overtaken.commands > 0 {
+            self.refuse(gone.overtaken.commands, "Redis carried out later publishes on the same channel first".to_owned());
+        }
+        self.released += [gone.done, gone.unconfirmed, gone.overtaken, gone.interrupted].map(|part| part.bytes).iter().sum::<usize>();
+    }
+
+    /// Why the connection of `lane` has ended, as far as can be told.
+    pub(super) fn closed(&self, lane: Lane, reason: &str) -> LinkErrorKind {
+        let connection = self.connection(lane);
+        match &connection.last_error {
+            Some(text) if Answer::of(text.as_bytes()) == Answer::NotNow => LinkErrorKind::NotReady(text.clone()),
+            Some(text) => LinkErrorKind::Closed(format!("{reason}; before that it said: {text}")),
+            None if connection.is_unanswered() => LinkErrorKind::ClosedAtOnce(reason.to_owned()),
+            None => LinkErrorKind::Closed(reason.to_owned()),
         }
     }
 
@@ -85,7 +124,8 @@ impl Link {
     }
 
     pub(super) fn expire_publishes(&mut self, now: Instant) {
-        let (messages, bytes) = self.publishes.expire(self.limits.publish_time, now);
+        let expired = self.publishes.expire(self.limits.publish_time, now);
+        let messages = expired.commands;
         if messages == 0 {
             return;
         }
@@ -96,7 +136,7 @@ impl Link {
             );
         }
         self.reported.expired += messages;
-        self.released += bytes;
+        self.released += expired.bytes;
         self.events.push_back(LinkEvent::Expired { messages });
     }
 

@@ -5,15 +5,17 @@
 //! works without end until what is wanted and what Redis has confirmed are equal, takes no sign of life for granted,
 //! never sends a publish twice, and says what was lost.
 //!
-//! It needs `AUTH`, `SELECT`, `SUBSCRIBE`, `UNSUBSCRIBE`, `PUBLISH` and `PING`; a server may refuse `HELLO` and
-//! `CLIENT SETNAME`. Besides the channels that are wanted it uses one of its own, `fanfare:probe:` and 16 digits after the
+//! It needs `AUTH`, `SELECT`, `SUBSCRIBE`, `UNSUBSCRIBE` and `PUBLISH`; a server may refuse `HELLO`, `CLIENT SETNAME`, `ROLE`
+//! and `PING`. Besides the channels that are wanted it uses one of its own, `fanfare:probe:` and 16 digits after the
 //! prefix, to prove that what it publishes comes back.
 
+mod answers;
 mod connection;
 mod error;
 mod handshake;
 mod link;
 mod losses;
+mod pause;
 mod probe;
 mod publishes;
 mod replies;
@@ -21,6 +23,7 @@ mod subscriptions;
 #[cfg(test)]
 mod tests;
 pub mod url;
+mod window;
 #[cfg(any(test, feature = "fuzzing"))]
 #[cfg_attr(not(test), expect(dead_code, reason = "the fuzz targets need less of it than the tests"))]
 pub(crate) mod world;
@@ -100,7 +103,7 @@ pub enum LinkEvent {
         /// Why, in one line for people.
         reason: String,
     },
-    /// The first attempt to reach Redis failed. Comes at most once, at the latest 4 s after the start; the link goes
+    /// The first attempt to reach Redis failed. Comes at most once: at once if waiting cannot help, else 4.8 s after the start; the link goes
     /// on trying.
     StartFailed(LinkError),
     /// The subscribing connection is lost: no channel is subscribed until [`LinkEvent::Subscribed`] says so again.
@@ -110,7 +113,8 @@ pub enum LinkEvent {
     },
     /// Redis has confirmed a subscription.
     Subscribed(Bytes),
-    /// Redis refuses a subscription. It is asked again after 5 s, and on the next connection.
+    /// Redis refuses a subscription. It is asked again after 5 s, a pause that doubles up to 30 s, and on the next
+    /// connection.
     SubscribeRefused {
         /// The channel.
         channel: Bytes,
@@ -133,7 +137,8 @@ pub enum LinkEvent {
         /// Their number.
         messages: usize,
     },
-    /// Redis answered these publishes with an error.
+    /// Redis answered these publishes with an error, or the connection ended twice in the midst of one. Those that Redis
+    /// could not carry out at the moment are not among them, but for one that was overtaken on its channel.
     Refused {
         /// Their number.
         messages: usize,

@@ -15,9 +15,11 @@
 use bytes::Bytes;
 use tracing::{debug, warn};
 
-use super::connection::{Connection, Expected};
-use super::error::{LinkErrorKind, reply_text};
+use super::answers::Answer;
+use super::connection::{Connection, Expected, RoleQuestion};
+use super::error::{LinkErrorKind, advice, reply_text};
 use super::link::Link;
+use super::publishes::Aside;
 use super::{Lane, LinkStats};
 use crate::error::Unready;
 use crate::resp::{Reply, encode};
@@ -25,6 +27,9 @@ use crate::time::{Duration, Instant};
 
 /// A probe's payload: its number in 16 hexadecimal digits.
 pub(super) const PAYLOAD_BYTES: usize = 16;
+
+/// How soon a probe leaves again that Redis could not carry out.
+const BUSY_PAUSE: Duration = Duration::from_millis(500);
 
 /// Where the link stands with its probes.
 #[derive(Debug)]
@@ -116,6 +121,15 @@ impl Probe {
         self.state = State::Idle;
     }
 
+    /// Redis could not carry something out: whether it delivers is to be proven soon, if it was proven before.
+    pub(super) fn hasten(&mut self, now: Instant) {
+        if let State::Waits(at) = self.state
+            && self.proof.is_ok()
+        {
+            self.state = State::Waits(at.min(now));
+        }
+    }
+
     /// A connection is lost for `reason`, and every proof with it.
     pub(super) fn handle_lost(&mut self, lane: Lane, reason: Unready) {
         self.state = State::Idle;
@@ -125,8 +139,10 @@ impl Probe {
         }
         self.proof = Err(match reason {
             // This is known until the contrary is, over all connections that are made meanwhile.
-            Unready::Undelivered => reason,
-            _ if self.subscription == Subscription::Refused => Unready::ProbeRefused,
+            Unready::Undelivered | Unready::Replica => reason,
+            _ if self.subscription == Subscription::Refused && self.proof == Err(Unready::ProbeRefused) => {
+                Unready::ProbeRefused
+            }
             _ => Unready::Unproven,
         });
     }
@@ -155,9 +171,9 @@ impl Probe {
         }
     }
 
-    /// Redis refuses to publish or to subscribe: there is nothing to prove anything by, and nothing to repair.
-    fn handle_refused(&mut self, period: Duration, now: Instant) {
-        self.proof = Err(Unready::ProbeRefused);
+    /// Redis does not publish or subscribe, for `reason`: there is nothing to prove anything by, and nothing to repair.
+    fn handle_refused(&mut self, reason: Unready, period: Duration, now: Instant) {
+        self.proof = Err(reason);
         self.state = match self.state {
             State::Idle => State::Idle,
             State::Waits(_) => State::Waits(now + period),
@@ -181,6 +197,17 @@ impl Probe {
 
 fn payload(number: u64) -> String {
     format!("{number:016x}")
+}
+
+/// The payload of a mark, as long as a probe's.
+fn mark(position: u64) -> String {
+    format!("={position:015x}")
+}
+
+/// The position of a mark.
+fn marked(payload: &[u8]) -> Option<u64> {
+    let digits = core::str::from_utf8(payload.strip_prefix(b"=")?).ok()?;
+    u64::from_str_radix(digits, 16).ok()
 }
 
 impl Link {
@@ -213,7 +240,8 @@ impl Link {
         match self.probe.subscription {
             Subscription::Confirmed => {
                 let number = self.rng.u64(..);
-                self.publishes.push_probe(number, &self.probe.channel, payload(number).as_bytes());
+                self.push_aside(Aside::Probe(number), &payload(number));
+                self.ask_for_role();
                 self.probe.state = State::Out(Out { number, since: now, is_published: false, is_missing: false });
             }
             Subscription::Refused => {
@@ -251,7 +279,39 @@ impl Link {
         }
     }
 
+    /// Asks the server of the publishing connection whether it is a replica by now.
+    fn ask_for_role(&mut self) {
+        let mut command = Vec::new();
+        match self.publisher.role {
+            Some(RoleQuestion::Hello) => encode::hello(&mut command, None),
+            Some(RoleQuestion::Role) => encode::role(&mut command),
+            None => return,
+        }
+        self.publishes.push_aside(Aside::Role, command);
+    }
+
+    /// Sends the mark that is due between two publishes.
+    pub(super) fn send_mark(&mut self) {
+        if let Some(position) = self.publishes.due_mark() {
+            self.push_aside(Aside::Mark(position), &mark(position));
+        }
+    }
+
+    fn push_aside(&mut self, aside: Aside, payload: &str) {
+        let mut command = Vec::new();
+        encode::publish(&mut command, &self.probe.channel, payload.as_bytes());
+        self.publishes.push_aside(aside, command);
+    }
+
+    /// Whether what is published on the probe's channel comes in, if anything does.
+    pub(super) fn is_probed(&self) -> bool {
+        self.subscriber.is_ready() && self.probe.subscription == Subscription::Confirmed
+    }
+
     pub(super) fn handle_probe(&mut self, payload: &[u8], now: Instant) {
+        if let Some(position) = marked(payload) {
+            return self.publishes.handle_mark(position);
+        }
         self.probe.handle_message(payload, self.limits.probe_time, now, &mut self.stats);
         if self.probe.proof.is_ok() {
             self.reported.probe = None;
@@ -270,34 +330,56 @@ impl Link {
         self.probe.handle_confirmed(now);
     }
 
-    pub(super) fn handle_probe_subscription_refused(&mut self, error: &[u8], now: Instant) {
+    pub(super) fn handle_probe_subscription_error(&mut self, error: &[u8], now: Instant) -> Result<(), LinkErrorKind> {
         self.probe.subscription = Subscription::Refused;
-        self.report_probe_refused(error, now);
+        self.handle_probe_error(error, now)
     }
 
     /// Redis has answered the PUBLISH of a probe.
-    pub(super) fn handle_probe_reply(&mut self, number: u64, reply: Reply<'_>, now: Instant) {
+    pub(super) fn handle_probe_reply(
+        &mut self,
+        number: u64,
+        reply: Reply<'_>,
+        now: Instant,
+    ) -> Result<(), LinkErrorKind> {
         if let Reply::Error(error) = reply {
-            return self.report_probe_refused(error, now);
+            return self.handle_probe_error(error, now);
         }
         if let State::Out(out) = &mut self.probe.state
             && out.number == number
         {
             out.is_published = true;
         }
+        Ok(())
     }
 
-    fn report_probe_refused(&mut self, error: &[u8], now: Instant) {
-        let reason = reply_text(error, &self.url);
-        if self.reported.probe.as_ref() != Some(&reason) {
-            let channel = String::from_utf8_lossy(&self.probe.channel);
-            let pattern = channel.get(..channel.len() - PAYLOAD_BYTES).unwrap_or_default();
-            warn!(
-                event = "probe_refused",
-                reason, "Redis does not allow the probe: let this user SUBSCRIBE and PUBLISH on {pattern}*"
-            );
-            self.reported.probe = Some(reason);
+    fn handle_probe_error(&mut self, error: &[u8], now: Instant) -> Result<(), LinkErrorKind> {
+        let (reason, period) = (reply_text(error, &self.url), self.limits.probe_time);
+        let is_news = self.reported.probe.as_ref() != Some(&reason);
+        match Answer::of(error) {
+            Answer::Elsewhere | Answer::LoggedOut => return Err(LinkErrorKind::of(error, &self.url)),
+            Answer::NotNow => {
+                if is_news {
+                    warn!(event = "redis_busy", reason, "Redis cannot serve at the moment: what is published waits");
+                }
+                // The end of it is to be known soon.
+                self.probe.handle_refused(Unready::Busy, BUSY_PAUSE.min(period), now);
+            }
+            answer => {
+                if is_news && answer == Answer::NotAllowed {
+                    let channel = String::from_utf8_lossy(&self.probe.channel);
+                    let pattern = channel.get(..channel.len() - PAYLOAD_BYTES).unwrap_or_default();
+                    warn!(
+                        event = "probe_refused",
+                        reason, "Redis does not allow the probe: let this user SUBSCRIBE and PUBLISH on {pattern}*"
+                    );
+                } else if is_news {
+                    warn!(event = "probe_refused", reason, "Redis refuses the probe: {}", advice(&reason));
+                }
+                self.probe.handle_refused(Unready::ProbeRefused, period, now);
+            }
         }
-        self.probe.handle_refused(self.limits.probe_time, now);
+        self.reported.probe = Some(reason);
+        Ok(())
     }
 }

@@ -3,14 +3,16 @@
 use bytes::Bytes;
 use tracing::{debug, warn};
 
-use super::connection::{Expected, State};
+use super::answers::Answer;
+use super::connection::{Expected, RoleQuestion, State};
 use super::error::{LinkErrorKind, reply_text};
 use super::handshake::{Progress, Step};
 use super::link::Link;
+use super::publishes::Aside;
 use super::subscriptions::OutOfTurn;
 use super::{Lane, LinkEvent};
 use crate::quote::cut_bytes;
-use crate::resp::{Frame, Reply};
+use crate::resp::{Frame, Reply, is_replica};
 use crate::time::Instant;
 
 impl Link {
@@ -70,27 +72,36 @@ impl Link {
         match (expected, reply) {
             (Some((Expected::Handshake(step), _)), _) => self.handle_handshake(lane, step, reply, now),
             (Some((Expected::Ping, _)), Reply::Pong | Reply::Error(_)) => Ok(()),
-            (Some((Expected::Subscriptions, _)), Reply::Error(error)) => self.handle_subscribe_refused(error, now),
+            (Some((Expected::Subscriptions, _)), Reply::Error(error)) => self.handle_subscribe_error(error, now),
             (Some((Expected::ProbeSubscription, _)), Reply::Error(error)) => {
-                self.handle_probe_subscription_refused(error, now);
+                self.handle_probe_subscription_error(error, now)
+            }
+            (Some((Expected::Aside(Aside::Role), _)), Reply::Other(_) | Reply::Error(_)) => self.handle_role(reply),
+            (Some((Expected::Aside(Aside::Mark(position)), _)), Reply::Integer(_) | Reply::Error(_)) => {
+                if matches!(reply, Reply::Error(_)) {
+                    self.publishes.handle_mark(position);
+                }
                 Ok(())
             }
-            (Some((Expected::Probe(number), _)), Reply::Integer(_) | Reply::Error(_)) => {
-                self.handle_probe_reply(number, reply, now);
-                Ok(())
+            (Some((Expected::Aside(Aside::Probe(number)), _)), Reply::Integer(_) | Reply::Error(_)) => {
+                self.handle_probe_reply(number, reply, now)
             }
-            (Some((Expected::Publish(bytes), left)), Reply::Integer(_)) => {
+            (Some((Expected::Publish, left)), Reply::Integer(_)) => {
                 self.stats.publish_latency.record(now.since(left));
-                self.release(bytes);
+                self.released += self.publishes.handle_published(now).bytes;
                 self.reported.publish = None;
                 Ok(())
             }
-            (Some((Expected::Publish(bytes), _)), Reply::Error(error)) => {
-                self.release(bytes);
-                self.handle_publish_refused(reply_text(error, &self.url));
+            (Some((Expected::Publish, _)), Reply::Error(error)) => {
+                self.handle_publish_error(error, now);
                 Ok(())
             }
-            (None, Reply::Error(error)) => Err(LinkErrorKind::Refused(reply_text(error, &self.url))),
+            (None, Reply::Error(error)) => {
+                if lane == Lane::Publisher && Answer::of(error) == Answer::Broken {
+                    self.publishes.blame();
+                }
+                Err(LinkErrorKind::Refused(reply_text(error, &self.url)))
+            }
             (None, _) => Err(LinkErrorKind::OutOfTurn),
             (Some(unanswered), _) => {
                 // A publish is to be counted as unconfirmed when this ends its connection.
@@ -109,16 +120,32 @@ impl Link {
     ) -> Result<(), LinkErrorKind> {
         let (connection, url) = self.parts(lane);
         let State::Handshaking(handshake) = &mut connection.state else { return Err(LinkErrorKind::OutOfTurn) };
+        if let Reply::Error(error) = reply {
+            connection.last_error = Some(reply_text(error, url));
+        }
         match handshake.handle_reply(step, reply, url)? {
             Progress::Wait => {}
-            Progress::LogIn => connection.write_handshake(Step::Auth, url, now),
-            Progress::Done => connection.state = State::Ready(now),
+            Progress::WithoutHello => connection.role = Some(RoleQuestion::Role),
+            Progress::LogIn(step) => connection.write_handshake(step, url, now),
+            Progress::Done => {
+                connection.last_error = None;
+                connection.state = State::Ready(now);
+            }
         }
         Ok(())
     }
 
-    fn handle_subscribe_refused(&mut self, error: &[u8], now: Instant) -> Result<(), LinkErrorKind> {
+    fn handle_subscribe_error(&mut self, error: &[u8], now: Instant) -> Result<(), LinkErrorKind> {
         let reason = reply_text(error, &self.url);
+        match Answer::of(error) {
+            Answer::NotNow => {
+                let confirmed = self.subscriptions.handle_not_now(now)?;
+                self.events.extend(confirmed.into_iter().map(LinkEvent::Subscribed));
+                return Ok(());
+            }
+            Answer::Elsewhere | Answer::LoggedOut => return Err(LinkErrorKind::of(error, &self.url)),
+            _ => {}
+        }
         let Ok(refused) = self.subscriptions.handle_refused(now) else { return Err(LinkErrorKind::Refused(reason)) };
         let Some(channel) = refused else { return Ok(()) };
         if self.reported.subscribe.as_ref() == Some(&reason) {
@@ -133,7 +160,25 @@ impl Link {
         Ok(())
     }
 
-    fn handle_publish_refused(&mut self, reason: String) {
+    fn handle_publish_error(&mut self, error: &[u8], now: Instant) {
+        let answer = Answer::of(error);
+        match answer {
+            Answer::NotNow => self.publishes.handle_not_now(now),
+            Answer::Elsewhere | Answer::LoggedOut => {
+                self.publishes.handle_not_now(now);
+                self.elsewhere.get_or_insert_with(|| LinkErrorKind::of(error, &self.url));
+            }
+            _ => {
+                self.released += self.publishes.handle_refused(now).bytes;
+                return self.refuse(1, reply_text(error, &self.url));
+            }
+        }
+        // Whether anything is delivered is to be known soon.
+        self.probe.hasten(now);
+    }
+
+    /// Publishes are given up for `reason`.
+    pub(super) fn refuse(&mut self, count: usize, reason: String) {
         if self.reported.publish.as_ref() != Some(&reason) {
             if let Some(unsaid) = self.said_refused.say(self.now) {
                 warn!(event = "publishes_refused", reason, unsaid, "Redis refuses publishes");
@@ -141,14 +186,21 @@ impl Link {
             self.reported.publish = Some(reason.clone());
         }
         match self.events.back_mut() {
-            Some(LinkEvent::Refused { messages, reason: last }) if *last == reason => *messages += 1,
-            _ => self.events.push_back(LinkEvent::Refused { messages: 1, reason }),
+            Some(LinkEvent::Refused { messages, reason: last }) if *last == reason => *messages += count,
+            _ => self.events.push_back(LinkEvent::Refused { messages: count, reason }),
         }
     }
 
-    pub(super) fn release(&mut self, bytes: usize) {
-        self.unconfirmed_bytes -= bytes;
-        self.released += bytes;
+    /// What the server says of its role. One that does not say is believed to be right.
+    fn handle_role(&mut self, reply: Reply<'_>) -> Result<(), LinkErrorKind> {
+        match reply {
+            Reply::Other(frame) if is_replica(frame) => Err(LinkErrorKind::Replica),
+            Reply::Other(_) => Ok(()),
+            _ => {
+                self.publisher.role = None;
+                Ok(())
+            }
+        }
     }
 }
 

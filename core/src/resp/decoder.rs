@@ -156,7 +156,7 @@ fn resp2_reply(frame: &[u8]) -> Option<Reply<'_>> {
         Resp2::Integer(value) => Reply::Integer(value),
         Resp2::BulkString(range) => Reply::Bulk(slice(frame, range)?),
         Resp2::Null => Reply::Null,
-        Resp2::Array(_) => Reply::Other,
+        Resp2::Array(_) => Reply::Other(frame),
     })
 }
 
@@ -169,7 +169,7 @@ fn resp3_reply(frame: &[u8]) -> Option<Reply<'_>> {
     Some(match decoded {
         Resp3::BlobError { data, .. } => Reply::Error(slice(frame, data)?),
         Resp3::Null => Reply::Null,
-        _ => Reply::Other,
+        _ => Reply::Other(frame),
     })
 }
 

@@ -7,9 +7,12 @@ pub trait Output: for<'a> Extend<&'a u8> {}
 
 impl<T: for<'a> Extend<&'a u8>> Output for T {}
 
+/// What every PUBLISH begins with; its channel follows.
+pub(crate) const PUBLISH_HEAD: &[u8] = b"*3\r\n$7\r\nPUBLISH\r\n";
+
 /// PUBLISH.
 pub fn publish(out: &mut impl Output, channel: &[u8], payload: &[u8]) {
-    out.extend(b"*3\r\n$7\r\nPUBLISH\r\n");
+    out.extend(PUBLISH_HEAD);
     bulk(out, channel);
     bulk(out, payload);
 }
@@ -65,6 +68,11 @@ pub fn set_name(out: &mut impl Output, name: &str) {
 /// SELECT.
 pub fn select(out: &mut impl Output, database: u32) {
     command(out, &["SELECT", itoa::Buffer::new().format(database)]);
+}
+
+/// ROLE.
+pub fn role(out: &mut impl Output) {
+    command(out, &["ROLE"]);
 }
 
 /// PING.

@@ -66,8 +66,8 @@ pub enum Reply<'a> {
     Bulk(&'a [u8]),
     /// The null of either version.
     Null,
-    /// An aggregate or a type that no command of this crate is answered with in a way that matters.
-    Other,
+    /// An aggregate or a type of RESP3 that has no place here, as it came.
+    Other(&'a [u8]),
 }
 
 /// Bytes that are not RESP, or beyond the decoder's bounds. The connection is of no more use.
@@ -108,3 +108,22 @@ impl fmt::Display for RespError {
 }
 
 impl std::error::Error for RespError {}
+
+/// Whether the reply to HELLO or ROLE says that the server is a replica. A reply that says nothing of a role is of none.
+#[must_use]
+pub fn is_replica(reply: &[u8]) -> bool {
+    const KEY: &[u8] = b"role\r\n";
+    let line = |bytes: &'_ [u8]| bytes.iter().position(|&byte| byte == b'\r').unwrap_or(bytes.len());
+    let role = match reply.windows(KEY.len()).position(|window| window == KEY) {
+        Some(at) => &reply[at + KEY.len()..],
+        // ROLE answers an array that begins with it.
+        None => reply.get(line(reply) + 2..).unwrap_or_default(),
+    };
+    // A bulk string, as Redis writes it, or a simple one.
+    let role = match role.first() {
+        Some(b'$') => role.get(line(role) + 2..).unwrap_or_default(),
+        Some(b'+') => &role[1..],
+        _ => return false,
+    };
+    matches!(&role[..line(role)], b"replica" | b"slave")
+}

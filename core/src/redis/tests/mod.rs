@@ -1,5 +1,6 @@
 //! A scripted Redis, and what the link must do whatever it does.
 
+mod answers;
 mod bounds;
 mod handshake;
 mod incidents;

@@ -444,7 +444,7 @@ fn every_state_has_an_answer_to_every_input() {
                 "publisher lost" => world.link.handle_closed(Lane::Publisher, "reset", now),
                 "came in" => world.link.handle_probe(&payload, now),
                 "stranger" => world.link.handle_probe(b"stranger", now),
-                "refused" => world.link.handle_probe_subscription_refused(b"NOPERM", now),
+                "refused" => world.link.handle_probe_subscription_error(b"NOPERM", now).expect("no end"),
                 "period" => world.link.handle_timeout(now + P),
                 "close" => world.link.close(now),
                 other => panic!("{other}"),

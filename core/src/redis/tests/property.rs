@@ -35,7 +35,7 @@ impl History {
         let channel = format!("c{}", self.rng.usize(0..CHANNELS));
         let lane = *self.rng.choice(&Lane::ALL).unwrap();
         let world = &mut self.world;
-        match self.rng.u8(0..22) {
+        match self.rng.u8(0..26) {
             0..=3 => {
                 world.subscribe(&channel);
                 self.wanted.insert(channel);
@@ -64,6 +64,9 @@ impl History {
                 let choices: [&[&str]; 3] = [&[], &["PUBLISH"], &["SUBSCRIBE"]];
                 world.server.denies_probes = choices[self.rng.usize(..3)].to_vec();
             }
+            22..=23 => world.server.busy = self.rng.bool().then_some("-BUSY\r\n"),
+            24 => world.server.elsewhere = self.rng.bool().then_some("-READONLY\r\n"),
+            25 => world.server.is_replica = self.rng.bool(),
             19 => world.server.not_ready = self.rng.bool().then_some("-LOADING\r\n"),
             _ => self.open(),
         }
@@ -86,6 +89,9 @@ impl History {
         self.world.server.is_mute = false;
         self.world.server.not_ready = None;
         self.world.server.delivers_nothing = false;
+        self.world.server.busy = None;
+        self.world.server.elsewhere = None;
+        self.world.server.is_replica = false;
         self.world.server.denies_probes.clear();
         self.world.is_reachable = true;
         self.open();
@@ -119,9 +125,10 @@ impl History {
         let unconfirmed = count(|event| if let LinkEvent::Unconfirmed { messages } = event { *messages } else { 0 });
         let expired = count(|event| if let LinkEvent::Expired { messages } = event { *messages } else { 0 });
         let released = count(|event| if let LinkEvent::Released { bytes } = event { *bytes } else { 0 });
+        let refused = count(|event| if let LinkEvent::Refused { messages, .. } = event { *messages } else { 0 });
         let published = times.len();
-        assert!(published + expired <= self.messages, "what expired was not sent");
-        assert!(published + expired + unconfirmed >= self.messages, "what was not sent is told");
+        assert!(published + expired + refused <= self.messages, "what expired or was refused was not carried out");
+        assert!(published + expired + unconfirmed + refused >= self.messages, "what was not sent is told");
         assert_eq!(released, self.bytes, "every credit comes back");
     }
 }

@@ -11,10 +11,17 @@ pub(crate) struct Server {
     /// The error that answers HELLO.
     pub(crate) refuses_hello: Option<&'static str>,
     pub(crate) refuses_names: bool,
+    /// As before version 6.
+    pub(crate) has_no_users: bool,
     /// User and password.
     pub(crate) login: Option<(&'static str, &'static str)>,
     /// The error that answers PING, as while loading.
     pub(crate) not_ready: Option<&'static str>,
+    /// The error that answers everything that Pub/Sub needs, as while a script runs.
+    pub(crate) busy: Option<&'static str>,
+    /// The error that answers PUBLISH.
+    pub(crate) elsewhere: Option<&'static str>,
+    pub(crate) is_replica: bool,
     /// Channels that nobody may subscribe to or publish to.
     pub(crate) denied: BTreeSet<Vec<u8>>,
     /// The commands that are denied on the channels of probes.
@@ -37,6 +44,8 @@ pub(crate) struct Server {
 pub(crate) struct Client {
     resp3: bool,
     is_logged_in: bool,
+    /// Whether the handshake has come so far that HELLO is no part of it any more.
+    is_greeted: bool,
     database: u32,
     pub(crate) channels: BTreeSet<Vec<u8>>,
     input: Vec<u8>,
@@ -120,7 +129,10 @@ impl Server {
         let name = String::from_utf8(words[0].clone()).expect("a name");
         let login = self.login;
         let channels = if name == "PUBLISH" { &words[1..2] } else { &words[1..] };
-        if !channels.iter().any(|channel| is_probe(channel)) {
+        let client = self.clients.get(&lane).expect("connected");
+        // Nor is it of interest that it is asked for its role again and again.
+        let is_asked = client.is_greeted && matches!(name.as_str(), "HELLO" | "ROLE");
+        if !is_asked && !channels.iter().any(|channel| is_probe(channel)) {
             self.log.push((lane, name.clone()));
         }
         let is_denied = channels.iter().any(|channel| self.is_denied(&name, channel));
@@ -142,9 +154,19 @@ impl Server {
                     return b"-NOAUTH HELLO must be called with the client already authenticated\r\n".into();
                 }
                 client.resp3 = true;
-                return b"%3\r\n$6\r\nserver\r\n$5\r\nredis\r\n$5\r\nproto\r\n:3\r\n$7\r\nmodules\r\n*0\r\n".into();
+                client.is_greeted = true;
+                let role = if self.is_replica { "replica" } else { "master" };
+                let role = format!("$4\r\nrole\r\n${}\r\n{role}\r\n", role.len());
+                return format!("%4\r\n$6\r\nserver\r\n$5\r\nredis\r\n$5\r\nproto\r\n:3\r\n{role}$7\r\nmodules\r\n*0\r\n")
+                    .into();
             }
             "AUTH" => {
+                if self.has_no_users && words.len() == 3 {
+                    return b"-ERR wrong number of arguments for 'auth' command\r\n".into();
+                }
+                if self.has_no_users && login.is_none() {
+                    return b"-ERR Client sent AUTH, but no password is set\r\n".into();
+                }
                 let (user, password) =
                     if words.len() == 3 { (&words[1][..], &words[2]) } else { (&b"default"[..], &words[1]) };
                 if !accepts(user, password) {
@@ -158,16 +180,24 @@ impl Server {
         }
         match name.as_str() {
             "CLIENT" if self.refuses_names => b"-ERR unknown command 'CLIENT'\r\n".into(),
-            "CLIENT" => b"+OK\r\n".into(),
+            "CLIENT" => {
+                client.is_greeted = true;
+                b"+OK\r\n".into()
+            }
             "SELECT" => {
                 client.database = String::from_utf8_lossy(&words[1]).parse().expect("a number");
                 if client.database > 15 { b"-ERR DB index is out of range\r\n".into() } else { b"+OK\r\n".into() }
             }
+            "ROLE" if self.refuses_names => b"-ERR unknown command 'ROLE'\r\n".into(),
+            "ROLE" if self.is_replica => b"*5\r\n$5\r\nslave\r\n$1\r\na\r\n:1\r\n$4\r\nsync\r\n:0\r\n".into(),
+            "ROLE" => b"*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n".into(),
             "PING" => match self.not_ready {
                 Some(error) => error.into(),
                 None if !client.resp3 && !client.channels.is_empty() => b"*2\r\n$4\r\npong\r\n$0\r\n\r\n".into(),
                 None => b"+PONG\r\n".into(),
             },
+            "PUBLISH" | "SUBSCRIBE" | "UNSUBSCRIBE" if self.busy.is_some() => self.busy.unwrap_or_default().into(),
+            "PUBLISH" if self.elsewhere.is_some() => self.elsewhere.unwrap_or_default().into(),
             "PUBLISH" | "SUBSCRIBE" if is_denied => b"-NOPERM No permissions to access a channel\r\n".into(),
             "PUBLISH" => {
                 let (channel, payload) = (words[1].clone(), words[2].clone());
