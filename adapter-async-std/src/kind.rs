@@ -47,8 +47,8 @@ pub trait Kind: Copy + Default + Send + Sync + 'static {
     /// The next connection and its peer.
     fn accept(listener: &Self::Listener) -> impl Future<Output = io::Result<(Self::Stream, SocketAddr)>> + Send;
 
-    /// A connection to `host`.
-    fn connect(host: String, port: u16) -> impl Future<Output = io::Result<Self::Stream>> + Send + 'static;
+    /// A connection to `address`.
+    fn connect(address: SocketAddr) -> impl Future<Output = io::Result<Self::Stream>> + Send + 'static;
 }
 
 /// A runtime of this kind, with the start of the server as its epoch.
@@ -155,8 +155,8 @@ impl<K: Kind> Runtime for On<K> {
         Poll::Ready(accepted)
     }
 
-    fn connect(host: String, port: u16) -> impl Future<Output = io::Result<K::Stream>> + Send + 'static {
-        K::connect(host, port)
+    fn connect(address: SocketAddr) -> impl Future<Output = io::Result<K::Stream>> + Send + 'static {
+        K::connect(address)
     }
 
     fn detach(stream: K::Stream) -> io::Result<K::Stream> {

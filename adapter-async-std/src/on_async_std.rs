@@ -57,8 +57,8 @@ impl Kind for AsyncStd {
         Ok((AsyncStdConnection { stream, ahead: None }, peer))
     }
 
-    async fn connect(host: String, port: u16) -> io::Result<AsyncStdConnection> {
-        let stream = TcpStream::connect((host.as_str(), port)).await?;
+    async fn connect(address: SocketAddr) -> io::Result<AsyncStdConnection> {
+        let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         Ok(AsyncStdConnection { stream, ahead: None })
     }

@@ -50,15 +50,8 @@ impl Kind for Smol {
         Ok((SmolConnection(stream), peer))
     }
 
-    async fn connect(host: String, port: u16) -> io::Result<SmolConnection> {
-        let mut result = Err(io::ErrorKind::AddrNotAvailable.into());
-        for address in Self::resolve(&host, port).await? {
-            result = Async::<TcpStream>::connect(address).await;
-            if result.is_ok() {
-                break;
-            }
-        }
-        let stream = result?;
+    async fn connect(address: SocketAddr) -> io::Result<SmolConnection> {
+        let stream = Async::<TcpStream>::connect(address).await?;
         stream.get_ref().set_nodelay(true)?;
         Ok(SmolConnection(stream))
     }

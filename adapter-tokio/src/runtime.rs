@@ -110,8 +110,8 @@ impl Runtime for Tokio {
         Poll::Ready(Ok((stream.into(), peer)))
     }
 
-    async fn connect(host: String, port: u16) -> io::Result<Connection> {
-        Ok(TcpStream::connect((host, port)).await?.into())
+    async fn connect(address: SocketAddr) -> io::Result<Connection> {
+        Ok(TcpStream::connect(address).await?.into())
     }
 
     fn detach(stream: Connection) -> io::Result<std::net::TcpStream> {

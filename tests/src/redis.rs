@@ -77,6 +77,15 @@ impl Redis {
         &self.program
     }
 
+    /// Takes its directory away, so that it cannot save anything any more.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn lose_disk(&self) -> io::Result<()> {
+        fs::remove_dir_all(&self.directory)
+    }
+
     /// The port, the same after each restart.
     #[must_use]
     pub const fn port(&self) -> u16 {

@@ -45,14 +45,23 @@ impl Resp {
     ///
     /// When the connection ends or the reply takes longer than 20 s.
     pub fn command(&mut self, parts: &[&[u8]]) -> io::Result<Reply> {
+        self.send(parts)?;
+        self.reply()
+    }
+
+    /// Sends a command.
+    ///
+    /// # Errors
+    ///
+    /// When the connection ends.
+    pub fn send(&mut self, parts: &[&[u8]]) -> io::Result<()> {
         let mut bytes = format!("*{}\r\n", parts.len()).into_bytes();
         for part in parts {
             bytes.extend_from_slice(format!("${}\r\n", part.len()).as_bytes());
             bytes.extend_from_slice(part);
             bytes.extend_from_slice(b"\r\n");
         }
-        self.stream.get_mut().write_all(&bytes)?;
-        self.reply()
+        self.stream.get_mut().write_all(&bytes)
     }
 
     /// Publishes, and returns how many connections got it.

@@ -61,6 +61,28 @@ const FAILURES: &[(&str, &[&str], Break)] = &[
         scene.proxy.end(&Lane::ALL, End::Cut);
         vec![]
     }),
+    ("Redis runs a long script, or loads its data", &[], |scene| {
+        scene.admin(&["CONFIG", "SET", "lua-time-limit", "50"]);
+        scene.redis.connect().unwrap().send(&[b"EVAL", b"while true do end", b"0"]).unwrap();
+        vec![say(scene.join(), 1)]
+    }),
+    ("Redis cannot save its data (`MISCONF`)", &[], |scene| {
+        scene.redis.lose_disk().unwrap();
+        scene.admin(&["CONFIG", "SET", "save", "3600 1"]);
+        scene.admin(&["SET", "key", "value"]);
+        scene.rights.borrow_mut().command(&[b"BGSAVE"]).unwrap();
+        scene.wait_for("MISCONF", || {
+            let reply = scene.rights.borrow_mut().command(&[b"PING"]).unwrap();
+            matches!(reply, Reply::Error(error) if error.starts_with("MISCONF"))
+        });
+        scene.proxy.end(&Lane::ALL, End::Cut);
+        scene.wait_for("it to notice", || has_grown(&scene.metrics(), "fanfare_gaps_total"));
+        vec![]
+    }),
+    ("Redis was demoted to a replica", &[], |scene| {
+        scene.admin(&["REPLICAOF", "127.0.0.1", "1"]);
+        vec![]
+    }),
     ("the user may not use the probe's channel", &[], |scene| {
         scene.admin(&["ACL", "SETUSER", "default", "resetchannels", "&chat"]);
         scene.proxy.end(&Lane::ALL, End::Cut);
@@ -72,6 +94,12 @@ const FAILURES: &[(&str, &[&str], Break)] = &[
         refused.send(good_request(scene.server.port(), "/chat/tea").as_bytes()).unwrap();
         assert_eq!(refused.answer(false).unwrap().status, 503);
         vec![]
+    }),
+    ("the user may not use a channel any more, and connections end", &[], |scene| {
+        let client = Raw::upgrade(scene.server.port(), "/chat/tea").unwrap();
+        scene.admin(&["ACL", "SETUSER", "default", "resetchannels", "&chat", "&fanfare:probe:*"]);
+        scene.proxy.end(&Lane::ALL, End::Cut);
+        vec![client]
     }),
     ("the user may not publish", &[], |scene| {
         scene.admin(&["ACL", "SETUSER", "default", "-publish"]);
@@ -165,13 +193,21 @@ impl Scene {
 
     /// Has Redis change what somebody may do.
     fn admin(&self, command: &[&str]) {
+        assert!(self.is_taken(command), "{command:?}");
+    }
+
+    fn is_taken(&self, command: &[&str]) -> bool {
         let parts: Vec<_> = command.iter().map(|part| part.as_bytes()).collect();
-        assert_eq!(self.rights.borrow_mut().command(&parts).unwrap(), Reply::Simple("OK".to_owned()));
+        matches!(self.rights.borrow_mut().command(&parts).unwrap(), Reply::Simple(text) if text.starts_with("OK"))
     }
 
     /// Ends what was broken, and finds that nothing else has to be done.
     fn mend(&self) {
         self.proxy.heal().unwrap();
+        // Answered by an error where no script runs.
+        self.rights.borrow_mut().command(&[b"SCRIPT", b"KILL"]).unwrap();
+        self.wait_for("the script's end", || self.is_taken(&["REPLICAOF", "NO", "ONE"]));
+        self.admin(&["CONFIG", "SET", "save", ""]);
         self.admin(&["CONFIG", "SET", "requirepass", ""]);
         self.admin(&["ACL", "SETUSER", "default", "+@all", "allchannels"]);
         self.wait_for("/ready", || self.watch.is_ready());

@@ -272,6 +272,13 @@ impl Bus {
         self.with_link(now, |link, now| link.handle_connected(lane, now));
     }
 
+    /// `lane`'s dial waits for a name server, or no longer does.
+    pub fn handle_resolving(&mut self, lane: Lane, is_resolving: bool) {
+        if let Some(link) = self.link_mut() {
+            link.handle_resolving(lane, is_resolving);
+        }
+    }
+
     /// `lane`'s connection to Redis could not be made; `reason` is for people.
     pub fn handle_dial_failed(&mut self, lane: Lane, reason: &str, now: Instant) {
         self.stats.dial_failures += 1;

@@ -49,7 +49,7 @@ impl<R: Runtime> Head<R> {
                 Some(url) => Bus::redis(url, &config.channel_prefix, &config.limits, workers, seed, now),
                 None => Bus::local(&config.limits, workers, seed, now),
             },
-            lanes: Lanes::new(config.redis.as_ref()),
+            lanes: Lanes::new(seat.runtime.clone(), config.redis.as_ref(), config.limits.dial_time),
             acceptor,
             admin,
             starting: Some(addresses),

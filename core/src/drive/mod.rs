@@ -16,6 +16,7 @@ mod acceptor;
 mod admin;
 mod bells;
 mod desk;
+mod dial;
 mod fan_out;
 mod head;
 mod hub;

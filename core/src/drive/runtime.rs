@@ -89,8 +89,8 @@ pub trait Runtime: Clone + Default + Send + Sync + 'static {
         context: &mut Context<'_>,
     ) -> Poll<io::Result<(Self::Stream, SocketAddr)>>;
 
-    /// A connection to `host`.
-    fn connect(host: String, port: u16) -> impl Future<Output = io::Result<Self::Stream>> + Send + 'static;
+    /// A connection to `address`.
+    fn connect(address: SocketAddr) -> impl Future<Output = io::Result<Self::Stream>> + Send + 'static;
 
     /// Takes a connection off this thread.
     ///

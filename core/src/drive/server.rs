@@ -202,6 +202,9 @@ impl fmt::Display for ServeError {
             }
             Self::Bind { address, error, .. } => write!(f, "cannot listen on {address}: {error}"),
             Self::Listener(error) => write!(f, "a listening socket that was handed over cannot be used: {error}"),
+            Self::Redis(error) if error.is_passing() => {
+                write!(f, "{error} (tried for 5s; with --wait-for-redis it goes on trying)")
+            }
             Self::Redis(error) => error.fmt(f),
             Self::System(error) => write!(f, "the system refuses what a server needs: {error}"),
             Self::Unflushed { messages } => {

@@ -150,6 +150,8 @@ fn every_count_is_told() {
     times.record(Duration::from_secs(1_100));
     snapshot.workers.stats = distinct_stats();
     snapshot.bus = bus::Stats {
+        refused_channels: 1_022,
+        refused_time: Duration::from_secs(1_023),
         channels: 1_001,
         subscribed: 1_002,
         publishes: 1_003,

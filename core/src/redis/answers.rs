@@ -89,7 +89,12 @@ mod tests {
             ),
             (&["NOPERM No permissions to access a channel"], Answer::NotAllowed),
             (
-                &["ERR unknown command 'SUBSCRIBE'", "unsupported command", "ERR Command is not supported", "ERR unknown command `PING`"],
+                &[
+                    "ERR unknown command 'SUBSCRIBE'",
+                    "unsupported command",
+                    "ERR Command is not supported",
+                    "ERR unknown command `PING`",
+                ],
                 Answer::Unknown,
             ),
             (&["ERR Protocol error: invalid bulk length"], Answer::Broken),

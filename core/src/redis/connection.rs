@@ -34,6 +34,8 @@ pub(super) struct Connection {
     pub(super) heard: Instant,
     /// Whether anything has come on this connection.
     has_heard: bool,
+    /// Whether the dial waits for a name server.
+    pub(super) is_resolving: bool,
     /// When Redis last answered a command, or one channel of it.
     pub(super) replied: Instant,
     /// When it was read last, if that read was as large as one may be: more has come than was read.
@@ -117,6 +119,7 @@ impl Connection {
             expected: VecDeque::new(),
             heard: now,
             has_heard: false,
+            is_resolving: false,
             replied: now,
             behind: None,
             answered: now,
@@ -197,6 +200,7 @@ impl Connection {
         self.behind = None;
         self.unsent = 0;
         self.has_heard = false;
+        self.is_resolving = false;
         self.last_error = None;
     }
 

@@ -92,9 +92,7 @@ impl Handshake {
         let has_password = url.password().is_some();
         match (step, answer) {
             // A server that knows no HELLO, or takes no password in it.
-            (Step::Hello, Answer::Unknown | Answer::NotAllowed | Answer::Refused)
-                if !error.starts_with(b"DENIED") =>
-            {
+            (Step::Hello, Answer::Unknown | Answer::NotAllowed | Answer::Refused) if !error.starts_with(b"DENIED") => {
                 self.next = has_password.then_some(Step::Auth);
                 Ok(Progress::WithoutHello)
             }

@@ -21,6 +21,9 @@ use crate::time::{Duration, Episodes, Instant, Seldom};
 /// From the start to [`LinkEvent::StartFailed`], if no reason to give up shows before. People are told 5 s.
 const START_TIME: Duration = Duration::from_millis(4_800);
 
+/// What is lent at most for one write.
+const LENT_BYTES: usize = 256 << 10;
+
 /// What another instance needs after its dial until it is subscribed again.
 const RESUBSCRIBE_TIME: Duration = Duration::from_millis(100);
 
@@ -191,6 +194,12 @@ impl Link {
         self.settle(now);
     }
 
+    /// The dial of `lane` waits for a name server, or no longer does. It changes nothing but what is said of a dial that
+    /// takes too long.
+    pub fn handle_resolving(&mut self, lane: Lane, is_resolving: bool) {
+        self.parts(lane).0.is_resolving = is_resolving;
+    }
+
     /// Bytes were read from `lane`, 64 KiB at most. `sink` gets channel and payload of each message in their order.
     ///
     /// A read of just so many says that more lies in the socket. Until a shorter one, a reply or a probe that does not
@@ -248,7 +257,12 @@ impl Link {
                 Due::Nothing => {}
                 Due::Ping => self.parts(lane).0.ping(now),
                 Due::NotConnected => {
-                    let reason = format!("no connection within {:?}", self.limits.dial_time);
+                    let what = if self.connection(lane).is_resolving {
+                        "the name server has not answered"
+                    } else {
+                        "no connection"
+                    };
+                    let reason = format!("{what} within {:?}", self.limits.dial_time);
                     self.lose(lane, LinkErrorKind::Unreachable(reason), true, now);
                 }
                 Due::Silent => self.lose(lane, LinkErrorKind::Silent, true, now),
@@ -266,11 +280,18 @@ impl Link {
         self.settle(now);
     }
 
-    /// Lends what is to be written to `lane`, in up to four slices; returns how many of `out` are used. Only looks.
+    /// Lends what is to be written to `lane`, in up to four slices and 256 KiB; returns how many of `out` are used. Only
+    /// looks.
     pub fn transmit<'a>(&'a self, lane: Lane, out: &mut [IoSlice<'a>]) -> usize {
         let (first, second) = self.connection(lane).control.as_slices();
         let [third, fourth] = self.lent_publishes(lane);
-        let slices = [first, second, third, fourth].into_iter().filter(|slice| !slice.is_empty());
+        let mut left = LENT_BYTES;
+        let cut = [first, second, third, fourth].map(|slice| {
+            let cut = &slice[..slice.len().min(left)];
+            left -= cut.len();
+            cut
+        });
+        let slices = cut.into_iter().filter(|slice| !slice.is_empty());
         out.iter_mut().zip(slices).map(|(place, slice)| *place = IoSlice::new(slice)).count()
     }
 

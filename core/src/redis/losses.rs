@@ -29,10 +29,8 @@ impl Link {
             if lane == Lane::Subscriber {
                 // Behind what came in since the last answer there may have been more. And where messages do not come
                 // in, answers say nothing of them.
-                let is_delivered = !matches!(
-                    kind,
-                    LinkErrorKind::Undelivered | LinkErrorKind::Replica | LinkErrorKind::Elsewhere(_)
-                );
+                let is_delivered =
+                    !matches!(kind, LinkErrorKind::Undelivered | LinkErrorKind::Replica | LinkErrorKind::Elsewhere(_));
                 let known = if is_delivered { connection.answered } else { self.probe.proven().unwrap_or(since) };
                 self.gap.get_or_insert(known);
                 self.events.push_back(LinkEvent::Unsubscribed { since: known });
@@ -80,9 +78,15 @@ impl Link {
             self.refuse(1, "the connection ended twice in the midst of one message".to_owned());
         }
         if gone.overtaken.commands > 0 {
-            self.refuse(gone.overtaken.commands, "Redis carried out later publishes on the same channel first".to_owned());
+            self.refuse(
+                gone.overtaken.commands,
+                "Redis carried out later publishes on the same channel first".to_owned(),
+            );
         }
-        self.released += [gone.done, gone.unconfirmed, gone.overtaken, gone.interrupted].map(|part| part.bytes).iter().sum::<usize>();
+        self.released += [gone.done, gone.unconfirmed, gone.overtaken, gone.interrupted]
+            .map(|part| part.bytes)
+            .iter()
+            .sum::<usize>();
     }
 
     /// Why the connection of `lane` has ended, as far as can be told.

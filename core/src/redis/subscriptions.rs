@@ -208,9 +208,9 @@ impl Subscriptions {
         if self.pause.until().is_some() {
             return None;
         }
-        let class = Class::ALL.into_iter().find(|&class| {
-            !self.queues[class as usize].is_empty() && self.used[class as usize] < class.window()
-        })?;
+        let class = Class::ALL
+            .into_iter()
+            .find(|&class| !self.queues[class as usize].is_empty() && self.used[class as usize] < class.window())?;
         let (mut channels, mut bytes, mut bound) = (VecDeque::new(), 0, BATCH_CHANNELS);
         while let Some(entry) = self.queues[class as usize].first_entry() {
             let Some(state) = self.channels.get_mut(entry.get()) else { break };

@@ -412,7 +412,8 @@ fn a_frame_of_many_small_parts_costs_linear_time() {
     // Quadratic work would be a thousand million steps here.
     let input = format!("*4096\r\n{}", "$1\r\nx\r\n".repeat(4_096));
     let bytewise: Vec<usize> = (1..input.len()).collect();
-    assert_eq!(decoded(input.as_bytes(), &bytewise), ["Reply(Other)"]);
+    let frames = decoded(input.as_bytes(), &bytewise);
+    assert!(frames.len() == 1 && frames[0].starts_with("Reply(Other("));
 }
 
 #[test]

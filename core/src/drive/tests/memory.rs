@@ -431,7 +431,7 @@ impl Runtime for Memory {
         }
     }
 
-    async fn connect(_host: String, _port: u16) -> io::Result<End> {
+    async fn connect(_address: SocketAddr) -> io::Result<End> {
         Err(io::ErrorKind::ConnectionRefused.into())
     }
 

@@ -169,7 +169,8 @@ fn a_server_that_does_not_tell_its_role_is_asked_once() {
 
 #[test]
 fn a_ping_that_is_refused_for_reasons_of_its_own_stops_nothing() {
-    for error in ["-MISCONF Redis is configured to save RDB snapshots\r\n", "-ERR unknown command 'PING'\r\n", "-NOPERM x\r\n"]
+    for error in
+        ["-MISCONF Redis is configured to save RDB snapshots\r\n", "-ERR unknown command 'PING'\r\n", "-NOPERM x\r\n"]
     {
         let mut world = World::new();
         world.server.not_ready = Some(error);
@@ -294,7 +295,9 @@ fn logins_fall_back_as_other_clients_do() {
     world.server.refuses_hello = hello_unknown;
     world.server.has_no_users = true;
     world.run();
-    assert!(matches!(&world.take_events()[..], [LinkEvent::StartFailed(error)] if error.to_string().contains("password")));
+    assert!(
+        matches!(&world.take_events()[..], [LinkEvent::StartFailed(error)] if error.to_string().contains("password"))
+    );
 }
 
 #[test]

@@ -159,8 +159,7 @@ impl Model {
 /// that many states. From each of them the sets become equal.
 #[test]
 fn wanted_and_confirmed_channels_become_equal_after_any_events_in_any_order() {
-    let mut events =
-        vec![Event::Ask, Event::Confirm, Event::Refuse, Event::NotNow, Event::Disconnect, Event::Pass];
+    let mut events = vec![Event::Ask, Event::Confirm, Event::Refuse, Event::NotNow, Event::Disconnect, Event::Pass];
     events.extend((0..CHANNELS.len()).flat_map(|i| [Event::Want(i), Event::Unwant(i)]));
     let mut seen = HashSet::new();
     let mut unexplored = vec![Model::default()];

@@ -157,8 +157,10 @@ impl Server {
                 client.is_greeted = true;
                 let role = if self.is_replica { "replica" } else { "master" };
                 let role = format!("$4\r\nrole\r\n${}\r\n{role}\r\n", role.len());
-                return format!("%4\r\n$6\r\nserver\r\n$5\r\nredis\r\n$5\r\nproto\r\n:3\r\n{role}$7\r\nmodules\r\n*0\r\n")
-                    .into();
+                return format!(
+                    "%4\r\n$6\r\nserver\r\n$5\r\nredis\r\n$5\r\nproto\r\n:3\r\n{role}$7\r\nmodules\r\n*0\r\n"
+                )
+                .into();
             }
             "AUTH" => {
                 if self.has_no_users && words.len() == 3 {
