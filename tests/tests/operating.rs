@@ -62,9 +62,10 @@ const FAILURES: &[(&str, &[&str], Break)] = &[
         vec![]
     }),
     ("Redis runs a long script, or loads its data", &[], |scene| {
+        let client = scene.join();
         scene.admin(&["CONFIG", "SET", "lua-time-limit", "50"]);
         scene.redis.connect().unwrap().send(&[b"EVAL", b"while true do end", b"0"]).unwrap();
-        vec![say(scene.join(), 1)]
+        vec![say(client, 1)]
     }),
     ("Redis cannot save its data (`MISCONF`)", &[], |scene| {
         scene.redis.lose_disk().unwrap();
