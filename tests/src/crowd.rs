@@ -164,6 +164,24 @@ impl Crowd {
         self.members.iter().all(|member| member.is_in)
     }
 
+    /// Ends the connections of so many members, at random, half of them in order. They come back as others do.
+    ///
+    /// # Errors
+    ///
+    /// As [`Crowd::live`].
+    pub fn scatter(&mut self, count: usize) -> io::Result<()> {
+        for _ in 0..count {
+            let member = self.rng.usize(..self.members.len());
+            let Member { connection: Some(number), is_in: true, .. } = self.members[member] else { continue };
+            // Who has been closed without knowing it yet cannot leave in order.
+            if self.rng.bool() || self.swarm.leave(number).is_err() {
+                self.swarm.vanish(number);
+            }
+            self.lose(member)?;
+        }
+        Ok(())
+    }
+
     /// Everybody says a last word, which everybody in the room must hear within the time.
     ///
     /// # Errors

@@ -146,10 +146,10 @@ struct Scene {
 }
 
 /// An instance and what stands between it and Redis.
-struct Side {
-    proxy: Proxy,
-    server: Server,
-    admin: u16,
+pub(crate) struct Side {
+    pub(crate) proxy: Proxy,
+    pub(crate) server: Server,
+    pub(crate) admin: u16,
     watch: Watch,
 }
 
@@ -199,7 +199,7 @@ impl Scene {
             Some(program) => Redis::start_program(program, &[])?,
             None => Redis::start()?,
         };
-        let side = || Side::start(&redis, &trial);
+        let side = || Side::start(&redis, trial.program, trial.probe, &[]);
         let sides = [side()?, side()?];
         let ports = sides.each_ref().map(|side| side.server.port());
         let crowd = Crowd::gather(&ports, trial.clients, trial.rooms, trial.rate, trial.seed)?;
@@ -347,15 +347,17 @@ impl Scene {
 }
 
 impl Side {
-    fn start(redis: &Redis, trial: &Trial) -> io::Result<Self> {
+    /// Starts an instance whose probes, and replies of Redis, may take `probe`, with more arguments.
+    pub(crate) fn start(redis: &Redis, program: Program, probe: Duration, more: &[&str]) -> io::Result<Self> {
         let proxy = Proxy::start(redis.port())?;
-        let probe = format!("{}ms", trial.probe.as_millis());
-        let mut server = trial.program.start_on(
+        let probe = format!("{}ms", probe.as_millis());
+        let mut server = program.start_on(
             &proxy.url(),
             &[
                 &["--workers", "2", "--probe-interval", &probe, "--admin-listen", "127.0.0.1:0"][..],
                 &["--redis-reply-timeout", &probe, "--redis-dial-timeout", "500ms", "--redis-reconnect-max", "200ms"],
                 &["--max-publish-queue", "2MiB", "--max-all-queues", "64MiB", "--max-mailbox", "1MiB"],
+                more,
             ]
             .concat(),
         )?;
@@ -366,12 +368,12 @@ impl Side {
 }
 
 /// Publishes that did not arrive, or of which the instance does not know.
-fn lost(metrics: &Metrics) -> u64 {
+pub(crate) fn lost(metrics: &Metrics) -> u64 {
     let each = ["expired", "unconfirmed", "refused"].map(|why| format!("publishes_lost_total{{reason=\"{why}\"}}"));
     each.iter().map(|sample| metrics.value(sample) as u64).sum()
 }
 
-fn command(redis: &Redis, line: &str) -> io::Result<()> {
+pub(crate) fn command(redis: &Redis, line: &str) -> io::Result<()> {
     let mut connection = redis.connect()?;
     let parts: Vec<_> = line.split(' ').map(str::as_bytes).collect();
     match connection.command(&parts)? {

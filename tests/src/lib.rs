@@ -6,6 +6,7 @@
 
 pub mod abuse;
 pub mod balancer;
+pub mod chaos;
 pub mod client;
 pub mod crowd;
 pub mod distance;
