@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io::{self, IoSlice, Read};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::task::{Context, Poll, ready};
 
 use fanfare_core::drive::Stream;
@@ -84,6 +85,10 @@ impl Stream for SmolConnection {
 
     fn poll_write(&mut self, context: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         poll_write(&mut self.0, context, slices)
+    }
+
+    fn socket(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.0.as_fd())
     }
 
     fn end_writes(&mut self, _context: &mut Context<'_>) {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -128,6 +129,13 @@ impl Stream for Connection {
                 other.behind = Behind::Shutdown;
                 other.advance(context);
             }
+        }
+    }
+
+    fn socket(&self) -> Option<BorrowedFd<'_>> {
+        match &self.0 {
+            Kind::Tcp(stream) => Some(stream.as_fd()),
+            Kind::Other(_) => None,
         }
     }
 

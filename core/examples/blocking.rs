@@ -169,6 +169,12 @@ impl Instance {
             Action::EndWrites(id) => {
                 drop(socket(&mut self.sockets, id).map(|socket| socket.stream.shutdown(Shutdown::Write)));
             }
+            Action::Reset(id) => {
+                drop(
+                    socket(&mut self.sockets, id)
+                        .map(|socket| socket2::SockRef::from(&socket.stream).set_linger(Some(time::Duration::ZERO))),
+                );
+            }
             Action::Close(id) => {
                 if socket(&mut self.sockets, id).is_some() {
                     self.sockets[id.index()] = None;

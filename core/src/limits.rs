@@ -36,7 +36,9 @@ pub struct Limits {
     pub all_queues_bytes: usize,
     /// Silence after which the server sends a ping, shortened by up to a tenth at random.
     pub ping_time: Duration,
-    /// From a ping to a sign of life, any bytes moved in either direction. Beyond it the session ends.
+    /// From a ping to a sign of life, any bytes moved in either direction. Beyond it the session ends. While a session's
+    /// socket takes no more, what the client sends is no sign of life: then it ends if it takes nothing for `ping_time` and
+    /// `pong_time`.
     pub pong_time: Duration,
     /// From our Close to the peer's end of the connection; likewise for a plain answer. Beyond it the connection is dropped.
     pub close_time: Duration,
@@ -82,6 +84,12 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// How long a client may take nothing that we write, or say nothing, before it counts as gone.
+    #[cfg(feature = "drive")]
+    pub(crate) fn patience(&self) -> Duration {
+        self.ping_time.saturating_add(self.pong_time)
+    }
+
     /// What the messages of one read from Redis take in memory at most once they are runs in queues. Whoever keeps up
     /// holds so much more than may wait, until its next write.
     pub(crate) const fn turn_bytes(&self) -> usize {

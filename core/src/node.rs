@@ -66,6 +66,9 @@ pub enum Action {
     Read(SocketId),
     /// End the write side, and go on reading. If that fails the next read says why.
     EndWrites(SocketId),
+    /// Have the connection reset when its socket is closed (`SO_LINGER` of zero), which is next: its client takes nothing,
+    /// and the system would go on offering.
+    Reset(SocketId),
     /// Close the socket, or give up its dial. No input that comes of it may reach the node any more. It comes for every
     /// socket, those of [`Node::handle_reset`] and of dials that failed among them, and may find that there is none.
     Close(SocketId),
@@ -356,6 +359,7 @@ impl Node {
                     self.actions.push_back(Action::Close(SocketId::Client(id)));
                     self.events.push_back(Event::Shard(event));
                 }
+                shard::Event::GivenUp(id) => self.actions.push_back(Action::Reset(SocketId::Client(id))),
                 #[cfg(feature = "metrics")]
                 shard::Event::Scrape(id) => {
                     let answer = self.metrics().answer();

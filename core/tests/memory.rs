@@ -91,7 +91,7 @@ impl World {
                         self.node.transmitted(id, bytes, self.now).unwrap();
                     }
                     Action::EndWrites(id) => self.node.handle_eof(id, self.now),
-                    Action::Read(_) | Action::Close(_) | Action::Dial(_) => {}
+                    Action::Read(_) | Action::Reset(_) | Action::Close(_) | Action::Dial(_) => {}
                 }
             }
             while self.node.poll_event().is_some() {}

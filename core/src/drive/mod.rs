@@ -20,6 +20,7 @@ mod dial;
 mod fan_out;
 mod head;
 mod hub;
+mod kernel;
 mod lanes;
 mod listeners;
 #[cfg(feature = "cli")]

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::num::NonZero;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::task::{Context, Poll};
 
 use crate::time::{Duration, Instant};
@@ -124,6 +124,13 @@ pub trait Stream: Send {
 
     /// Ends the write side: the peer reads to the end of what was written.
     fn end_writes(&mut self, context: &mut Context<'_>);
+
+    /// The TCP socket itself, if that is what this stream is. The driver then bounds what the system holds of it: little
+    /// waits unsent there (`TCP_NOTSENT_LOWAT`), what the peer does not take in the time of a ping and its answer ends the
+    /// connection (`TCP_USER_TIMEOUT`), and one that is given up is reset (`SO_LINGER` of zero) and leaves nothing behind.
+    fn socket(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 
     /// Goes on with what was written or ended and is held back by something between this stream and the peer, such as
     /// TLS. A socket holds nothing back.

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::bells::{Bell, Bells};
+use super::kernel;
 use super::runtime::Stream;
 use crate::shard::{SessionId, Shard};
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 
 /// One read of a client takes at most so much, so that a flood delays others by no more than this.
 const READ_BYTES: usize = 16 << 10;
@@ -50,6 +51,7 @@ pub(super) struct Sockets<S> {
     bells: Arc<Bells<SessionId>>,
     /// Those that had something to do when the list was taken last, and have yet to be looked at.
     ready: VecDeque<SessionId>,
+    patience: Duration,
     /// What one read takes of each of those.
     read_bytes: usize,
 }
@@ -68,11 +70,15 @@ struct Socket<S> {
 }
 
 impl<S: Stream> Sockets<S> {
-    pub(super) fn new() -> Self {
-        Self { table: Vec::new(), bells: Arc::default(), ready: VecDeque::new(), read_bytes: READ_BYTES }
+    /// For connections that the system itself ends if a peer takes nothing for `patience`.
+    pub(super) fn new(patience: Duration) -> Self {
+        Self { patience, table: Vec::new(), bells: Arc::default(), ready: VecDeque::new(), read_bytes: READ_BYTES }
     }
 
     pub(super) fn insert(&mut self, id: SessionId, stream: S) {
+        if let Some(socket) = stream.socket() {
+            kernel::limit(socket, self.patience);
+        }
         if self.table.len() <= id.index() {
             self.table.resize_with(id.index() + 1, || None);
         }
@@ -181,6 +187,13 @@ impl<S: Stream> Sockets<S> {
         budget.spend(filled * SLICE_COST);
         let result = socket.write(&slices[..filled]);
         socket.tell(result, shard, budget, now);
+    }
+
+    /// What is on its way to the peer is given up.
+    pub(super) fn reset(&mut self, id: SessionId) {
+        if let Some(socket) = self.get(id).and_then(|socket| socket.stream.socket()) {
+            kernel::reset(socket);
+        }
     }
 
     pub(super) fn end_writes(&mut self, id: SessionId) {

@@ -62,6 +62,7 @@ impl<R: Runtime> Worker<R> {
         desk: Option<Desk>,
     ) -> Self {
         let runtime = seat.runtime.clone();
+        let patience = settings.limits.patience();
         Self {
             id: seat.id,
             shard: Shard::new(settings, seed, runtime.now()),
@@ -69,7 +70,7 @@ impl<R: Runtime> Worker<R> {
             desk,
             mailboxes: seat.mailboxes.clone(),
             runtime,
-            sockets: Sockets::new(),
+            sockets: Sockets::new(patience),
             fan_out: FanOut::default(),
             mail: VecDeque::new(),
             scratch: vec![0; SCRATCH_BYTES],
@@ -306,6 +307,7 @@ impl<R: Runtime> Worker<R> {
         while let Some(event) = self.shard.poll_event() {
             match event {
                 shard::Event::EndWrites(id) => self.sockets.end_writes(id),
+                shard::Event::GivenUp(id) => self.sockets.reset(id),
                 shard::Event::Closed(id, closed) => {
                     tracing::debug!(event = "session_closed", session = id.index(), ?closed, "session closed");
                     self.forget(id, now);

@@ -233,6 +233,7 @@ impl Teller {
             }
             Action::Dial(lane) => self.node.handle_dial_failed(lane, "connection refused", self.now),
             Action::Write(id @ SocketId::Redis(_)) => self.write(id, usize::MAX),
+            Action::Reset(id) => assert!(self.clients.contains_key(&id), "it is closed next"),
             Action::Close(SocketId::Redis(lane)) => drop(self.redis.clients.remove(&lane)),
             Action::Close(id) => drop(self.clients.remove(&id).expect("closed once")),
             Action::Read(id) => drop(self.node.handle_readable(id, self.now)),

@@ -8,7 +8,7 @@ use super::queue::Content;
 use super::session::{LastRead, Session, Stage};
 use super::slow::Arrived;
 use super::{Event, SessionId, Shard, get_mut, id_of};
-use crate::error::{Closed, Error};
+use crate::error::{Closed, Error, Side};
 use crate::exchange::ChannelId;
 use crate::run::Run;
 use crate::time::Instant;
@@ -191,7 +191,12 @@ impl Shard {
         }
         self.promised -= i64::from(session.flags.promised);
         self.admins -= usize::from(session.flags.admin);
+        let is_given_up =
+            !session.flags.peer_ended && !matches!(session.stage, Stage::Head(_)) && closed.by != Side::Transport;
         self.sessions.remove(id.index());
+        if is_given_up {
+            self.events.push_back(Event::GivenUp(id));
+        }
         self.events.push_back(Event::Closed(id, closed));
     }
 }

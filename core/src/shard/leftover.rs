@@ -8,6 +8,9 @@ use super::session::{Session, Stage};
 use super::{SessionId, Shard, extend_exactly, get_mut};
 use crate::time::Instant;
 
+/// As much as a turn reads from sockets.
+const READS_AT_ONCE: usize = 64;
+
 /// What was read of a session and is yet to be taken in.
 #[derive(Debug, Default)]
 pub(super) struct Leftover {
@@ -37,9 +40,9 @@ impl Shard {
         }
     }
 
-    /// Reads each session once that has a leftover and need not wait, in the order in which they came.
+    /// Reads each session once that has a leftover and need not wait, in the order in which they came; of many, the first.
     pub(super) fn read_leftovers(&mut self, now: Instant) {
-        for _ in 0..self.leftovers.len() {
+        for _ in 0..self.leftovers.len().min(READS_AT_ONCE) {
             if let Some(id) = self.leftovers.pop_front() {
                 self.read_leftover(id, now);
             }

@@ -148,6 +148,9 @@ pub enum Event {
     Opened(SessionId),
     /// Nothing more will be written: end the write side, and go on reading until the peer ends its own or `Closed` comes.
     EndWrites(SessionId),
+    /// The session's client has not ended its side and is not waited for any longer: have its connection reset when it is
+    /// closed (`SO_LINGER` of zero), or the system goes on offering it what it does not take. `Closed` is next.
+    GivenUp(SessionId),
     /// The session is gone: close its socket and forget its id.
     Closed(SessionId, Closed),
     /// A subscriber that is not a socket is subscribed.
@@ -383,9 +386,16 @@ impl Shard {
 
     /// The session's socket takes no more. It is not named by [`Shard::poll_transmit`] until [`Shard::handle_writable`].
     pub fn blocked(&mut self, id: SessionId) {
+        let now = self.latest;
         let Some(session) = self.get_mut(id) else { return };
         session.flags.blocked = true;
-        if session.keeps_latest() {
+        if let Stage::Open(open) = &mut session.stage {
+            open.ws.handle_blocked(now);
+        }
+        if session.paused.is_some() {
+            self.settle(id, now);
+        }
+        if self.get(id).is_some_and(Session::keeps_latest) {
             self.keep_latest(id);
         }
     }

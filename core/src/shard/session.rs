@@ -318,9 +318,10 @@ impl Session {
         if n > answer + control + self.queue.bytes() {
             return Err(Misuse::TooMuchTransmitted);
         }
+        let answered = n.min(answer);
         if let Some(leaving) = &mut self.answer {
-            leaving.sent += n.min(answer);
-            n -= n.min(answer);
+            leaving.sent += answered;
+            n -= answered;
             self.answer.take_if(|leaving| leaving.unsent().is_empty());
         }
         let begun = n.min(self.queue.begun(runs).len());
@@ -334,7 +335,7 @@ impl Session {
                 pinged = open.ws.control_sent(control, now).unwrap_or(false);
             }
             // Our own ping is no sign of life.
-            if data > 0 {
+            if data > 0 || answered > 0 {
                 open.ws.handle_progress(now);
             }
         }

@@ -115,6 +115,8 @@ pub struct Session {
     ping: Ping,
     /// Since when the owner has not read from this session.
     paused: Option<Instant>,
+    /// Whether the client's socket was full, and nothing has left since.
+    stalled: bool,
     /// Shortens the time to a ping: 0 not at all, 255 by almost a tenth.
     jitter: u8,
 }
@@ -132,6 +134,7 @@ impl Session {
             since: now,
             ping: Ping::None,
             paused: None,
+            stalled: false,
             jitter,
         }
     }
@@ -178,7 +181,7 @@ impl Session {
     pub fn deadline(&self, limits: &Limits) -> Option<Instant> {
         let time = match self.state {
             State::Ended => return None,
-            State::Open if self.paused.is_some() => return None,
+            State::Open if self.paused.is_some() && !self.stalled => return None,
             State::Open if self.ping != Ping::None => limits.pong_time,
             State::Open => limits.ping_time.saturating_sub(limits.ping_time / 2560 * u32::from(self.jitter)),
             _ => limits.close_time,
@@ -202,7 +205,8 @@ impl Session {
     /// faith. Afterwards, [`partial_bytes`](Self::partial_bytes) may have grown, by no more than `input` had.
     pub fn handle_read<'i>(&mut self, input: &mut &'i mut [u8], limits: &Limits, now: Instant) -> Option<Message<'i>> {
         let now = self.see(now);
-        if !input.is_empty() {
+        // Whoever takes nothing is no reader, whatever it sends.
+        if !input.is_empty() && !self.stalled {
             self.note_life(now);
         }
         while self.state.reads() {
@@ -241,13 +245,23 @@ impl Session {
     /// It answers a ping but does not put off the next: a connection's buffer takes bytes for a dead client as well.
     pub fn handle_progress(&mut self, now: Instant) {
         let now = self.see(now);
-        if self.ping != Ping::None {
+        if self.ping != Ping::None || self.stalled {
+            self.stalled = false;
             self.note_life(now);
         }
     }
 
-    /// The first `n` bytes of [`control`](Self::control) have left. No sign of life, since our ping is among them: if it
-    /// has left by now, `true` is returned, and the time for its answer counts from `now`.
+    /// The client's socket takes no more. From here on bytes that leave are the only sign of life, until some do.
+    pub fn handle_blocked(&mut self, now: Instant) {
+        let now = self.see(now);
+        if !std::mem::replace(&mut self.stalled, true) {
+            self.note_life(now);
+        }
+    }
+
+    /// The first `n` bytes of [`control`](Self::control) have left. No sign of life, since our ping is among them, unless
+    /// the client's socket was full: then it has made room. If the ping has left by now, `true` is returned, and the time
+    /// for its answer counts from `now`.
     ///
     /// # Errors
     /// [`Misuse::TooMuchTransmitted`] if there are fewer.
@@ -255,7 +269,10 @@ impl Session {
         if self.control.sent(n)? {
             self.step(Input::CloseOut);
         }
-        self.see(now);
+        let now = self.see(now);
+        if self.stalled && n > 0 {
+            self.handle_progress(now);
+        }
         let has_left = self.ping == Ping::Waits && !self.control.has_ping();
         if has_left {
             self.ping = Ping::Left;
@@ -335,7 +352,8 @@ impl Session {
         self.leave(Input::Error, Some(code), error.text(), when, now);
     }
 
-    /// The owner stops reading from this session: as long as it is open, its deadline stands still.
+    /// The owner stops reading from this session: as long as it is open, its deadline stands still, unless its socket is
+    /// full.
     pub fn pause(&mut self, now: Instant) {
         let now = self.see(now);
         self.paused.get_or_insert(now);
@@ -346,6 +364,7 @@ impl Session {
         let now = self.see(now);
         if let Some(paused) = self.paused.take()
             && self.state == State::Open
+            && !self.stalled
         {
             self.since = self.since + now.since(paused);
         }

@@ -378,6 +378,7 @@ impl<'a> Model<'a> {
             Event::EndWrites(id) => {
                 assert!(matches!(self.peer(id).phase, Phase::Closing { .. } | Phase::Answered));
             }
+            Event::GivenUp(id) => assert!(self.peers.contains_key(&id), "it is closed next"),
             Event::Closed(id, _) => {
                 let peer = self.peers.remove(&id).expect("closed once");
                 assert_eq!(peer.untold, 0, "it ended and nobody heard of what it lost");

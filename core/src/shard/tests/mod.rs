@@ -14,6 +14,7 @@ mod leftover;
 mod notes;
 mod shutdown;
 mod slow;
+mod stalled;
 pub(crate) mod stats;
 mod table;
 pub(crate) mod world;

@@ -42,6 +42,8 @@ pub(crate) struct Client {
     /// The write side was ended.
     pub(crate) ended: bool,
     pub(crate) closed: Option<Closed>,
+    /// Its connection was to be reset.
+    pub(crate) given_up: bool,
     /// What the embedder heard of messages that it lost.
     pub(crate) dropped: Vec<u64>,
 }
@@ -181,6 +183,7 @@ impl World {
             opened: false,
             ended: false,
             closed: None,
+            given_up: false,
             dropped: Vec::new(),
         });
         self.clients.len() - 1
@@ -378,6 +381,7 @@ impl World {
                 assert!(!client.ended, "told once");
                 client.ended = true;
             }
+            Event::GivenUp(id) => self.find(worker, id).given_up = true,
             Event::Closed(id, closed) => {
                 let client = self.find(worker, id);
                 client.closed = Some(closed);
