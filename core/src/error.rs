@@ -178,8 +178,10 @@ errors! {
     LongMessage => Limit, Told::Close(1009), "a message is too big";
     /// A message of more than `message_fragments`.
     ManyFragments => Limit, Told::Close(1009), "a message has too many fragments";
-    /// All unfinished messages together are beyond `partial_bytes`.
+    /// All unfinished messages together are beyond `partial_bytes`, and this one was begun first.
     PartialFull => Limit, Told::Close(1013), "too many unfinished messages, try again later";
+    /// A message was not whole within `message_time` of its first byte.
+    SlowMessage => Limit, Told::Close(1013), "a message took too long to arrive";
     /// The session's queue is beyond `queue_bytes`, or all queues beyond `all_queues_bytes`.
     SlowReader => Limit, Told::Close(1013), "reads too slowly";
     /// No credit to publish came within `pause_time`.

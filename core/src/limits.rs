@@ -20,7 +20,10 @@ pub struct Limits {
     pub message_bytes: usize,
     /// Fragments of one message. Beyond it: close code 1009.
     pub message_fragments: u32,
-    /// Unfinished messages of all sessions of an instance together. Beyond it, whoever asks for more is closed with 1013.
+    /// From a message's first byte to its last. Beyond it: close code 1013. It stands still while the session is not read.
+    pub message_time: Duration,
+    /// Unfinished messages of all sessions of an instance together, beside the first 4 KiB of each. Beyond it the session
+    /// is closed with 1013 whose message was begun first.
     pub partial_bytes: usize,
     /// Frames that wait for one session, and the 24 bytes a run that keeping them in order takes. Beyond it: close code
     /// 1013, or messages are dropped, as the route's [`Slow`](crate::route::Slow) says. If nothing waits it does not
@@ -108,6 +111,7 @@ impl Default for Limits {
             head_time: seconds(10),
             message_bytes: 64 * KIB,
             message_fragments: 1_024,
+            message_time: seconds(30),
             partial_bytes: 64 * MIB,
             queue_bytes: MIB,
             all_queues_bytes: 256 * MIB,

@@ -109,6 +109,11 @@ impl<K: Ord + Copy> Timers<K> {
         self.set.first().map(|&(at, _)| at)
     }
 
+    /// The key of the earliest deadline.
+    pub(crate) fn first(&self) -> Option<K> {
+        self.set.first().map(|&(_, key)| key)
+    }
+
     /// Takes out one key whose deadline is not after `now`. Its owner clears the slot.
     pub(crate) fn pop_due(&mut self, now: Instant) -> Option<K> {
         let &(at, key) = self.set.first()?;

@@ -54,6 +54,8 @@ impl Config {
     /// and for each connection `head_bytes`, or 16 KiB if that is more, for its request or its answer, 2 `channel_bytes`,
     /// and 8 KiB: control frames that it does not take, and its session and channel.
     ///
+    /// The first 4 KiB of an unfinished message are among the latter: whoever has begun one has no request any more.
+    ///
     /// Not in it: what the embedder leaves unpolled, publishes and refuses with, or hands over as a leftover beyond
     /// `head_bytes`; channels of clients that left while Redis was slow to unsubscribe, which count as connections; what the
     /// allocator, the runtime and the kernel take. A sum beyond `usize::MAX` is that.

@@ -230,6 +230,7 @@ impl Config {
             ("ping_time", limits.ping_time, MILLI),
             ("pong_time", limits.pong_time, MILLI),
             ("close_time", limits.close_time, MILLI),
+            ("message_time", limits.message_time, MILLI),
             ("confirm_time", limits.confirm_time, MILLI),
             ("gap_close_time", limits.gap_close_time, Duration::ZERO),
             ("drain_delay", limits.drain_delay, Duration::ZERO),

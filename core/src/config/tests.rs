@@ -47,6 +47,7 @@ fn each_limit_is_held_to_its_range() {
         ("ping_time", 1, DAY, |limits, to| limits.ping_time = Duration::from_millis(to)),
         ("pong_time", 1, DAY, |limits, to| limits.pong_time = Duration::from_millis(to)),
         ("close_time", 1, DAY, |limits, to| limits.close_time = Duration::from_millis(to)),
+        ("message_time", 1, DAY, |limits, to| limits.message_time = Duration::from_millis(to)),
         ("confirm_time", 1, DAY, |limits, to| limits.confirm_time = Duration::from_millis(to)),
         ("linger_time", 0, DAY, |limits, to| limits.linger_time = Duration::from_millis(to)),
         ("gap_close_time", 0, DAY, |limits, to| limits.gap_close_time = Duration::from_millis(to)),

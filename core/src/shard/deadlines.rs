@@ -115,6 +115,7 @@ impl Shard {
             session.close_as_planned(now);
             return self.settle(id, now);
         }
+        let is_late = session.message_deadline(limits).is_some_and(|at| at <= now);
         let local = |error| Closed { by: Side::Local, code: None, error };
         match &mut session.stage {
             Stage::Head(head) if head.reader.is_empty() => self.remove(id, local(Some(self.late(Error::SlowHead)))),
@@ -128,6 +129,7 @@ impl Shard {
             Stage::Open(_) if session.paused.is_some_and(|since| since + limits.pause_time <= now) => {
                 self.hear_out(id, now);
             }
+            Stage::Open(_) if is_late => self.fail(id, Error::SlowMessage, now),
             Stage::Open(open) => {
                 if open.ws.handle_timeout(limits, now) {
                     session.note_alive(0, limits);

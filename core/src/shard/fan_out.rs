@@ -21,9 +21,10 @@ impl Shard {
         let is_last = std::mem::take(&mut session.flags.last_read) == LastRead::Asked && self.credit <= 0;
         let Stage::Open(open) = &mut session.stage else { return };
         let is_last = is_last && open.ws.can_send();
-        let mut error = None;
+        let (mut error, mut has_message) = (None, false);
         let (mut taken, mut is_asked) = (0, false);
         while let Some(message) = open.ws.handle_read(&mut input, limits, now) {
+            has_message = true;
             if message.frame != open.target.frame && open.is_question(&message) {
                 is_asked = true;
                 continue;
@@ -48,22 +49,22 @@ impl Shard {
             }
             break;
         }
-        let partial = open.ws.partial_bytes();
-        let grows = partial > open.partial;
-        self.partial = self.partial - open.partial + partial;
-        open.partial = partial;
-        if error.is_none() && grows {
-            let full = self.partial > limits.partial_bytes / self.settings.workers.max(1);
-            error = if is_last { Some(Error::NoCredit) } else { full.then_some(Error::PartialFull) };
-        }
+        let is_unfinished = open.ws.is_amid() || open.unfinished.is_some();
         if is_asked || taken > 0 {
             session.note_alive(taken, limits);
+        }
+        if is_unfinished {
+            let grows = self.note_unfinished(id, has_message, now);
+            if grows && is_last {
+                error = error.or(Some(Error::NoCredit));
+            }
         }
         if let Some(error) = error {
             self.fail(id, error, now);
         } else {
             self.settle(id, now);
         }
+        self.bound_unfinished(now);
     }
 
     /// Puts a run into the queue of every session of its channel, or what a session that is behind may have of it.
@@ -116,11 +117,11 @@ impl Shard {
     /// An open session ends for `error`. A slow reader gets nothing more than the rest of a begun frame; who else is
     /// closed gets what waits for it.
     pub(super) fn fail(&mut self, id: SessionId, error: Error, now: Instant) {
+        self.forget_unfinished(id);
         let Some(session) = get_mut(&mut self.sessions, id) else { return };
         let Stage::Open(open) = &mut session.stage else { return };
         tracing::debug!(event = "session_error", session = id.index, "closing: {error}");
         open.ws.fail(error, now);
-        self.partial -= std::mem::take(&mut open.partial);
         if error == Error::SlowReader {
             session.queue.drop_unbegun(&mut self.runs);
         }
@@ -182,13 +183,11 @@ impl Shard {
     pub(super) fn remove(&mut self, id: SessionId, closed: Closed) {
         self.leave(id);
         self.tell_dropped(id);
+        self.forget_unfinished(id);
         let Some(session) = get_mut(&mut self.sessions, id) else { return };
         Self::count_end(&mut self.stats, session, &closed);
         session.queue.clear(&mut self.runs);
         self.timers.set(id.index, &mut session.deadline, None);
-        if let Stage::Open(open) = &session.stage {
-            self.partial -= open.partial;
-        }
         self.promised -= i64::from(session.flags.promised);
         self.admins -= usize::from(session.flags.admin);
         let is_given_up =

@@ -44,6 +44,7 @@
 //! | waits for metrics | [`Shard::answer_scrape`] | 503; the same deadline |
 //! | waits for its channel's subscription | the bus's confirmation: 101 and [`Event::Opened`] | 503; [`confirm_time`] |
 //! | open (RFC 6455) | a Close of either side, an error | a ping, then the end; [`ping_time`], [`pong_time`] |
+//! | open, a message has begun | its last byte | Close 1013; [`message_time`] |
 //! | open, waits for credit to publish | credit | read once, Close 1013 for a message; [`pause_time`] |
 //! | open, missed a gap that its route does not keep it through | the end, otherwise | Close 1012; [`gap_close_time`] |
 //! | closing, or a plain answer leaves | the peer's end | the end; [`close_time`] |
@@ -64,6 +65,7 @@
 //! [`pong_time`]: crate::limits::Limits::pong_time
 //! [`gap_close_time`]: crate::limits::Limits::gap_close_time
 //! [`pause_time`]: crate::limits::Limits::pause_time
+//! [`message_time`]: crate::limits::Limits::message_time
 //! [`close_time`]: crate::limits::Limits::close_time
 
 mod channels;
@@ -82,6 +84,7 @@ mod slow;
 mod stats;
 #[cfg(test)]
 pub(crate) mod tests;
+mod unfinished;
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -183,8 +186,10 @@ pub struct Shard {
     timers: Timers<u32>,
     channels: Channels,
     runs: Runs,
-    /// Bytes of unfinished messages.
+    /// Bytes of unfinished messages, without what is free of each.
     partial: usize,
+    /// Those that hold more than is free of an unfinished message, by when its first byte came.
+    unfinished: Timers<u32>,
     /// Bytes that may still be published; below zero by at most what one read held.
     credit: i64,
     /// Sessions that were named to be read and have not asked yet.
@@ -240,6 +245,7 @@ impl Shard {
             timers: Timers::new(),
             runs: Runs::default(),
             partial: 0,
+            unfinished: Timers::new(),
             credit: i64::try_from(credit).unwrap_or(i64::MAX),
             promised: 0,
             paused: VecDeque::new(),

@@ -9,6 +9,7 @@ use super::deadlines::Overdue;
 use super::leftover::Leftover;
 use super::planned::Planned;
 use super::queue::{Queue, Runs};
+use super::unfinished::Unfinished;
 use crate::error::{Closed, Error, Misuse, Side};
 use crate::http::{Method, Request, RequestReader, Upgrade};
 use crate::limits::Limits;
@@ -129,8 +130,8 @@ pub(super) struct Joining {
 pub(super) struct Open {
     pub(super) ws: ws::Session,
     pub(super) target: Target,
-    /// Its share of the shard's unfinished messages.
-    pub(super) partial: usize,
+    /// What it has begun to say and not finished.
+    pub(super) unfinished: Option<Box<Unfinished>>,
 }
 
 #[derive(Debug)]
@@ -179,7 +180,7 @@ impl Joining {
 
 impl Open {
     pub(super) const fn new(ws: ws::Session, target: Target) -> Self {
-        Self { ws, target, partial: 0 }
+        Self { ws, target, unfinished: None }
     }
 
     /// Whether a message asks for that note, and is none of the route's.
@@ -262,8 +263,11 @@ impl Session {
 
     /// It no longer waits for credit.
     pub(super) fn unpause(&mut self, now: Instant) {
-        if let (Stage::Open(open), Some(_)) = (&mut self.stage, self.paused.take()) {
+        if let (Stage::Open(open), Some(since)) = (&mut self.stage, self.paused.take()) {
             open.ws.resume(now);
+            if let Some(unfinished) = &mut open.unfinished {
+                unfinished.since = unfinished.since + now.since(since);
+            }
         }
     }
 
@@ -285,7 +289,8 @@ impl Session {
             Stage::Scraping { deadline, .. } | Stage::Answered { deadline, .. } => Some(*deadline),
             Stage::Open(open) => {
                 let pause = self.paused.map(|since| since + limits.pause_time);
-                earlier(open.ws.deadline(limits), earlier(pause, self.planned_at()))
+                let ends = earlier(pause, self.message_deadline(limits));
+                earlier(open.ws.deadline(limits), earlier(ends, self.planned_at()))
             }
         }
     }

@@ -166,6 +166,12 @@ impl Session {
         self.decoder.partial_bytes()
     }
 
+    /// Whether the client has begun a message or a control frame and not finished it.
+    #[must_use]
+    pub fn is_amid(&self) -> bool {
+        self.decoder.is_amid()
+    }
+
     /// Control frames that may go out now, ahead of data that has not begun to leave: pings and pongs at once, our
     /// Close too unless it lets the owner's pending data go first.
     ///

@@ -470,6 +470,7 @@ impl Reference {
             // Whether the bound was reached is another check's: with a tight one a burst is enough.
             Some(Error::SlowReader) => excuses.any() || self.limits.queue_bytes < ROOMY,
             Some(Error::PartialFull) => self.limits.partial_bytes < ROOMY,
+            Some(Error::SlowMessage) => excuses.gone || excuses.slow,
             Some(Error::SlowHead) => excuses.gone || excuses.slow,
             Some(Error::HeadSyntax) => excuses.gone,
             Some(Error::NotConfirmed) => !self.is_calm_for(instance, Duration::from_secs(5) + SUBSCRIBED_WITHIN, now),

@@ -143,6 +143,8 @@ fn limits() -> Limits {
         all_queues_bytes: 1_200,
         publish_bytes: 400,
         mailbox_bytes: 2_000,
+        // No story takes so long.
+        message_time: Duration::from_secs(24 * 60 * 60),
         // So that it is known when a session is closed.
         gap_close_time: Duration::ZERO,
         drain_time: Duration::ZERO,

@@ -1,10 +1,11 @@
 //! What one session and all of them together may hold: below, at and above each bound.
 
-use super::world::{CLOSE, World, limits, text};
+use super::world::{CLOSE, World, limits, ms, text};
 use crate::error::{Closed, Error, Side};
 use crate::limits::Limits;
 use crate::route::FrameType;
 use crate::run::RunBuilder;
+use crate::time::Duration;
 use crate::ws::tests::frame;
 
 fn small(change: impl FnOnce(&mut Limits)) -> World {
@@ -38,21 +39,21 @@ fn a_message_of_too_many_fragments_is_1009() {
     }
 }
 
-/// The beginning of a message, and what a session holds for it.
+/// The beginning of a message, and what of it counts for the bound of all.
 fn partial(world: &mut World, client: usize) -> usize {
     let before = world.shards[0].partial;
-    world.send(client, &frame(0x01, &[b'x'; 1000]));
+    world.send(client, &frame(0x01, &[b'x'; 30_000]));
     world.shards[0].partial - before
 }
 
 #[test]
-fn unfinished_messages_are_bounded_together_and_whoever_asks_for_more_is_1013() {
+fn unfinished_messages_are_bounded_together_and_the_one_that_was_begun_first_is_1013() {
     let one = {
         let mut world = World::new();
         let client = world.join("/chat");
         partial(&mut world, client)
     };
-    assert!(one >= 1000);
+    assert!(one >= 26_000);
     for (bound, workers, code) in [
         (2 * one + 1, 1, None),
         (2 * one, 1, None),
@@ -65,16 +66,78 @@ fn unfinished_messages_are_bounded_together_and_whoever_asks_for_more_is_1013() 
         let mut world = World::with(limits, workers);
         let clients: Vec<usize> = (0..2 * workers).map(|_| world.join("/chat")).collect();
         for &client in &clients {
-            world.send(client, &frame(0x01, &[b'x'; 1000]));
+            world.send(client, &frame(0x01, &[b'x'; 30_000]));
+            world.pass(ms(1));
         }
-        let last = clients[2 * workers - 1];
-        assert_eq!(world.close_code(last), code, "{bound} bytes, {workers} workers");
-        assert_eq!(world.close_code(clients[0]), None, "whoever came before stays");
+        assert_eq!(world.close_code(clients[0]), code, "{bound} bytes, {workers} workers");
+        assert_eq!(world.close_code(clients[2 * workers - 1]), None, "whoever speaks next stays");
         if workers == 1 {
-            world.send(clients[0], &frame(0x80, b""));
+            assert_eq!(world.shards[0].partial, if code.is_none() { 2 * one } else { one });
+            world.send(clients[1], &frame(0x80, b""));
             assert_eq!(world.shards[0].partial, if code.is_none() { one } else { 0 }, "what is whole counts no more");
         }
     }
+}
+
+/// Others hold all that there is, again and again, and whoever says something in two segments does not notice.
+#[test]
+fn nobody_can_take_the_first_bytes_of_others_messages() {
+    let mut world = small(|limits| limits.partial_bytes = 100_000);
+    let hoarders: Vec<usize> = (0..20).map(|_| world.join("/chat/hoard")).collect();
+    for &hoarder in &hoarders {
+        world.send(hoarder, &frame(0x01, &[b'x'; 30_000]));
+    }
+    let innocent = world.join("/chat");
+    let message = text(&"m".repeat(3_000));
+    for _ in 0..100 {
+        world.send(innocent, &message[..1_460]);
+        world.send(innocent, &message[1_460..]);
+    }
+    assert_eq!((world.texts(innocent).len(), world.close_code(innocent)), (100, None));
+    let large = text(&"m".repeat(60_000));
+    for _ in 0..10 {
+        world.pass(ms(10));
+        large.chunks(1_460).for_each(|piece| world.send(innocent, piece));
+    }
+    assert_eq!((world.texts(innocent).len(), world.close_code(innocent)), (110, None));
+    assert!(world.shards[0].partial <= 100_000);
+}
+
+#[test]
+fn a_message_has_a_time_from_its_first_byte_to_its_last() {
+    let whole = text("hello");
+    for (seconds, code) in [(29, None), (30, Some(1013)), (31, Some(1013))] {
+        let mut world = small(|limits| limits.message_time = Duration::from_secs(30));
+        let client = world.join("/chat");
+        world.send(client, &frame(0x01, b"hel"));
+        for second in 0..seconds {
+            world.pass(ms(1_000));
+            // Others of its messages do not put it off, nor does a piece of it.
+            world.send(client, &frame(if second == 7 { 0x00 } else { 0x8A }, b""));
+        }
+        assert_eq!(world.close_code(client), code, "{seconds} s");
+        if code.is_none() {
+            world.send(client, &[frame(0x80, b"lo"), whole[..3].to_vec()].concat());
+            assert_eq!(world.texts(client), ["hello"]);
+            world.pass(ms(10_000));
+            world.send(client, &frame(0x8A, b"")[..0]);
+            assert_eq!(world.close_code(client), None, "the next one has its own time");
+        } else {
+            world.end(client);
+            assert_eq!(world.error(client), Some(Error::SlowMessage));
+        }
+    }
+}
+
+#[test]
+fn the_first_byte_of_a_frame_begins_the_time() {
+    let mut world = small(|limits| limits.message_time = Duration::from_secs(3));
+    let client = world.join("/chat");
+    world.send(client, &text("hello")[..1]);
+    world.pass(ms(2_999));
+    assert_eq!(world.close_code(client), None);
+    world.pass(ms(1));
+    assert_eq!(world.close_code(client), Some(1013));
 }
 
 /// So many bytes beyond two frames of 102 bytes with one entry that does not stand inline.

@@ -22,8 +22,8 @@ impl Shard {
             let index = index as u32;
             let id = SessionId { index, generation: session.generation };
             if let Stage::Open(open) = &session.stage {
-                partial += open.partial;
-                assert_eq!(open.partial, open.ws.partial_bytes(), "unfinished messages");
+                partial += open.unfinished.as_ref().map_or(0, |unfinished| unfinished.counted());
+                assert_eq!(open.unfinished.is_some(), open.ws.is_amid(), "unfinished messages");
             }
             session.queue.count_entries(&mut entries);
             let stays = matches!(&session.stage, Stage::Joining(_)) || session.takes_messages();

@@ -1,0 +1,87 @@
+//! Messages of which not all has come: how long that may take, and who pays when too many of them are there.
+
+use super::session::{Session, Stage};
+use super::{SessionId, Shard, get_mut, id_of};
+use crate::error::Error;
+use crate::limits::Limits;
+use crate::time::Instant;
+
+/// What a session may hold of unfinished messages that does not count for the bound of all of them, so that nobody can take
+/// it from others: any message that comes in two or three segments fits in.
+pub(super) const FREE_BYTES: usize = 4 << 10;
+
+/// A message or control frame of which not all has come.
+#[derive(Debug)]
+pub(super) struct Unfinished {
+    /// When its first byte came; later by the time in which it was not read.
+    pub(super) since: Instant,
+    /// What is held of it.
+    bytes: usize,
+    /// Its place among those that hold more than is free, as the shard has it.
+    place: Option<Instant>,
+}
+
+impl Unfinished {
+    /// What counts for the bound of all.
+    pub(super) const fn counted(&self) -> usize {
+        self.bytes.saturating_sub(FREE_BYTES)
+    }
+}
+
+impl Shard {
+    /// Something was read of a session. Notes what of it is not whole; `is_new` says that this began just now, behind a
+    /// message that is whole. Says whether it is more than before.
+    pub(super) fn note_unfinished(&mut self, id: SessionId, is_new: bool, now: Instant) -> bool {
+        let Some(session) = get_mut(&mut self.sessions, id) else { return false };
+        let Stage::Open(open) = &mut session.stage else { return false };
+        if !open.ws.is_amid() {
+            self.forget_unfinished(id);
+            return false;
+        }
+        let begun = || Box::new(Unfinished { since: now, bytes: 0, place: None });
+        let unfinished = open.unfinished.get_or_insert_with(begun);
+        if is_new {
+            unfinished.since = now;
+        }
+        let bytes = open.ws.partial_bytes();
+        let grows = bytes > unfinished.bytes;
+        self.partial -= unfinished.counted();
+        unfinished.bytes = bytes;
+        self.partial += unfinished.counted();
+        let place = (unfinished.counted() > 0).then_some(unfinished.since);
+        self.unfinished.set(id.index, &mut unfinished.place, place);
+        grows
+    }
+
+    /// Ends those that have been at a message for longest, until what is unfinished fits into its bound.
+    pub(super) fn bound_unfinished(&mut self, now: Instant) {
+        while self.partial > self.settings.limits.partial_bytes / self.settings.workers.max(1)
+            && let Some(index) = self.unfinished.first()
+        {
+            let id = id_of(index, &self.sessions[index as usize]);
+            self.fail(id, Error::PartialFull, now);
+        }
+    }
+
+    pub(super) fn forget_unfinished(&mut self, id: SessionId) {
+        let Some(session) = get_mut(&mut self.sessions, id) else { return };
+        if let Stage::Open(open) = &mut session.stage
+            && let Some(mut unfinished) = open.unfinished.take()
+        {
+            self.partial -= unfinished.counted();
+            self.unfinished.set(id.index, &mut unfinished.place, None);
+        }
+    }
+}
+
+impl Session {
+    /// When a message that it has begun has to be whole. The time stands still while it is not read.
+    pub(super) fn message_deadline(&self, limits: &Limits) -> Option<Instant> {
+        match &self.stage {
+            Stage::Open(open) if self.paused.is_none() && open.ws.can_send() => {
+                open.unfinished.as_ref().map(|unfinished| unfinished.since + limits.message_time)
+            }
+            _ => None,
+        }
+    }
+}
