@@ -7,7 +7,8 @@ use std::net::{SocketAddrV4, TcpStream};
 use std::time::{Duration, Instant};
 
 use fanfare_tests::client::Client;
-use fanfare_tests::raw::{Raw, good_request};
+use fanfare_tests::metrics::Metrics;
+use fanfare_tests::raw::{Raw, frame, good_request};
 use fanfare_tests::server::{Program, Server};
 use fanfare_tests::swarm::Swarm;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
@@ -16,6 +17,9 @@ fanfare_tests::for_each_program! {
     half_a_message_each_stays_within_the_bound
     readers_that_never_read_stay_within_the_bound
     rooms_of_one_who_never_reads_stay_within_the_bound
+    frames_behind_requests_stay_within_the_bound
+    answers_to_a_long_origin_stay_within_the_bound
+    rooms_that_a_client_walks_through_stay_within_the_bound
 }
 
 const BOUNDS: [&str; 12] = [
@@ -70,12 +74,16 @@ fn check(server: &Server) {
 
 /// A client of whom the kernel holds little.
 fn tight(port: u16, path: &str) -> TcpStream {
+    let mut stream = tightly_connected(port);
+    stream.write_all(good_request(port, path).as_bytes()).unwrap();
+    stream
+}
+
+fn tightly_connected(port: u16) -> TcpStream {
     let descriptor = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
     sockopt::set_socket_recv_buffer_size(&descriptor, 4 << 10).unwrap();
     connect(&descriptor, &SocketAddrV4::new([127, 0, 0, 1].into(), port)).unwrap();
-    let mut stream = TcpStream::from(descriptor);
-    stream.write_all(good_request(port, path).as_bytes()).unwrap();
-    stream
+    TcpStream::from(descriptor)
 }
 
 fn half_a_message_each_stays_within_the_bound(program: Program) {
@@ -150,4 +158,57 @@ fn rooms_of_one_who_never_reads_stay_within_the_bound(program: Program) {
         .collect();
     check(&server);
     drop(stuck);
+}
+
+/// Each connection is one read that nobody was asked for: what lies behind the request is published all the same, but
+/// not before there is room for it.
+fn frames_behind_requests_stay_within_the_bound(program: Program) {
+    let server = start(program, 200);
+    let path = format!("/chat/{}", "r".repeat(50));
+    let reader = Raw::upgrade(server.port(), &path).unwrap();
+    let mut bytes = good_request(server.port(), &path).into_bytes();
+    let message = frame(0x81, b"");
+    bytes.extend(message.repeat(((16 << 10) - bytes.len()) / message.len()));
+    for _ in 0..clients() / 5 {
+        let mut client = Raw::connect(server.port()).unwrap();
+        // Until the 101, by which time all of it has been read.
+        if client.send(&bytes).is_ok() {
+            let _ = client.answer(false);
+        }
+    }
+    drop(reader);
+    check(&server);
+}
+
+fn answers_to_a_long_origin_stay_within_the_bound(program: Program) {
+    let server = start(program, clients() / 2);
+    let origin = "\u{300}".repeat(7 << 10);
+    let stuck: Vec<TcpStream> = (0..clients() / 2)
+        .map(|_| {
+            let mut stream = tightly_connected(server.port());
+            let request = good_request(server.port(), "/chat");
+            let request = format!("{}Origin: {origin}\r\n\r\n", request.strip_suffix("\r\n").unwrap());
+            stream.write_all(request.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    let mut answer = Vec::new();
+    (&stuck[0]).take(100).read_to_end(&mut answer).unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 403 "), "{:?}", String::from_utf8_lossy(&answer));
+    drop(stuck);
+    check(&server);
+}
+
+fn rooms_that_a_client_walks_through_stay_within_the_bound(program: Program) {
+    let args =
+        ["--max-connections", "20", "--linger", "60s", "--max-lingering", "100", "--admin-listen", "127.0.0.1:0"];
+    let mut server = program.start(&[&BOUNDS[..], &args].concat()).unwrap();
+    for number in 0..clients() / 4 {
+        drop(Client::connect(server.port(), &format!("/chat/{number}")).unwrap());
+    }
+    let metrics = Metrics::scrape(server.admin_port().unwrap()).unwrap();
+    // Besides those that linger, the last few may not have been seen to be gone.
+    assert!(metrics.value("channels") <= 120.0, "{}", metrics.value("channels"));
+    assert!(metrics.value("channels_lingering") > 80.0 && metrics.value("linger_evictions_total") > 0.0);
+    check(&server);
 }
