@@ -359,10 +359,11 @@ impl Reference {
         let view = &mut self.visits[visit];
         let instance = &mut self.instances[view.instance];
         self.received[view.client].push(id);
-        let who = format_args!("client {} of instance {} got message {id}", view.client, view.instance);
+        let (client, at) = (view.client, view.instance);
+        let who = || format!("client {client} of instance {at} got message {id}");
         let place = instance.places.get(id as usize).copied().unwrap_or(0) as usize;
         if place == 0 || self.messages.get(id).room != view.room {
-            return Err((Promise::Protocol, format!("{who}, which never arrived for its channel")));
+            return Err((Promise::Protocol, format!("{}, which never arrived for its channel", who())));
         }
         let (place, arrivals) = (place - 1, &instance.arrivals[view.room]);
         let next = view.next.unwrap_or_else(|| {
@@ -375,11 +376,11 @@ impl Reference {
         if place < next {
             let was_skipped = instance.holes.contains(&(view.worker, id));
             let promise = if was_skipped { Promise::Order } else { Promise::NoDuplicates };
-            return Err((promise, format!("{who} a second time, or after later ones")));
+            return Err((promise, format!("{} a second time, or after later ones", who())));
         }
         let (number, late, is_first) = (view.instance, now.since(arrivals[place].1), view.next.is_none());
         if !view.excuses.any() && late > PROMPT {
-            return Err((Promise::NoLivelock, format!("{who} {late:?} after that had arrived")));
+            return Err((Promise::NoLivelock, format!("{} {late:?} after that had arrived", who())));
         }
         view.next = Some(place + 1);
         let (room, worker) = (view.room, view.worker);
