@@ -5,7 +5,9 @@
 //! - A pattern begins with `/`. A segment in braces is a variable and stands for exactly one segment that is not
 //!   empty; every other segment is literal and compared percent-decoded. Write a `=`, `?`, `#`, brace or blank in it
 //!   percent-encoded.
-//! - A channel holds each variable of the pattern exactly once. Commas end it, so its literal text cannot have one.
+//! - A channel holds each variable of the pattern exactly once. Commas end it, so its literal text cannot have one. Of
+//!   several variables each but the last ends at the character that follows it there, which its value cannot have.
+//!   Channels that begin with `fanfare:` are the instance's own.
 //! - Options: `text` (the default) or `binary`, `publish=yes` (the default) or `no`, `subscribe=yes` (the default) or
 //!   `no`; what becomes of a session that reads too slowly, `slow=close` (the default), `drop_newest`, `drop_oldest` or
 //!   `latest` ([`Slow`]); and of one when messages may have passed by, `on_gap=keep` (the default) or `close`
@@ -26,6 +28,9 @@ mod parse;
 #[cfg(test)]
 mod tests;
 
+/// What the channels that are an instance's own begin with, behind the prefix. No client enters one.
+pub(crate) const RESERVED: &str = "fanfare:";
+
 /// The checked set of an instance's routes.
 #[derive(Clone, Debug)]
 pub struct Routes {
@@ -40,7 +45,7 @@ pub struct Routes {
 
 impl Routes {
     /// Checks that no two routes have the same pattern, that routes whose channels can be the same agree in frame
-    /// type and rights, and that every route can have a channel within `channel_bytes`.
+    /// type and rights, and that every route can have a channel within `channel_bytes` that is not an instance's own.
     ///
     /// # Errors
     /// The first of these that does not hold, or a control character in `channel_prefix`.
@@ -57,6 +62,12 @@ impl Routes {
                     "route {route}: with its prefix the channel has at least {least} bytes, {} are allowed; \
                      shorten it, as in `/chat=chat`",
                     limits.channel_bytes
+                )));
+            }
+            if matches!(route.channel.first(), Some(Part::Literal(text)) if text.starts_with(RESERVED)) {
+                return Err(RouteError(format!(
+                    "route {route}: channels that begin with `{RESERVED}` are the instance's own; \
+                     choose another, as in `/chat=chat`"
                 )));
             }
             routes[..i].iter().try_for_each(|other| check_pair(other, route))?;
@@ -80,8 +91,9 @@ impl Routes {
     /// one whose first segment that differs in kind is literal.
     ///
     /// None: no route; nothing stands for an empty segment, so that `/chat/` is neither `/chat` nor `/chat/{room}`.
-    /// [`Error::RoomName`]: a route, but what stands for a variable is not percent-encoded UTF-8, has control characters,
-    /// or makes the channel longer than `channel_bytes`.
+    /// [`Error::RoomName`]: a route, but what stands for a variable is not percent-encoded UTF-8, has control characters or
+    /// the character that ends it in the channel, makes the channel longer than `channel_bytes`, or makes it one of the
+    /// instance's own.
     #[must_use]
     pub fn find(&self, path: &str) -> Option<Result<Target, Error>> {
         let segments: Vec<_> = path.strip_prefix('/')?.split('/').take(self.most_segments + 1).map(decode).collect();
@@ -89,15 +101,36 @@ impl Routes {
         Some(self.target(route, &segments))
     }
 
+    /// Says which routes can lead to the same channel: who may use one of them gets what belongs to the other.
+    #[cfg(feature = "drive")]
+    pub(crate) fn log_overlaps(&self) {
+        for (a, b) in self.overlaps().take(10) {
+            let (event, route, other) = ("routes_overlap", a.pattern(), b.pattern());
+            tracing::warn!(event, route, other, "two routes can lead to the same channel");
+        }
+    }
+
+    /// Pairs of routes that can lead to the same channel.
+    fn overlaps(&self) -> impl Iterator<Item = (&Route, &Route)> {
+        let pairs = self.routes.iter().enumerate().flat_map(|(i, a)| self.routes[..i].iter().map(move |b| (b, a)));
+        pairs.filter(|(a, b)| overlap::overlap(&a.channel, &b.channel))
+    }
+
     fn target(&self, route: &Route, segments: &[Option<Cow<'_, [u8]>>]) -> Result<Target, Error> {
         let mut channel = self.channel_prefix.clone();
         for part in &route.channel {
             channel.push_str(match part {
                 Part::Literal(text) => text,
-                Part::Variable(segment) => name(segments.get(*segment)).ok_or(Error::RoomName)?,
+                Part::Variable { segment, end } => {
+                    let name = name(segments.get(*segment)).ok_or(Error::RoomName)?;
+                    if end.is_some_and(|end| name.contains(end)) {
+                        return Err(Error::RoomName);
+                    }
+                    name
+                }
             });
         }
-        if channel.len() > self.channel_bytes {
+        if channel.len() > self.channel_bytes || channel[self.channel_prefix.len()..].starts_with(RESERVED) {
             return Err(Error::RoomName);
         }
         let channel = channel.into();
@@ -201,7 +234,8 @@ pub enum OnGap {
 
 /// A path pattern and the channel it maps to: `/board/{id}=board:{id},binary,publish=no`.
 ///
-/// Two paths can lead to one channel: with `/{a}/{b}={a}:{b}`, `/x:y/z` and `/x/y:z` do.
+/// No two paths of a route lead to one channel: with `/{a}/{b}={a}:{b}`, nothing that stands for `a` has a `:`. Paths of two
+/// routes may; an instance names such routes at its start.
 #[derive(Clone, Debug)]
 pub struct Route {
     pattern: String,
@@ -301,15 +335,20 @@ impl Segment {
 #[derive(Clone, Debug)]
 enum Part {
     Literal(String),
-    /// What stands in this segment of the path.
-    Variable(usize),
+    /// What stands in a segment of the path.
+    Variable {
+        /// Which.
+        segment: usize,
+        /// What its value cannot have, so that its end in the channel is where this is.
+        end: Option<char>,
+    },
 }
 
 impl Part {
     fn least_bytes(&self) -> usize {
         match self {
             Self::Literal(text) => text.len(),
-            Self::Variable(_) => 1,
+            Self::Variable { .. } => 1,
         }
     }
 }

@@ -383,6 +383,7 @@ fn publishes_while_redis_is_away(payload: usize) {
     const CLIENTS: usize = 200;
     let mut config = config();
     config.redis = Some("redis://127.0.0.1:1".parse().unwrap());
+    config.chat = Some(true);
     config.routes = vec!["/in=a,subscribe=no".parse().unwrap()];
     let messages = masked(0x81, payload, payload).repeat(16_000 / (payload + 6));
     let mut world = World::new(&config, CLIENTS);

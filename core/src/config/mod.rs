@@ -43,10 +43,11 @@ pub struct Config {
     pub redis: Option<RedisUrl>,
     /// Whether to keep trying when Redis cannot be reached at start, instead of giving up.
     pub wait_for_redis: bool,
-    /// Routes besides the chat's; one with the pattern of a chat route takes its place.
+    /// Routes of one's own; one with the pattern of a chat route takes its place.
     pub routes: Vec<Route>,
-    /// Whether the chat is there: its page at `/` and the routes `/chat` and `/chat/{room}`.
-    pub chat: bool,
+    /// Whether the chat is there, to which anybody may write: its page at `/` and the routes `/chat` and `/chat/{room}`.
+    /// `None`: only without routes of one's own.
+    pub chat: Option<bool>,
     /// What stands before every channel name at Redis. Counts towards [`Limits::channel_bytes`].
     pub channel_prefix: String,
     /// Which pages of other sites may connect, and which proxies are believed.
@@ -114,7 +115,7 @@ impl Default for Config {
             redis: None,
             wait_for_redis: false,
             routes: Vec::new(),
-            chat: true,
+            chat: None,
             channel_prefix: String::new(),
             origins: OriginPolicy::default(),
             limits: Limits::default(),
@@ -124,6 +125,12 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Whether the chat is there.
+    #[must_use]
+    pub fn serves_chat(&self) -> bool {
+        self.chat.unwrap_or(self.routes.is_empty())
+    }
+
     /// The routes to serve: those given, and the chat's where none given has the same pattern.
     ///
     /// # Errors
@@ -131,7 +138,7 @@ impl Config {
     /// The first route that makes no sense beside the others, or with the channel prefix.
     pub fn routes(&self) -> Result<Routes, RouteError> {
         let mut routes = self.routes.clone();
-        if self.chat {
+        if self.serves_chat() {
             let given = |chat: &Route| self.routes.iter().any(|route| route.pattern() == chat.pattern());
             routes.extend(Routes::default_chat().into_iter().filter(|chat| !given(chat)));
         }
@@ -150,7 +157,7 @@ impl Config {
             routes: self.routes().map_err(ConfigError::Routes)?,
             channel_prefix: self.channel_prefix.clone(),
             origins: self.origins.clone(),
-            page: self.chat,
+            page: self.serves_chat(),
             ask: false,
             workers: workers.get(),
         })
@@ -191,7 +198,7 @@ impl Config {
         if self.channel_prefix.contains(char::is_control) {
             return Err(ConfigError::ChannelPrefix);
         }
-        if self.routes.is_empty() && !self.chat {
+        if self.routes.is_empty() && !self.serves_chat() {
             return Err(ConfigError::NoRoutes);
         }
         self.routes().map_err(ConfigError::Routes)?;

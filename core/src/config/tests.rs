@@ -131,22 +131,29 @@ fn a_channel_prefix_has_no_control_characters() {
 }
 
 #[test]
-fn the_chat_is_there_unless_it_is_turned_off_or_replaced() {
+fn the_chat_is_there_beside_routes_only_if_it_is_asked_for() {
     let channel = |config: &Config, path: &str| {
         let routes = config.routes().unwrap_or_else(|error| panic!("{error}"));
         routes.find(path).map(|target| target.map(|target| target.channel))
     };
     let leads_to = |channel: &'static str| Some(Ok(channel.into()));
     let mut board = with(|config| config.routes.push(route("/board=board")));
+    assert_eq!(channel(&with(|_| ()), "/chat"), leads_to("chat"));
+    assert_eq!(channel(&board, "/board"), leads_to("board"));
+    assert_eq!((channel(&board, "/chat"), board.serves_chat()), (None, false));
+    board.chat = Some(true);
     assert_eq!(channel(&board, "/board"), leads_to("board"));
     assert_eq!(channel(&board, "/chat"), leads_to("chat"));
     assert_eq!(channel(&board, "/chat/tea"), leads_to("chat:tea"));
-    board.chat = false;
+    board.chat = Some(false);
     assert_eq!(channel(&board, "/board"), leads_to("board"));
     assert_eq!(channel(&board, "/chat"), None);
     assert_eq!(board.check(), Ok(()));
 
-    let replaced = with(|config| config.routes.push(route("/chat=lobby")));
+    let replaced = with(|config| {
+        config.routes.push(route("/chat=lobby"));
+        config.chat = Some(true);
+    });
     assert_eq!(channel(&replaced, "/chat"), leads_to("lobby"));
     assert_eq!(channel(&replaced, "/chat/tea"), leads_to("chat:tea"));
     assert_eq!(replaced.check(), Ok(()));
@@ -156,7 +163,7 @@ fn the_chat_is_there_unless_it_is_turned_off_or_replaced() {
 fn routes_that_contradict_each_other_or_none_at_all_are_refused() {
     let twice = with(|config| config.routes = vec![route("/a=a"), route("/a=b")]);
     assert!(matches!(twice.check(), Err(ConfigError::Routes(_))));
-    let nothing = with(|config| config.chat = false);
+    let nothing = with(|config| config.chat = Some(false));
     assert_eq!(nothing.check(), Err(ConfigError::NoRoutes));
 }
 

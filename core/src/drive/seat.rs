@@ -32,6 +32,7 @@ impl<R: Runtime> Seat<R> {
 
     /// The first worker, from listening to the end of the server.
     pub(super) async fn lead(mut self, settings: Arc<Settings>, config: Config, listeners: Listeners, seeds: [u64; 2]) {
+        settings.routes.log_overlaps();
         let result = match listeners.open(&config, self.mailboxes.len()).await {
             Ok((acceptor, admin)) => match Head::new(&self, &config, seeds[0], acceptor, admin) {
                 Ok(head) => self.work(settings, seeds[1], Some(head), None).await,

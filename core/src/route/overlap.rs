@@ -43,7 +43,7 @@ fn steps(template: &[Part]) -> Vec<Step> {
     for part in template {
         match part {
             Part::Literal(text) => steps.extend(text.chars().map(Step::Char)),
-            Part::Variable(_) => steps.extend([Step::One, Step::Many]),
+            Part::Variable { .. } => steps.extend([Step::One, Step::Many]),
         }
     }
     steps

@@ -76,10 +76,11 @@ fn channel(template: &str, segments: &[Segment]) -> Result<Vec<Part>, Wrong> {
         if core::mem::replace(&mut used[segment], true) {
             return Err(format!("the channel has the variable `{{{name}}}` twice; {LIKE}"));
         }
-        parts.push(Part::Variable(segment));
+        parts.push(Part::Variable { segment, end: None });
         rest = behind;
     }
     push_literal(&mut parts, rest);
+    end_variables(&mut parts)?;
     let unused = segments.iter().zip(used).find_map(|(segment, used)| match segment {
         Segment::Variable(name) if !used => Some(name),
         _ => None,
@@ -88,6 +89,23 @@ fn channel(template: &str, segments: &[Segment]) -> Result<Vec<Part>, Wrong> {
         Some(name) => Err(format!("the path's variable `{{{name}}}` is not in the channel; {LIKE}")),
         None => Ok(parts),
     }
+}
+
+/// Lets each variable but the last end at what follows it, or two paths could lead to one channel.
+fn end_variables(parts: &mut [Part]) -> Result<(), Wrong> {
+    let is_variable = |part: &Part| matches!(part, Part::Variable { .. });
+    let last = parts.iter().rposition(is_variable).unwrap_or(0);
+    for place in 0..last {
+        let next = match &parts[place + 1] {
+            Part::Literal(text) => text.chars().next(),
+            Part::Variable { .. } => None,
+        };
+        if let Part::Variable { end, .. } = &mut parts[place] {
+            let apart = "two variables of a channel need something between them; write it like `chat:{a}:{b}`";
+            *end = Some(next.ok_or(apart)?);
+        }
+    }
+    Ok(())
 }
 
 struct Options {

@@ -91,6 +91,57 @@ fn paths_lead_to_channels() {
 }
 
 #[test]
+fn no_two_paths_of_a_route_lead_to_one_channel() {
+    let routes =
+        routes(&["/t/{tenant}/{room}=t:{tenant}:{room}", "/{a}/{b}/{c}/x={b}--{a}é{c}"]).expect("sound routes");
+    let table = [
+        ("/t/acme/x", "t:acme:x"),
+        ("/t/acme/x:y", "t:acme:x:y"),
+        ("/t/acme%3Ax/y", "400"),
+        ("/t/acme:x/y", "400"),
+        ("/1/2/3/x", "2--1é3"),
+        ("/1/2-/3/x", "400"),
+        ("/1-/2/3/x", "2--1-é3"),
+        ("/1é/2/3/x", "400"),
+        ("/1/2/3é--/x", "2--1é3é--"),
+    ];
+    for (path, expected) in table {
+        assert_eq!(channel(&routes, path), expected, "{path}");
+    }
+}
+
+#[test]
+fn the_channels_of_the_instance_are_nobody_s() {
+    let limits = Limits::default();
+    let routes = with_prefix(&["/{x}={x}", "/f/{x}=fan{x}", "/p/{x}={x}:probe"], "p:", &limits).expect("sound routes");
+    let table = [
+        ("/fanfare:probe:1", "400"),
+        ("/fanfare%3Aprobe%3A1", "400"),
+        ("/fanfare:", "400"),
+        ("/fanfare", "p:fanfare"),
+        ("/p:fanfare:probe:1", "p:p:fanfare:probe:1"),
+        ("/f/fare:probe:1", "400"),
+        ("/p/fanfare", "400"),
+    ];
+    for (path, expected) in table {
+        assert_eq!(channel(&routes, path), expected, "{path}");
+    }
+    let refused = self::routes(&["/{b}=fanfare:{b}"]);
+    assert!(refused.expect_err("reserved").to_string().contains("the instance's own"));
+}
+
+#[test]
+fn routes_that_share_channels_are_named() {
+    let pairs = |texts: &[&str]| {
+        let routes = routes(texts).expect("sound routes");
+        routes.overlaps().map(|(a, b)| format!("{} {}", a.pattern(), b.pattern())).collect::<Vec<_>>()
+    };
+    assert!(pairs(&["/chat=chat", "/chat/{room}=chat:{room}"]).is_empty());
+    assert_eq!(pairs(&["/chat/{room}=chat:{room}", "/staff=chat:staff"]), ["/staff /chat/{room}"]);
+    assert_eq!(pairs(&["/a=x", "/b=x,slow=latest"]), ["/a /b"]);
+}
+
+#[test]
 fn the_more_literal_route_wins_whatever_the_order() {
     let mut texts = ["/a/{x}=one:{x}", "/{x}/b=two:{x}", "/a/b=three", "/{x}/{y}=four:{x}:{y}"];
     for _ in 0..texts.len() {
@@ -288,7 +339,9 @@ fn templates() -> Vec<Vec<Part>> {
     for _ in 0..3 {
         let to = all.len();
         for i in from..to {
-            for piece in [Part::Literal("a".into()), Part::Literal("b".into()), Part::Variable(0)] {
+            for piece in
+                [Part::Literal("a".into()), Part::Literal("b".into()), Part::Variable { segment: 0, end: None }]
+            {
                 all.push(all[i].iter().cloned().chain([piece]).collect());
             }
         }
@@ -302,7 +355,7 @@ fn fits(template: &[Part], name: &str) -> bool {
     match template {
         [] => name.is_empty(),
         [Part::Literal(text), rest @ ..] => name.strip_prefix(text.as_str()).is_some_and(|name| fits(rest, name)),
-        [Part::Variable(_), rest @ ..] => (1..=name.len()).any(|end| fits(rest, &name[end..])),
+        [Part::Variable { .. }, rest @ ..] => (1..=name.len()).any(|end| fits(rest, &name[end..])),
     }
 }
 

@@ -7,10 +7,10 @@ use bytes::Bytes;
 use slab::Slab;
 
 use super::SubscriberId;
+use crate::config::Settings;
 use crate::error::Misuse;
 use crate::exchange::ChannelId;
-use crate::limits::Limits;
-use crate::route::{FrameType, Target};
+use crate::route::{FrameType, RESERVED, Target};
 use crate::time::Instant;
 
 #[derive(Debug)]
@@ -41,17 +41,19 @@ impl Channels {
     }
 
     /// Whether a session may enter its channel.
-    pub(super) fn check(&self, target: &Target, limits: &Limits) -> Result<(), Misuse> {
+    pub(super) fn check(&self, target: &Target, settings: &Settings) -> Result<(), Misuse> {
         if target.notes && target.frame != FrameType::Text {
             return Err(Misuse::InvalidArgument);
         }
-        self.check_name(&target.channel, target.frame, limits)
+        self.check_name(&target.channel, target.frame, settings)
     }
 
     /// Whether a session or a subscriber may enter the channel of that name.
-    pub(super) fn check_name(&self, name: &[u8], frame: FrameType, limits: &Limits) -> Result<(), Misuse> {
+    pub(super) fn check_name(&self, name: &[u8], frame: FrameType, settings: &Settings) -> Result<(), Misuse> {
         let other_frame = self.index_of(name).is_some_and(|index| self.slots[index as usize].frame != frame);
-        if name.is_empty() || name.len() > limits.channel_bytes || other_frame {
+        let behind_prefix = name.strip_prefix(settings.channel_prefix.as_bytes());
+        let is_reserved = behind_prefix.is_some_and(|name| name.starts_with(RESERVED.as_bytes()));
+        if name.is_empty() || name.len() > settings.limits.channel_bytes || is_reserved || other_frame {
             return Err(Misuse::InvalidArgument);
         }
         Ok(())

@@ -223,7 +223,7 @@ impl Shard {
     /// [`Misuse::InvalidArgument`] if the channel's name is empty or too long, or the channel carries the other frame
     /// type; nothing changes.
     pub fn subscribe(&mut self, channel: &Bytes, frame: FrameType) -> Result<SubscriberId, Misuse> {
-        self.channels.check_name(channel, frame, &self.settings.limits)?;
+        self.channels.check_name(channel, frame, &self.settings)?;
         self.subscribers += 1;
         let subscriber = SubscriberId(self.subscribers);
         let (id, new) = self.channels.find_or_add(channel, frame);

@@ -479,7 +479,7 @@ impl Shard {
         let Stage::Deciding(deciding) = &mut session.stage else { return Err(Misuse::WrongState) };
         let switch = Some(deciding.upgrade.answer(subprotocol)?);
         target.notes = subprotocol == Some(note::SUBPROTOCOL);
-        self.channels.check(&target, &self.settings.limits)?;
+        self.channels.check(&target, &self.settings)?;
         let leftover = std::mem::take(&mut deciding.leftover);
         let confirmed = now + self.settings.limits.confirm_time;
         let deadline = self.closing.map_or(confirmed, |until| until.min(confirmed));
@@ -516,7 +516,7 @@ impl Shard {
         if self.closing.is_some() {
             return Err(Misuse::WrongState);
         }
-        self.channels.check(&target, &self.settings.limits)?;
+        self.channels.check(&target, &self.settings)?;
         let deadline = now + self.settings.limits.confirm_time;
         let id = self.insert(Stage::Joining(Box::new(Joining { switch: None, target, leftover, deadline })));
         self.join(id, now);

@@ -409,6 +409,7 @@ fn config(plan: &Plan) -> Config {
         "/last/{room}=last:{room},slow=latest",
         "/tight/{room}=tight:{room},on_gap=close",
     ];
+    config.chat = Some(true);
     config.routes = routes.iter().map(|route| route.parse().expect("a route")).collect();
     config
 }

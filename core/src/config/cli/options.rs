@@ -235,8 +235,20 @@ pub(super) const OPTIONS: &[Opt] = &[
         help: "A path that takes WebSockets and the Redis channel it maps to, for example \
                `/board/{id}=board:{id}`. May be repeated.",
         more: ROUTE_SYNTAX,
-        default: |_| "none besides the chat's".to_owned(),
+        default: |_| "none, which leaves the chat's".to_owned(),
         apply: |config, text| put_more(&mut config.routes, text.parse()),
+    },
+    Opt {
+        name: "chat",
+        value: "yes|no",
+        heading: ROUTES,
+        setting: "chat",
+        takes: Takes::YesNo,
+        help: "Serve the chat beside routes of your own: its page at `/` and the routes `/chat` and `/chat/{room}`, where \
+               anybody may write.",
+        more: "",
+        default: |_| "yes without a route, else no".to_owned(),
+        apply: |config, text| put(&mut config.chat, switch(text).map(Some)),
     },
     Opt {
         name: "no-chat",
@@ -244,10 +256,10 @@ pub(super) const OPTIONS: &[Opt] = &[
         heading: ROUTES,
         setting: "chat",
         takes: Takes::YesNo,
-        help: "Serve neither the chat page at `/` nor the routes `/chat` and `/chat/{room}`.",
+        help: "The same as `--chat=no`.",
         more: "",
-        default: |config| yes_or_no(!config.chat),
-        apply: |config, text| put(&mut config.chat, switch(text).map(|no_chat| !no_chat)),
+        default: |_| "no".to_owned(),
+        apply: |config, text| put(&mut config.chat, switch(text).map(|no_chat| Some(!no_chat))),
     },
     limit!(size "max-head", CLIENTS, head_bytes,
         "The largest request head. Beyond it: 431, or 414 in the request line."),
@@ -332,13 +344,31 @@ path has there, percent-decoded; each name of the path is in the channel once. A
 unless it says binary. With publish=no, clients may not send; with subscribe=no, they are sent nothing. With on_gap=close, \
 clients are closed with 1012 when messages may have been missed, instead of going on. slow= says what becomes of a \
 client that reads too slowly: it is closed with 1013, it does not get what does not fit (drop_newest), what waits \
-longest makes room (drop_oldest), or only the newest message waits for it (latest). A route with the pattern /chat or \
-/chat/{room} takes the place of the chat's own.
+longest makes room (drop_oldest), or only the newest message waits for it (latest).
+
+Of several variables in a channel, all but the last end with the character that follows them there, which their values \
+therefore cannot have: no two paths of a route lead to one channel. Channels that begin with fanfare: are the instance's \
+own. With a route the chat is gone, unless --chat asks for it; then a route with the pattern /chat or /chat/{room} takes \
+the place of the chat's own.
 
   --route '/board/{id}=board:{id}'
   --route '/telemetry=telemetry,binary'
   --route '/news=news,publish=no'
   --route '/prices/{stock}=prices:{stock},publish=no,slow=latest'";
+
+/// `LEVEL[,PART=LEVEL]…`, in any order.
+fn log_levels(config: &mut Config, text: &str) -> Result<(), String> {
+    for word in text.split(',').map(str::trim) {
+        match word.split_once('=') {
+            None => put(&mut config.log.level, one_of(word, LEVELS))?,
+            Some((part, level)) => {
+                let parts: Vec<_> = Log::PARTS.iter().map(|&part| (part, part)).collect();
+                config.log.parts.push((one_of(part.trim(), &parts)?, one_of(level.trim(), LEVELS)?));
+            }
+        }
+    }
+    Ok(())
+}
 
 const LEVELS: &[(&str, LevelFilter)] = &[
     ("off", LevelFilter::OFF),
@@ -356,20 +386,6 @@ fn put<T, E: Display>(field: &mut T, value: Result<T, E>) -> Result<(), String> 
 
 fn put_more<T, E: Display>(list: &mut Vec<T>, value: Result<T, E>) -> Result<(), String> {
     list.push(value.map_err(|error| error.to_string())?);
-    Ok(())
-}
-
-/// `LEVEL[,PART=LEVEL]…`, in any order.
-fn log_levels(config: &mut Config, text: &str) -> Result<(), String> {
-    for word in text.split(',').map(str::trim) {
-        match word.split_once('=') {
-            None => put(&mut config.log.level, one_of(word, LEVELS))?,
-            Some((part, level)) => {
-                let parts: Vec<_> = Log::PARTS.iter().map(|&part| (part, part)).collect();
-                config.log.parts.push((one_of(part.trim(), &parts)?, one_of(level.trim(), LEVELS)?));
-            }
-        }
-    }
     Ok(())
 }
 

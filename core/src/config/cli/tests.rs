@@ -129,7 +129,7 @@ fn values_reach_the_configuration() {
     assert_eq!(config.host.as_deref(), Some("::1"));
     assert_eq!((config.port, config.workers.map(NonZero::get)), (0, Some(2)));
     assert_eq!(config.redis.as_ref().and_then(|url| url.password()), Some("pw"));
-    assert!(config.wait_for_redis && config.chat);
+    assert!(config.wait_for_redis && !config.serves_chat());
     assert_eq!((config.channel_prefix.as_str(), config.routes.len()), ("p:", 2));
     assert_eq!((config.limits.message_bytes, config.limits.linger_time), (1_024, Duration::ZERO));
     assert_eq!((config.log.format, config.log.level), (LogFormat::Json, LevelFilter::OFF));
@@ -206,6 +206,7 @@ fn a_refusal_says_what_is_wrong_where_and_what_to_try() {
              127.0.0.1:9090)"
                 .into(),
         ),
+        (&["--chat=no"], &[], "--route: there is nothing to serve: give a route, or keep the chat".into()),
         (&["--no-chat"], &[], "--route: there is nothing to serve: give a route, or keep the chat".into()),
         (
             &["--host", "localhost:80"],

@@ -172,6 +172,7 @@ struct Teller<'a> {
 impl<'a> Teller<'a> {
     fn new(story: &ShardStory<'a>) -> Self {
         let mut config = Config { limits: limits(), ..Config::default() };
+        config.chat = Some(true);
         config.routes = ROUTES.iter().map(|route| route.parse().expect("a route")).collect();
         let mut settings = config.settings(core::num::NonZero::<usize>::MIN).expect("sound settings");
         settings.ask = story.asks;
