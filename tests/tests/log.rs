@@ -24,6 +24,7 @@ fanfare_tests::for_each_program! {
     signals_other_than_those_that_end_it_do_nothing
     every_line_is_json_from_the_first_to_the_last
     losses_in_a_row_are_told_now_and_then
+    sessions_are_logged_with_their_client_if_that_is_wanted
     what_clients_say_is_escaped_cut_and_limited
 }
 
@@ -223,4 +224,38 @@ fn what_clients_say_is_escaped_cut_and_limited(program: Program) {
     assert!(text.lines().all(|line| line.chars().count() <= 700), "{text}");
     assert!(!text.contains(['\u{300}', '\u{202e}', '\u{2028}', '\u{200b}']), "{text}");
     assert!(text.contains("\\u{202e}"), "{text}");
+}
+
+fn sessions_are_logged_with_their_client_if_that_is_wanted(program: Program) {
+    let args = ["--log-format", "json", "--log-level", "info,sessions=debug", "--trusted-proxy", "127.0.0.0/8"];
+    let server = program.start(&args).unwrap();
+    let join = |path: &str| {
+        let mut raw = Raw::connect(server.port()).unwrap();
+        let fields = "\r\nX-Forwarded-For: 192.0.2.66, 198.51.100.9\r\n\r\n";
+        raw.send(good_request(server.port(), path).replace("\r\n\r\n", fields).as_bytes()).unwrap();
+        let status = raw.answer(false).unwrap().status;
+        (raw, status)
+    };
+    let mut numbers = Vec::new();
+    for _ in 0..3 {
+        assert_eq!(join("/chat/tea").1, 101);
+        wait_until("the end to be logged", SOON, || server.text().matches("session_closed").count() > numbers.len())
+            .unwrap();
+        let objects = objects(&server.text());
+        let of = |event: &str| objects.iter().rfind(|object| object["event"] == event).unwrap().clone();
+        let (opened, closed) = (of("session_opened"), of("session_closed"));
+        for object in [&opened, &closed] {
+            let facts = ["client", "proxy", "channel"].map(|fact| object[fact].as_str().unwrap());
+            assert_eq!(facts, ["198.51.100.9", "127.0.0.1", "chat:tea"]);
+            assert_eq!(object["session"], opened["session"]);
+        }
+        assert_eq!(closed["by"], "network");
+        assert!(!numbers.contains(&opened["session"]), "{opened}");
+        numbers.push(opened["session"].clone());
+    }
+    assert_eq!(join("/nowhere").1, 404);
+    wait_until("the refusal to be logged", SOON, || server.text().contains("nothing is here")).unwrap();
+    let quiet = program.start(&[]).unwrap();
+    is_served(&quiet);
+    assert!(!quiet.text().contains("session"), "{}", quiet.text());
 }

@@ -1,6 +1,7 @@
 //! A worker before it is on its thread, and who hears of its end.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -34,10 +35,13 @@ impl<R: Runtime> Seat<R> {
     pub(super) async fn lead(mut self, settings: Arc<Settings>, config: Config, listeners: Listeners, seeds: [u64; 2]) {
         settings.routes.log_overlaps();
         let result = match listeners.open(&config, self.mailboxes.len()).await {
-            Ok((acceptor, admin)) => match Head::new(&self, &config, seeds[0], acceptor, admin) {
-                Ok(head) => self.work(settings, seeds[1], Some(head), None).await,
-                Err(error) => Err(error),
-            },
+            Ok((acceptor, admin)) => {
+                say_names(&settings, acceptor.addresses().unwrap_or_default());
+                match Head::new(&self, &config, seeds[0], acceptor, admin) {
+                    Ok(head) => self.work(settings, seeds[1], Some(head), None).await,
+                    Err(error) => Err(error),
+                }
+            }
             Err(error) => Err(error),
         };
         self.report.set_ended(result);
@@ -74,6 +78,17 @@ impl<R: Runtime> Seat<R> {
             messages => Err(ServeError::Unflushed { messages }),
         }
     }
+}
+
+/// Lets the policy know what names say, now that it is known where the server listens, and says what it does with them.
+fn say_names(settings: &Settings, addresses: Vec<SocketAddr>) {
+    if settings.origins.hosts.is_empty() && addresses.iter().any(|address| !address.ip().is_loopback()) {
+        tracing::info!(
+            event = "any_name_behind_a_proxy",
+            "own pages connect by addresses, localhost and names behind a proxy; --allow-host says which names are right"
+        );
+    }
+    settings.origins.listen_on(addresses.into_iter().map(|address| address.port()).collect());
 }
 
 impl<R: Runtime> Drop for Seat<R> {

@@ -308,10 +308,7 @@ impl<R: Runtime> Worker<R> {
             match event {
                 shard::Event::EndWrites(id) => self.sockets.end_writes(id),
                 shard::Event::GivenUp(id) => self.sockets.reset(id),
-                shard::Event::Closed(id, closed) => {
-                    tracing::debug!(event = "session_closed", session = id.index(), ?closed, "session closed");
-                    self.forget(id, now);
-                }
+                shard::Event::Closed(id, _) => self.forget(id, now),
                 shard::Event::Scrape(id) => {
                     if let Some(admin) = self.head.as_mut().and_then(|head| head.admin.as_mut()) {
                         admin.scrape(id, &self.mailboxes, now);

@@ -32,6 +32,7 @@
 mod answer;
 mod authority;
 mod cidr;
+mod client;
 mod date;
 mod origin;
 pub mod page;
@@ -43,7 +44,8 @@ mod upgrade;
 
 pub use answer::Answer;
 pub use cidr::{Cidr, CidrError};
-pub use origin::{AllowedOrigin, AllowedOriginError, OriginPolicy, OriginRefused};
+pub use client::Client;
+pub use origin::{AllowedHost, AllowedHostError, AllowedOrigin, AllowedOriginError, OriginPolicy, OriginRefused};
 pub use reader::RequestReader;
 pub use request::{Method, Request};
 pub use upgrade::Upgrade;

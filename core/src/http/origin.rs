@@ -1,8 +1,9 @@
 //! Which pages may connect: the defence against cross-site WebSocket hijacking (RFC 6455 §10.2).
 
 use core::fmt;
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv4Addr};
 use core::str::FromStr;
+use std::sync::OnceLock;
 
 use super::authority::Authority;
 use super::cidr::Cidr;
@@ -19,6 +20,14 @@ pub struct OriginPolicy {
     pub allowed: Vec<AllowedOrigin>,
     /// Peers whose `X-Forwarded-Host` counts in the place of Host; the first element if it is a list.
     pub trusted_proxies: Vec<Cidr>,
+    /// Names under which this server's own pages may be: with any, only these, beside addresses and `localhost`.
+    ///
+    /// Without any, a name with dots and with the very port that this server listens on is refused: whose name that is,
+    /// nobody knows, and a stranger's page gets at servers of its visitor's network by a name that leads there (DNS
+    /// rebinding). Names with another port, or none, and pages over TLS are those of a proxy in front.
+    pub hosts: Vec<AllowedHost>,
+    /// The ports that this server listens on, once it does.
+    pub ports: OnceLock<Vec<u16>>,
 }
 
 impl OriginPolicy {
@@ -26,7 +35,7 @@ impl OriginPolicy {
     ///
     /// # Errors
     /// [`OriginRefused`], to be told as [`Error::Origin`](crate::error::Error::Origin), if Origin is another site's,
-    /// `null`, not an origin, or there several times.
+    /// `null`, not an origin, there several times, or this site's under a name that is not known.
     pub fn check(&self, request: &Request, peer: Option<IpAddr>) -> Result<(), OriginRefused> {
         let origins: Vec<_> = request.values("origin").map(String::from_utf8_lossy).collect();
         if origins.is_empty() || self.allowed.contains(&AllowedOrigin(None)) {
@@ -39,8 +48,14 @@ impl OriginPolicy {
         // What the browser's address bar would show.
         let host = forwarded.filter(|_| is_trusted).unwrap_or_else(|| request.host());
         let advice = match origin {
-            Some(origin) if origin.is_at(host) || self.allowed.contains(&AllowedOrigin(Some(origin.clone()))) => {
-                return Ok(());
+            Some(origin) if self.allowed.contains(&AllowedOrigin(Some(origin.clone()))) => return Ok(()),
+            Some(origin) if origin.is_at(host) => {
+                // We speak no TLS ourselves.
+                let is_behind_tls = matches!(&origin, Origin::Site(site) if matches!(&*site.scheme, "https" | "wss"));
+                if self.is_known(host, is_behind_tls || is_trusted && forwarded.is_some()) {
+                    return Ok(());
+                }
+                Advice::AllowHost
             }
             Some(origin) if !is_trusted && forwarded.is_some_and(|host| origin.is_at(host)) => Advice::Trust,
             Some(Origin::Site(_)) => Advice::Allow,
@@ -49,7 +64,70 @@ impl OriginPolicy {
         };
         Err(OriginRefused { origin: cut(&text).into_owned(), host: cut(host).into_owned(), advice })
     }
+
+    /// Says which ports this server listens on, once.
+    pub fn listen_on(&self, ports: Vec<u16>) {
+        // Said twice, the first time counts.
+        let _ = self.ports.set(ports);
+    }
+
+    /// Whether `host` is a name of this server, as far as it is known; `is_proxied` if there is a proxy in front for sure.
+    fn is_known(&self, host: &str, is_proxied: bool) -> bool {
+        let Some(authority) = Authority::parse(host) else { return false };
+        let name = name_of(&authority);
+        if name.starts_with('[')
+            || name.parse::<Ipv4Addr>().is_ok()
+            || name == "localhost"
+            || name.ends_with(".localhost")
+        {
+            return true;
+        }
+        if !self.hosts.is_empty() {
+            return self.hosts.iter().any(|AllowedHost(host)| host.as_ref().is_none_or(|host| *host == name));
+        }
+        // A name without a dot is in nobody's public name service.
+        let is_own_port = |port| self.ports.get().is_some_and(|ports| ports.contains(&port));
+        is_proxied || !name.contains('.') || !authority.port.is_some_and(is_own_port)
+    }
 }
+
+/// As it is compared: without the dot that may end it.
+fn name_of(authority: &Authority<'_>) -> String {
+    let mut name = authority.canonical_host();
+    if name.ends_with('.') {
+        name.pop();
+    }
+    name
+}
+
+/// A name under which this server's own pages may be, or `*` for any.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AllowedHost(Option<String>);
+
+impl FromStr for AllowedHost {
+    type Err = AllowedHostError;
+
+    fn from_str(text: &str) -> Result<Self, AllowedHostError> {
+        match text {
+            "*" => Ok(Self(None)),
+            // A star inside a name would be a letter like any other, and a port or a scheme part of no name.
+            _ if text.contains(['*', ':', '/']) => Err(AllowedHostError),
+            _ => Authority::parse(text).map(|authority| Self(Some(name_of(&authority)))).ok_or(AllowedHostError),
+        }
+    }
+}
+
+/// A text that is not the name of a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AllowedHostError;
+
+impl fmt::Display for AllowedHostError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not a host's name; write it without scheme and port, like `chat.example.org`, or `*` for any")
+    }
+}
+
+impl std::error::Error for AllowedHostError {}
 
 /// What a proxy, if it is one and tells the truth, was asked for.
 fn forwarded_host(request: &Request) -> Option<&str> {
@@ -172,6 +250,8 @@ pub struct OriginRefused {
 enum Advice {
     /// To allow this site, or to have a proxy leave Host as it was.
     Allow,
+    /// To allow the name that the server is called by.
+    AllowHost,
     /// To allow an origin that is no site's.
     AllowOpaque,
     /// To allow all, since what was said cannot be named.
@@ -190,7 +270,11 @@ impl OriginRefused {
                 "`--allow-origin '{origin}'` would allow it; or, if a proxy in front has changed Host, let it pass on the \
                  client's (nginx: `proxy_set_header Host $http_host`)"
             ),
-            Advice::Allow => "its host has characters that are in no host's name".to_owned(),
+            Advice::AllowHost if self.host.chars().all(is_plain) => {
+                let name = Authority::parse(&self.host).map(|authority| name_of(&authority)).unwrap_or_default();
+                format!("if that is a name of this server, `--allow-host '{name}'` says so")
+            }
+            Advice::Allow | Advice::AllowHost => "its host has characters that are in no host's name".to_owned(),
             Advice::AllowOpaque => format!(
                 "`--allow-origin '{origin}'` would allow it, from wherever it says so (a sandboxed frame of any site says \
                  `null`)"

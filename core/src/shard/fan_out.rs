@@ -120,7 +120,7 @@ impl Shard {
         self.forget_unfinished(id);
         let Some(session) = get_mut(&mut self.sessions, id) else { return };
         let Stage::Open(open) = &mut session.stage else { return };
-        tracing::debug!(event = "session_error", session = id.index, "closing: {error}");
+        tracing::debug!(event = "session_error", session = %self.ledger.number(id), "closing: {error}");
         open.ws.fail(error, now);
         if error == Error::SlowReader {
             session.queue.drop_unbegun(&mut self.runs);
@@ -176,6 +176,7 @@ impl Shard {
 
     pub(super) fn insert(&mut self, stage: Stage) -> SessionId {
         self.generation = self.generation.wrapping_add(1);
+        self.ledger.count();
         let index = self.sessions.insert(Session::new(self.generation, stage)) as u32;
         SessionId { index, generation: self.generation }
     }
@@ -196,6 +197,7 @@ impl Shard {
         if is_given_up {
             self.events.push_back(Event::GivenUp(id));
         }
+        self.ledger.ended(id, &closed, self.latest);
         self.events.push_back(Event::Closed(id, closed));
     }
 }

@@ -30,6 +30,7 @@ impl Shard {
 
     /// A valid request: for operation, the page, a WebSocket, or what is wrong with it.
     fn request(&mut self, id: SessionId, request: Request, leftover: &[u8], now: Instant) {
+        self.ledger.identify(id, |peer| self.settings.origins.client(&request, peer));
         if self.answer_operation(id, &request, now) {
             return;
         }
@@ -147,12 +148,15 @@ impl Shard {
         let Stage::Joining(joining) = &mut session.stage else { return };
         let switch = joining.switch.take();
         let leftover = std::mem::take(&mut joining.leftover);
-        session.stage = Stage::Open(Open::new(ws::Session::new(jitter, now), joining.target.clone()));
+        let target = joining.target.clone();
+        let channel = target.channel.clone();
+        session.stage = Stage::Open(Open::new(ws::Session::new(jitter, now), target));
         session.note_alive(0, &self.settings.limits);
         session.keep_leftover(leftover);
         if let Some(switch) = switch {
             session.answer = Some(Box::new(Leaving::new(switch)));
         }
+        self.ledger.opened(id, &channel, now);
         self.stats.opened += 1;
         self.events.push_back(Event::Opened(id));
         self.close_latecomer(id, now);

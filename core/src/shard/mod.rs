@@ -75,6 +75,7 @@ mod fan_out;
 mod gap;
 mod handshake;
 mod health;
+mod ledger;
 mod leftover;
 mod planned;
 mod queue;
@@ -96,6 +97,7 @@ use slab::Slab;
 
 use self::channels::Channels;
 use self::deadlines::Overdue;
+use self::ledger::Ledger;
 use self::queue::Runs;
 pub use self::session::Asked;
 use self::session::{Head, Joining, Session, Stage};
@@ -224,6 +226,7 @@ pub struct Shard {
     /// The time since the Unix epoch at [`Instant::ZERO`].
     wall_clock: Option<Duration>,
     stats: Stats,
+    ledger: Ledger,
     said_origin: SeldomEach<OriginRefused>,
     said_dropped: Seldom,
     said_missed: Seldom,
@@ -267,6 +270,7 @@ impl Shard {
             closing: None,
             wall_clock: None,
             stats: Stats::default(),
+            ledger: Ledger::new(seed),
             said_origin: SeldomEach::new(),
             said_dropped: Seldom::default(),
             said_missed: Seldom::default(),
@@ -288,6 +292,7 @@ impl Shard {
         let now = self.at(now);
         let deadline = now + self.settings.limits.head_time;
         let id = self.insert(Stage::Head(Box::new(Head { reader: RequestReader::new(), peer, deadline })));
+        self.ledger.begin(id, peer, now);
         self.settle(id, now);
         id
     }
@@ -519,6 +524,7 @@ impl Shard {
         self.channels.check(&target, &self.settings)?;
         let deadline = now + self.settings.limits.confirm_time;
         let id = self.insert(Stage::Joining(Box::new(Joining { switch: None, target, leftover, deadline })));
+        self.ledger.begin(id, None, now);
         self.join(id, now);
         Ok(id)
     }

@@ -104,7 +104,7 @@ impl Shard {
         if let Some(unsaid) = self.said_dropped.say(now) {
             tracing::warn!(
                 event = "slow_reader",
-                session = id.index,
+                session = %self.ledger.number(id),
                 messages,
                 unsaid,
                 "a slow reader does not get every message"

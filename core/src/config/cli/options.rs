@@ -161,6 +161,21 @@ pub(super) const OPTIONS: &[Opt] = &[
         apply: |config, text| put_more(&mut config.origins.allowed, text.parse().map_err(|error| not_a(text, error))),
     },
     Opt {
+        name: "allow-host",
+        value: "NAME",
+        heading: LISTENING,
+        setting: "origins",
+        takes: Takes::Many,
+        help: "A name of this server, for example `chat.example.com`: with any, its own pages connect by these alone, by \
+               addresses and by `localhost`. May be repeated.",
+        more: "`*` allows every name. Without this option, a name with dots and with the very port that this server \
+               listens on is refused, or a stranger's page could reach this server by a name that leads to its address \
+               in the visitor's network (DNS rebinding); names behind a proxy, with another port or none, are not. \
+               Programs that send no Origin header may use any name.",
+        default: |_| "any name behind a proxy".to_owned(),
+        apply: |config, text| put_more(&mut config.origins.hosts, text.parse().map_err(|error| not_a(text, error))),
+    },
+    Opt {
         name: "trusted-proxy",
         value: "NETWORK",
         heading: LISTENING,

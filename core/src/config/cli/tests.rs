@@ -35,6 +35,7 @@ fn other_value(option: &Opt) -> String {
         ("host", _) => "localhost",
         ("admin-listen", _) => "127.0.0.1:9090",
         ("allow-origin", _) => "https://example.com",
+        ("allow-host", _) => "chat.example.com",
         ("trusted-proxy", _) => "10.0.0.0/8",
         ("redis-url", _) => "redis://cache",
         ("channel-prefix", _) => "staging:",
@@ -219,6 +220,7 @@ fn a_refusal_says_what_is_wrong_where_and_what_to_try() {
     assert!(refusal(&["--route", "nonsense"], &[]).starts_with("--route: "));
     assert!(refusal(&[], &[("FANFARE_ROUTE", "/a=a nonsense")]).starts_with("FANFARE_ROUTE: "));
     assert!(refusal(&["--route", "/a=a", "--route", "/a=b"], &[]).starts_with("--route: "));
+    assert!(refusal(&["--allow-host", "http://h"], &[]).starts_with("--allow-host: 'http://h' is not a host's name"));
     for option in ["--allow-origin", "--trusted-proxy"] {
         assert!(refusal(&[option, "nonsense"], &[]).starts_with(&format!("{option}: 'nonsense' is not a")));
     }

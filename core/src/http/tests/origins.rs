@@ -6,6 +6,7 @@ fn policy(allowed: &[&str], proxies: &[&str]) -> OriginPolicy {
     OriginPolicy {
         allowed: allowed.iter().map(|text| text.parse().expect("an origin")).collect(),
         trusted_proxies: proxies.iter().map(|text| text.parse().expect("a network")).collect(),
+        ..OriginPolicy::default()
     }
 }
 
@@ -144,6 +145,74 @@ fn a_star_allows_every_origin() {
     for origin in ["https://evil.example", "null", "nonsense", "http://a\r\nOrigin: http://b"] {
         let request = at("chat.example", &format!("Origin: {origin}\r\n"));
         assert!(policy(&["*"], &[]).check(&request, None).is_ok(), "{origin}");
+    }
+}
+
+fn with_hosts(hosts: &[&str], proxies: &[&str]) -> OriginPolicy {
+    let mut policy = policy(&["https://other.example"], proxies);
+    policy.hosts = hosts.iter().map(|text| text.parse().expect("a host")).collect();
+    policy.listen_on(vec![3000]);
+    policy
+}
+
+#[test]
+fn a_name_of_a_stranger_that_leads_here_is_refused() {
+    let may = |policy: &OriginPolicy, scheme: &str, host: &str| {
+        policy.check(&at(host, &format!("Origin: {scheme}://{host}\r\n")), None).is_ok()
+    };
+    // The host of a page, and whether it may connect without and with `--allow-host chat.example`.
+    let table = [
+        ("http", "localhost:3000", true, true),
+        ("http", "LocalHost.:3000", true, true),
+        ("http", "app.localhost:3000", true, true),
+        ("http", "127.0.0.1:3000", true, true),
+        ("http", "192.0.2.7:3000", true, true),
+        ("http", "[::1]:3000", true, true),
+        ("http", "evil.example:3000", false, false),
+        ("http", "evil.example.:3000", false, false),
+        ("http", "127.0.0.1.evil.example:3000", false, false),
+        ("http", "localhost.evil.example:3000", false, false),
+        ("http", "chat.example:3000", false, true),
+        ("http", "CHAT.example.:3000", false, true),
+        ("https", "chat.example", true, true),
+        ("https", "chat.example:3000", true, true),
+        ("https", "elsewhere.example", true, false),
+        ("https", "elsewhere.example:8443", true, false),
+        ("http", "cache:3000", true, false),
+    ];
+    let (plain, named) = (with_hosts(&[], &[]), with_hosts(&["Chat.Example."], &[]));
+    for (scheme, host, is_plain, is_named) in table {
+        assert_eq!((may(&plain, scheme, host), may(&named, scheme, host)), (is_plain, is_named), "{host}");
+    }
+    assert!(may(&with_hosts(&["*"], &[]), "http", "evil.example:3000"));
+    assert!(may(&policy(&[], &[]), "http", "evil.example:3000"), "who does not say where it listens is not protected");
+    for host in ["evil.example:3000", "chat.example:3000"] {
+        assert!(plain.check(&at(host, ""), None).is_ok(), "a program");
+        assert!(named.check(&at(host, "Origin: https://other.example\r\n"), None).is_ok(), "an origin that is allowed");
+    }
+    let refused = plain.check(&at("evil.example:3000", "Origin: http://evil.example:3000\r\n"), None);
+    assert_eq!(
+        refused.expect_err("a stranger's").advice(),
+        "if that is a name of this server, `--allow-host 'evil.example'` says so"
+    );
+}
+
+#[test]
+fn a_trusted_proxy_says_by_which_name_it_was_called() {
+    let may = |hosts: &[&str], peer: &str, host: &str| {
+        let fields = format!("Origin: http://{host}\r\nX-Forwarded-Host: {host}\r\n");
+        with_hosts(hosts, &["10.0.0.0/8"]).check(&at("10.0.0.9:3000", &fields), peer.parse().ok()).is_ok()
+    };
+    assert!(may(&[], "10.0.0.1", "chat.example:3000"), "no browser sends that field");
+    assert!(may(&["chat.example"], "10.0.0.1", "chat.example"));
+    assert!(!may(&["chat.example"], "10.0.0.1", "evil.example"));
+    assert!(!may(&[], "192.0.2.1", "chat.example:3000"));
+}
+
+#[test]
+fn what_is_not_a_host_cannot_be_allowed() {
+    for text in ["", "*.example", "http://chat.example", "chat.example:80", "a b", "[::1", "a/b"] {
+        assert_eq!(text.parse::<AllowedHost>(), Err(AllowedHostError), "{text}");
     }
 }
 
