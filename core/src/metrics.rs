@@ -52,6 +52,26 @@ impl Share {
     }
 }
 
+/// What the system counts of a process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Process {
+    /// Time of processors that it took.
+    pub cpu: Duration,
+    /// Its threads.
+    pub threads: u64,
+    /// When it started, since 1970.
+    pub started: Duration,
+    /// Its address space.
+    pub virtual_bytes: u64,
+    /// Its memory.
+    pub resident_bytes: u64,
+    /// Its descriptors.
+    pub open_files: u64,
+    /// How many it may have.
+    pub most_files: u64,
+}
+
 /// What an instance counts, at one moment.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -70,6 +90,13 @@ pub struct Snapshot {
     pub most_connections: Option<usize>,
     /// How often accepting rested because there were as many, or no descriptor or memory was left.
     pub accept_rests: u64,
+    /// Of the process, if it is one of the binaries and the system tells.
+    pub process: Option<Process>,
+    /// The source that the binary was built from, if whoever built it said so: `FANFARE_COMMIT` in the environment of the
+    /// build.
+    pub commit: &'static str,
+    /// Whether messages go through Redis, not through this process alone.
+    pub is_redis: bool,
     /// Lines of the log that were lost, if the process has that of the binaries.
     pub log_lines_dropped: u64,
     /// What the core can come to hold with as many connections, by its configuration.
@@ -87,7 +114,8 @@ impl Snapshot {
     #[must_use]
     pub fn new(bus: &Bus, shard: &Shard, uptime: Duration) -> Self {
         let (is_up, readiness) = (bus.is_up(), shard.readiness());
-        Self { bus: bus.stats(), is_up, readiness, uptime, ..Self::blank(shard.limits()) }
+        let (is_redis, commit) = (bus.is_redis(), option_env!("FANFARE_COMMIT").unwrap_or("unknown"));
+        Self { bus: bus.stats(), is_up, readiness, uptime, is_redis, commit, ..Self::blank(shard.limits()) }
     }
 
     fn blank(limits: &Limits) -> Self {
@@ -99,6 +127,9 @@ impl Snapshot {
             uptime: Duration::ZERO,
             most_connections: None,
             accept_rests: 0,
+            process: None,
+            commit: "unknown",
+            is_redis: false,
             log_lines_dropped: 0,
             memory_bound: None,
             workers: Share::default(),
@@ -142,8 +173,14 @@ impl Collector for Snapshot {
 }
 
 impl Metric {
+    /// What every process has is called alike everywhere.
+    fn full_name(&self) -> String {
+        let prefix = if self.name.starts_with("process_") { "" } else { "fanfare_" };
+        format!("{prefix}{}", self.name)
+    }
+
     fn encode(&self, snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let name = format!("fanfare_{}", self.name);
+        let name = self.full_name();
         let mut samples = encoder.encode_descriptor(&name, self.help, None, self.kind)?;
         self.samples.give(snapshot, &mut |labels: &[(&str, &str)], value| {
             let mut sample = samples.encode_family(&labels)?;
@@ -195,7 +232,7 @@ impl Metric {
         let _ = self.samples.give(blank, &mut collect);
         let labels: Vec<_> = labels.iter().map(|(name, values)| format!("`{name}`: {}", values.join(", "))).collect();
         let total = if self.kind == MetricType::Counter { "_total" } else { "" };
-        let (name, kind, help) = (self.name, self.kind.as_str(), self.help);
-        format!("| `fanfare_{name}{total}` | {kind} | {} | {help} |\n", labels.join("; "))
+        let (name, kind, help) = (self.full_name(), self.kind.as_str(), self.help);
+        format!("| `{name}{total}` | {kind} | {} | {help} |\n", labels.join("; "))
     }
 }

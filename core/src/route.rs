@@ -111,6 +111,7 @@ impl Routes {
     }
 
     /// Pairs of routes that can lead to the same channel.
+    #[cfg(any(test, feature = "drive"))]
     fn overlaps(&self) -> impl Iterator<Item = (&Route, &Route)> {
         let pairs = self.routes.iter().enumerate().flat_map(|(i, a)| self.routes[..i].iter().map(move |b| (b, a)));
         pairs.filter(|(a, b)| overlap::overlap(&a.channel, &b.channel))

@@ -13,6 +13,7 @@ use fanfare_tests::port::ReservedPort;
 use fanfare_tests::process::{Process, Signal};
 use fanfare_tests::raw::{Raw, good_request};
 use fanfare_tests::redis::Redis;
+use fanfare_tests::resp::Reply;
 use fanfare_tests::server::{Program, Server};
 use fanfare_tests::wait_until;
 use serde_json::Value;
@@ -25,6 +26,7 @@ fanfare_tests::for_each_program! {
     every_line_is_json_from_the_first_to_the_last
     losses_in_a_row_are_told_now_and_then
     sessions_are_logged_with_their_client_if_that_is_wanted
+    an_instance_says_who_it_is
     what_clients_say_is_escaped_cut_and_limited
 }
 
@@ -249,7 +251,7 @@ fn sessions_are_logged_with_their_client_if_that_is_wanted(program: Program) {
             assert_eq!(facts, ["198.51.100.9", "127.0.0.1", "chat:tea"]);
             assert_eq!(object["session"], opened["session"]);
         }
-        assert_eq!(closed["by"], "network");
+        assert_eq!(closed["by"], "client");
         assert!(!numbers.contains(&opened["session"]), "{opened}");
         numbers.push(opened["session"].clone());
     }
@@ -258,4 +260,25 @@ fn sessions_are_logged_with_their_client_if_that_is_wanted(program: Program) {
     let quiet = program.start(&[]).unwrap();
     is_served(&quiet);
     assert!(!quiet.text().contains("session"), "{}", quiet.text());
+}
+
+fn an_instance_says_who_it_is(program: Program) {
+    let redis = Redis::start().unwrap();
+    let admin = ["--admin-listen", "127.0.0.1:0"];
+    let mut named = program.start_on(&redis.url(), &[&admin[..], &["--name", "web-1"]].concat()).unwrap();
+    let unnamed = program.start_on(&redis.url(), &[]).unwrap();
+    let list = redis.connect().unwrap().command(&[b"CLIENT", b"LIST"]).unwrap();
+    let Reply::Bulk(Some(list)) = list else { panic!("{list:?}") };
+    let list = String::from_utf8(list).unwrap();
+    for name in ["fanfare-subscriber:web-1", "fanfare-publisher:web-1", &format!("-{} ", unnamed.id())] {
+        assert!(list.contains(name), "{name}: {list}");
+    }
+    let port = named.admin_port().unwrap();
+    let text = String::from_utf8(fanfare_tests::metrics::get(port, "/metrics").unwrap().body).unwrap();
+    for sample in ["fanfare_bus{kind=\"redis\"} 1", "fanfare_bus{kind=\"process\"} 0", "process_open_fds ", "commit="] {
+        assert!(text.contains(sample), "{sample}: {text}");
+    }
+    let alone = program.run(&["--require-redis"]).unwrap();
+    assert_eq!(alone.code, Some(2), "{alone:?}");
+    assert!(alone.text().contains("--redis-url"), "{alone:?}");
 }

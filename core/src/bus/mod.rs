@@ -207,6 +207,12 @@ impl Bus {
         bus
     }
 
+    /// Whether it goes through Redis.
+    #[must_use]
+    pub const fn is_redis(&self) -> bool {
+        matches!(self.carrier, Carrier::Redis(_))
+    }
+
     // Inputs.
 
     /// A worker's wishes, in the order in which its shard gave them.

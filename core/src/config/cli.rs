@@ -65,7 +65,8 @@ pub fn parse(
     let mut config = Config::default();
     for option in OPTIONS {
         for value in given.values(option).map_err(|problem| refuse(option.env(), problem))? {
-            (option.apply)(&mut config, &value).map_err(|problem| refuse(given.source(option), problem))?;
+            (option.apply)(&mut config, &value)
+                .map_err(|problem| refuse(given.source(option), given.hint(option, &value, problem)))?;
         }
     }
     let source =
@@ -160,6 +161,12 @@ impl Given {
         })
     }
 
+    /// What is wrong, and whether it may be what stands between values.
+    fn hint(&self, option: &Opt, value: &str, problem: String) -> String {
+        let is_list = matches!(option.takes, Takes::Many) && value.contains(',') && option.name != "route";
+        if is_list { format!("{problem}; several values have spaces between them, not commas") } else { problem }
+    }
+
     /// What the user has to change: the variable if the value comes from there, else the flag.
     fn source(&self, option: &Opt) -> String {
         let by_env = !self.flags.contains_id(option.name) && self.env.contains_key(&option.env());
@@ -192,11 +199,13 @@ fn warnings(command: &Command, env: &BTreeMap<String, OsString>) -> impl Iterato
     })
 }
 
-/// Kubernetes sets such variables in every pod beside a service that is called `fanfare`.
+/// Kubernetes sets such variables in every pod beside services whose names begin with `fanfare`.
 fn is_of_kubernetes(name: &str, value: &OsString) -> bool {
-    name.starts_with("FANFARE_SERVICE_")
-        || name.starts_with("FANFARE_PORT_")
-        || (name == "FANFARE_PORT" && value.to_str().is_some_and(|value| value.contains("://")))
+    let is_port = |text: &str| text.starts_with(|first: char| first.is_ascii_digit());
+    name.contains("_SERVICE_HOST")
+        || name.contains("_SERVICE_PORT")
+        || name.split_once("_PORT_").is_some_and(|(_, rest)| is_port(rest))
+        || (name.ends_with("_PORT") && value.to_str().is_some_and(|value| value.contains("://")))
 }
 
 /// The option most like an unknown variable: `clap` knows the most similar flag.

@@ -39,8 +39,12 @@ pub struct Config {
     pub max_connections: Option<NonZero<usize>>,
     /// Threads that serve sessions. `None`: one per core of the machine.
     pub workers: Option<NonZero<usize>>,
+    /// What this instance is called where Redis lists its connections; the binaries take host and process if it is empty.
+    pub name: String,
     /// The Redis that carries messages between instances. `None`: messages stay in this process.
     pub redis: Option<RedisUrl>,
+    /// Whether it is an error to have no Redis.
+    pub require_redis: bool,
     /// Whether to keep trying when Redis cannot be reached at start, instead of giving up.
     pub wait_for_redis: bool,
     /// Routes of one's own; one with the pattern of a chat route takes its place.
@@ -112,7 +116,9 @@ impl Default for Config {
             admin_listen: None,
             max_connections: None,
             workers: None,
+            name: String::new(),
             redis: None,
+            require_redis: false,
             wait_for_redis: false,
             routes: Vec::new(),
             chat: None,
@@ -194,6 +200,12 @@ impl Config {
         self.check_order()?;
         if self.host.as_ref().is_some_and(|host| !is_host(host)) {
             return Err(ConfigError::Host);
+        }
+        if self.require_redis && self.redis.is_none() {
+            return Err(ConfigError::NoRedis);
+        }
+        if !self.name.chars().all(|char| char.is_ascii_graphic()) || self.name.len() > 100 {
+            return Err(ConfigError::Name);
         }
         if self.channel_prefix.contains(char::is_control) {
             return Err(ConfigError::ChannelPrefix);
@@ -330,6 +342,10 @@ pub enum ConfigError {
         /// The other's value.
         most: String,
     },
+    /// There is no Redis, and it is required.
+    NoRedis,
+    /// The name is too long, or has blanks or other than printable ASCII.
+    Name,
     /// The host is neither a name nor an address.
     Host,
     /// The channel prefix has a control character.
@@ -347,6 +363,8 @@ impl ConfigError {
         match self {
             Self::Range { setting, .. } | Self::Above { setting, .. } => setting,
             Self::Host => "host",
+            Self::NoRedis => "require_redis",
+            Self::Name => "name",
             Self::ChannelPrefix => "channel_prefix",
             Self::NoRoutes | Self::Routes(_) => "routes",
         }
@@ -359,6 +377,10 @@ impl ConfigError {
             Self::Above { value, bound, most, .. } => {
                 let bound = name(bound);
                 format!("{value} is above {bound} ({most}): lower it, or raise {bound}")
+            }
+            Self::NoRedis => format!("there is no Redis: give {}, which may be empty by mistake", name("redis")),
+            Self::Name => {
+                "a name is of up to 100 printable ASCII characters without blanks (for example web-1)".to_owned()
             }
             Self::Host => "a host name, or an IPv4 or IPv6 address without a port is needed".to_owned(),
             Self::ChannelPrefix => "a prefix has no control characters (for example staging:)".to_owned(),

@@ -25,6 +25,8 @@ pub(super) struct Head<R: Runtime> {
     pub(super) admin: Option<Admin<R>>,
     /// What the report is to say once the bus is up.
     pub(super) starting: Option<Vec<SocketAddr>>,
+    /// It is reached from other machines, and nobody says by which names.
+    takes_any_name: bool,
     pub(super) report: Arc<Report>,
     pub(super) accepting: bool,
     pub(super) memory: MemoryBound,
@@ -43,16 +45,25 @@ impl<R: Runtime> Head<R> {
     ) -> Result<Self, ServeError> {
         let workers = seat.mailboxes.len();
         let addresses = acceptor.addresses().map_err(ServeError::System)?;
+        let is_reached = addresses.iter().any(|address| !address.ip().is_loopback());
         let now = seat.runtime.now();
         let mut head = Self {
             bus: match config.redis.clone() {
-                Some(url) => Bus::redis(url, &config.channel_prefix, &config.limits, workers, seed, now),
+                Some(url) => Bus::redis(
+                    url.with_client_name(&config.name),
+                    &config.channel_prefix,
+                    &config.limits,
+                    workers,
+                    seed,
+                    now,
+                ),
                 None => Bus::local(&config.limits, workers, seed, now),
             },
             lanes: Lanes::new(seat.runtime.clone(), config.redis.as_ref(), config.limits.dial_time),
             acceptor,
             admin,
             starting: Some(addresses),
+            takes_any_name: is_reached && config.origins.hosts.is_empty(),
             report: seat.report.clone(),
             accepting: false,
             memory: config.memory_bound(NonZero::new(workers).unwrap_or(NonZero::<usize>::MIN)),
@@ -86,6 +97,13 @@ impl<R: Runtime> Head<R> {
             self.accepting = true;
             if self.acceptor.most() > 0 {
                 tracing::info!(event = "memory_bound", "{}", self.memory.sentence(self.acceptor.most()));
+            }
+            if self.takes_any_name {
+                tracing::info!(
+                    event = "any_name_behind_a_proxy",
+                    "own pages connect by addresses, localhost and names behind a proxy; --allow-host says which names are \
+                     right"
+                );
             }
             self.report.set_started(Ok(addresses));
         }

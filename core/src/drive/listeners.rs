@@ -8,6 +8,9 @@ use super::runtime::Runtime;
 use super::server::ServeError;
 use crate::config::Config;
 
+/// The most clients if nobody says how many.
+const MOST_UNASKED: usize = 1 << 20;
+
 /// Listening TCP sockets that somebody else made: used instead of binding an address. Whoever keeps them open over the
 /// end of one server and the start of the next loses no connection in between.
 #[derive(Debug, Default)]
@@ -69,8 +72,10 @@ impl Listeners {
             Acceptor::adopt(self.clients, workers).map_err(ServeError::Listener)?
         };
         acceptor.spare(if admin.is_some() { admin::CONNECTIONS } else { 0 });
-        if let Some(most) = config.max_connections {
-            acceptor.limit(most.get(), "as many clients as max_connections allows are here");
+        match config.max_connections {
+            Some(most) => acceptor.limit(most.get(), "as many clients as max_connections allows are here"),
+            // Some systems have a limit of open files of a billion, which says nothing of memory.
+            None => acceptor.limit(MOST_UNASKED, "as many clients as there may be without --max-connections are here"),
         }
         let admin = admin.map(|acceptor| Admin::new(acceptor, workers)).transpose().map_err(ServeError::System)?;
         Ok((acceptor, admin))

@@ -29,6 +29,8 @@ mod mailbox;
 #[cfg(feature = "cli")]
 mod outlet;
 #[cfg(feature = "cli")]
+mod process;
+#[cfg(feature = "cli")]
 pub mod program;
 mod report;
 mod runtime;

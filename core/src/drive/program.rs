@@ -1,7 +1,11 @@
 //! What the binaries have in common: everything but the runtime.
 
+#![expect(clippy::disallowed_methods, reason = "a process reads its own secrets")]
+
 use std::ffi::OsString;
+use std::fs;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use tracing::Level;
@@ -25,12 +29,16 @@ pub fn main(
     env: impl IntoIterator<Item = (OsString, OsString)>,
     serve: impl FnOnce(Config, Listeners) -> Result<(), ServeError>,
 ) -> ExitCode {
+    super::process::started();
     let args: Vec<OsString> = args.into_iter().collect();
     let env: Vec<(OsString, OsString)> = env.into_iter().collect();
     let names =
         env.iter().find(|(name, _)| name == "LISTEN_FDNAMES").and_then(|(_, names)| names.clone().into_string().ok());
     let format = cli::log_format(&args, &env);
-    let parsed = cli::parse(program, args, env);
+    let parsed = match read_secrets(env) {
+        Ok(env) => cli::parse(program, args, env),
+        Err(problem) => Err(Exit::Refusal(format!("{}: {problem}", program.name))),
+    };
     // Changes the environment, which wants to happen before there is a thread.
     let handed = Listeners::from_env(&names.unwrap_or_default()).map_err(ServeError::Listener);
     let settings = match &parsed {
@@ -42,7 +50,11 @@ pub fn main(
         return ExitCode::FAILURE;
     }
     let code = match parsed {
-        Ok(Parsed { config, warnings }) => {
+        Ok(Parsed { mut config, warnings }) => {
+            if config.name.is_empty() {
+                let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+                config.name = format!("{host}-{}", std::process::id());
+            }
             for warning in warnings {
                 log::complain("unknown_setting", Level::WARN, &warning);
             }
@@ -59,6 +71,24 @@ pub fn main(
     };
     log::finish();
     code
+}
+
+/// Puts into `REDIS_URL`, unless that is there, what the file has that `REDIS_URL_FILE` names, or systemd's credential
+/// `redis-url`: a secret in the environment or on a command line is seen by many.
+fn read_secrets(mut env: Vec<(OsString, OsString)>) -> Result<Vec<(OsString, OsString)>, String> {
+    let find = |wanted: &str| {
+        let found = env.iter().find(|(name, value)| name == wanted && !value.is_empty());
+        found.map(|(_, value)| PathBuf::from(value))
+    };
+    if find("REDIS_URL").is_some() {
+        return Ok(env);
+    }
+    let credential = find("CREDENTIALS_DIRECTORY").map(|directory| directory.join("redis-url"));
+    let Some(path) = find("REDIS_URL_FILE").or_else(|| credential.filter(|path| path.exists())) else { return Ok(env) };
+    let url = fs::read_to_string(&path)
+        .map_err(|error| format!("the URL of Redis cannot be read from {}: {error}", path.display()))?;
+    env.push(("REDIS_URL".into(), url.into()));
+    Ok(env)
 }
 
 fn run(
@@ -89,5 +119,35 @@ pub fn announce(program: &Program, config: &Config, addresses: &[SocketAddr]) {
 fn announce_lines(event: &'static str, text: &str) {
     for line in text.lines() {
         tracing::info!(target: log::ANNOUNCED, event, "{line}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn redis_url(env: &[(&str, &str)]) -> Result<Option<String>, String> {
+        let env = env.iter().map(|(name, value)| (name.into(), value.into())).collect();
+        let mut found = read_secrets(env)?.into_iter().filter(|(name, _)| name == "REDIS_URL");
+        Ok(found.next_back().and_then(|(_, value)| value.into_string().ok()))
+    }
+
+    #[test]
+    fn the_url_of_redis_may_be_in_a_file() {
+        let directory = std::env::temp_dir().join(format!("fanfare-secrets-{}", std::process::id()));
+        fs::create_dir_all(&directory).expect("a directory");
+        let file = directory.join("redis-url");
+        fs::write(&file, "redis://:secret@cache\n").expect("a file");
+        let (file, directory) = (file.to_str().expect("a path"), directory.to_str().expect("a path"));
+        let secret = Ok(Some("redis://:secret@cache\n".to_owned()));
+        assert_eq!(redis_url(&[("REDIS_URL_FILE", file)]), secret);
+        assert_eq!(redis_url(&[("CREDENTIALS_DIRECTORY", directory)]), secret);
+        assert_eq!(redis_url(&[("REDIS_URL", ""), ("REDIS_URL_FILE", file)]), secret);
+        let given = Ok(Some("redis://a".to_owned()));
+        assert_eq!(redis_url(&[("REDIS_URL", "redis://a"), ("REDIS_URL_FILE", file)]), given);
+        assert_eq!(redis_url(&[("CREDENTIALS_DIRECTORY", "/nowhere")]), Ok(None));
+        let error = redis_url(&[("REDIS_URL_FILE", "/nowhere/url")]).expect_err("no file");
+        assert!(error.contains("/nowhere/url") && !error.contains("secret"), "{error}");
+        fs::remove_dir_all(directory).expect("it is there");
     }
 }

@@ -36,7 +36,8 @@ impl<R: Runtime> Seat<R> {
         settings.routes.log_overlaps();
         let result = match listeners.open(&config, self.mailboxes.len()).await {
             Ok((acceptor, admin)) => {
-                say_names(&settings, acceptor.addresses().unwrap_or_default());
+                let addresses = acceptor.addresses().unwrap_or_default();
+                settings.origins.listen_on(addresses.iter().map(SocketAddr::port).collect());
                 match Head::new(&self, &config, seeds[0], acceptor, admin) {
                     Ok(head) => self.work(settings, seeds[1], Some(head), None).await,
                     Err(error) => Err(error),
@@ -78,17 +79,6 @@ impl<R: Runtime> Seat<R> {
             messages => Err(ServeError::Unflushed { messages }),
         }
     }
-}
-
-/// Lets the policy know what names say, now that it is known where the server listens, and says what it does with them.
-fn say_names(settings: &Settings, addresses: Vec<SocketAddr>) {
-    if settings.origins.hosts.is_empty() && addresses.iter().any(|address| !address.ip().is_loopback()) {
-        tracing::info!(
-            event = "any_name_behind_a_proxy",
-            "own pages connect by addresses, localhost and names behind a proxy; --allow-host says which names are right"
-        );
-    }
-    settings.origins.listen_on(addresses.into_iter().map(|address| address.port()).collect());
 }
 
 impl<R: Runtime> Drop for Seat<R> {

@@ -200,7 +200,12 @@ impl fmt::Display for ServeError {
             Self::Bind { address, option, error } if error.kind() == io::ErrorKind::AddrInUse => {
                 write!(f, "{address} is taken by another process: stop that, or choose another {option}")
             }
-            Self::Bind { address, error, .. } => write!(f, "cannot listen on {address}: {error}"),
+            Self::Bind { address, error, option: "--port" } if address.contains(" of ") => {
+                write!(f, "cannot listen on {address}: {error}; --host, or HOST in the environment, says where")
+            }
+            Self::Bind { address, error, option } => {
+                write!(f, "cannot listen on {address}: {error}; {option} says where")
+            }
             Self::Listener(error) => write!(f, "a listening socket that was handed over cannot be used: {error}"),
             Self::Redis(error) if error.is_passing() => {
                 write!(f, "{error} (tried for 5s; with --wait-for-redis it goes on trying)")

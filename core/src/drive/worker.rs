@@ -355,7 +355,7 @@ impl<R: Runtime> Worker<R> {
             let mut snapshot = Snapshot::new(bus, &self.shard, now.since(Instant::ZERO));
             snapshot.most_connections = Some(acceptor.most());
             snapshot.accept_rests = acceptor.rests();
-            snapshot.log_lines_dropped = log_lines_dropped();
+            tell_process(&mut snapshot);
             snapshot.memory_bound = Some(memory.with(acceptor.most()));
             admin.answer(snapshot, Share::new(&self.shard, self.fan_out.times()), &mut self.shard, now);
         }
@@ -443,10 +443,12 @@ impl<R: Runtime> Worker<R> {
     }
 }
 
-/// Lines of the process's log that were lost.
-fn log_lines_dropped() -> u64 {
-    #[cfg(feature = "cli")]
-    return super::log::dropped();
-    #[cfg(not(feature = "cli"))]
-    return 0;
+/// Adds what only a process of our own can tell.
+#[cfg(feature = "cli")]
+fn tell_process(snapshot: &mut Snapshot) {
+    snapshot.log_lines_dropped = super::log::dropped();
+    snapshot.process = super::process::now();
 }
+
+#[cfg(not(feature = "cli"))]
+const fn tell_process(_snapshot: &mut Snapshot) {}

@@ -4,7 +4,7 @@ use core::fmt;
 
 use prometheus_client::metrics::MetricType;
 
-use super::{Share, Snapshot};
+use super::{Process, Share, Snapshot};
 use crate::bus;
 use crate::error::{Error, Side, Told, Unready};
 use crate::histogram::Histogram;
@@ -42,12 +42,18 @@ pub(super) enum Value<'a> {
 
 pub(super) const METRICS: &[Metric] = &[
     // The instance.
-    gauges("build_info", "1, with the version of the core.", |_, sink| {
-        sink(&[("version", env!("CARGO_PKG_VERSION"))], Value::Count(1))
-    }),
+    gauges(
+        "build_info",
+        "1, with the version of the core and the source of the build, if that is known.",
+        |snapshot, sink| sink(&[("version", env!("CARGO_PKG_VERSION")), ("commit", snapshot.commit)], Value::Count(1)),
+    ),
     gauge("uptime_seconds", "Time since the start.", |snapshot| Value::Time(snapshot.uptime)),
     gauge("ready", "1 if /ready says so, else 0.", |snapshot| flag(snapshot.readiness.is_ok())),
     gauges("unready", "1 for the reason that /ready gives, 0 for all others.", unready),
+    gauges("bus", "1 for what carries messages, 0 for the other.", |snapshot, sink| {
+        sink(&[("kind", "redis")], flag(snapshot.is_redis))?;
+        sink(&[("kind", "process")], flag(!snapshot.is_redis))
+    }),
     gauge("workers", "Threads that serve sessions.", |snapshot| size(snapshot.worker_count)),
     gauge(
         "workers_late",
@@ -196,6 +202,28 @@ pub(super) const METRICS: &[Metric] = &[
         |snapshot, sink| snapshot.memory_bound.map_or(Ok(()), |bytes| sink(&[], size(bytes))),
     ),
     gauges("buffer_limit_bytes", "The bounds of fanfare_buffer_bytes.", buffer_limits),
+    // The process.
+    counters("process_cpu_seconds", "Time of processors that the process took.", |snapshot, sink| {
+        of_process(snapshot, sink, |process| Value::Time(process.cpu))
+    }),
+    gauges("process_threads", "Threads of the process.", |snapshot, sink| {
+        of_process(snapshot, sink, |process| Value::Count(process.threads))
+    }),
+    gauges("process_start_time_seconds", "When the process started, in seconds since 1970.", |snapshot, sink| {
+        of_process(snapshot, sink, |process| Value::Time(process.started))
+    }),
+    gauges("process_virtual_memory_bytes", "The address space of the process.", |snapshot, sink| {
+        of_process(snapshot, sink, |process| Value::Count(process.virtual_bytes))
+    }),
+    gauges("process_resident_memory_bytes", "The memory of the process.", |snapshot, sink| {
+        of_process(snapshot, sink, |process| Value::Count(process.resident_bytes))
+    }),
+    gauges("process_open_fds", "Descriptors of the process.", |snapshot, sink| {
+        of_process(snapshot, sink, |process| Value::Count(process.open_files))
+    }),
+    gauges("process_max_fds", "The most descriptors that the process may have.", |snapshot, sink| {
+        of_process(snapshot, sink, |process| Value::Count(process.most_files))
+    }),
 ];
 
 const fn counter(name: &'static str, help: &'static str, value: fn(&Snapshot) -> Value<'_>) -> Metric {
@@ -226,6 +254,10 @@ impl Samples {
             Self::Labelled(samples) => samples(snapshot, sink),
         }
     }
+}
+
+fn of_process(snapshot: &Snapshot, sink: Sink<'_>, value: fn(&Process) -> Value<'static>) -> fmt::Result {
+    snapshot.process.as_ref().map_or(Ok(()), |process| sink(&[], value(process)))
 }
 
 fn flag(value: bool) -> Value<'static> {

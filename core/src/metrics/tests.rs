@@ -22,7 +22,10 @@ fn samples(snapshot: &Snapshot) -> BTreeMap<String, f64> {
     for line in text.lines() {
         if let Some(comment) = line.strip_prefix("# HELP ") {
             let (name, help) = comment.split_once(' ').unwrap();
-            assert!(help.ends_with('.') && name.starts_with("fanfare_"), "{line}");
+            assert!(
+                help.ends_with('.') && ["fanfare_", "process_"].iter().any(|prefix| name.starts_with(prefix)),
+                "{line}"
+            );
             family = name.to_owned();
         } else if let Some(comment) = line.strip_prefix("# TYPE ") {
             let (name, kind) = comment.split_once(' ').unwrap();

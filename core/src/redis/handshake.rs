@@ -55,7 +55,10 @@ impl Handshake {
             Lane::Subscriber => "fanfare-subscriber",
             Lane::Publisher => "fanfare-publisher",
         };
-        encode::set_name(out, name);
+        match url.client_name() {
+            "" => encode::set_name(out, name),
+            instance => encode::set_name(out, &format!("{name}:{instance}")),
+        }
         steps.push(Step::SetName);
         if url.database() != 0 {
             encode::select(out, url.database());

@@ -24,9 +24,24 @@ pub struct RedisUrl {
     host: String,
     port: u16,
     database: u32,
+    client: String,
 }
 
 impl RedisUrl {
+    /// The same, with what Redis is to call its connections, `fanfare-subscriber:NAME` and `fanfare-publisher:NAME`, where
+    /// it lists them. Of a name only what such a name may have is left: printable ASCII without blanks.
+    #[must_use]
+    pub fn with_client_name(mut self, name: &str) -> Self {
+        self.client = name.chars().filter(char::is_ascii_graphic).take(100).collect();
+        self
+    }
+
+    /// What Redis is to call this instance; empty for nothing.
+    #[must_use]
+    pub fn client_name(&self) -> &str {
+        &self.client
+    }
+
     /// The port of a URL that names none.
     pub const DEFAULT_PORT: u16 = 6379;
 
@@ -100,7 +115,7 @@ fn parse(text: &str) -> Result<RedisUrl, Problem> {
         None | Some("") => 0,
         Some(database) => decimal(database).ok_or(Problem::Database)?,
     };
-    Ok(RedisUrl { user, password, host: host.to_owned(), port, database })
+    Ok(RedisUrl { user, password, host: host.to_owned(), port, database, client: String::new() })
 }
 
 /// Percent-decoding, strict: a lone `%` would otherwise log in with another password than the one meant.

@@ -141,7 +141,8 @@ pub(super) const OPTIONS: &[Opt] = &[
         heading: LISTENING,
         setting: "max_connections",
         takes: Takes::One,
-        help: "Connections of clients at once; 0 means as many as the limit of open files allows. Further ones wait.",
+        help: "Connections of clients at once; 0 means as many as the limit of open files allows, up to 1048576. Further \
+               ones wait.",
         more: "",
         default: |_| "by the limit of open files".to_owned(),
         apply: |config, text| put(&mut config.max_connections, number(text).map(NonZero::new)),
@@ -201,6 +202,31 @@ pub(super) const OPTIONS: &[Opt] = &[
                password by the environment variable.",
         default: |_| "none, this process only".to_owned(),
         apply: |config, text| put(&mut config.redis, text.parse().map(Some)),
+    },
+    Opt {
+        name: "name",
+        value: "NAME",
+        heading: REDIS,
+        setting: "name",
+        takes: Takes::One,
+        help: "What Redis calls this instance's connections (`CLIENT LIST`), for example `web-1`.",
+        more: "",
+        default: |_| "host and process".to_owned(),
+        apply: |config, text| {
+            text.clone_into(&mut config.name);
+            Ok(())
+        },
+    },
+    Opt {
+        name: "require-redis",
+        value: "yes|no",
+        heading: REDIS,
+        setting: "require_redis",
+        takes: Takes::YesNo,
+        help: "Start only with a Redis, so that one forgotten is an error and not an instance by itself.",
+        more: "",
+        default: |config| yes_or_no(config.require_redis),
+        apply: |config, text| put(&mut config.require_redis, switch(text)),
     },
     Opt {
         name: "wait-for-redis",

@@ -38,6 +38,7 @@ fn other_value(option: &Opt) -> String {
         ("allow-host", _) => "chat.example.com",
         ("trusted-proxy", _) => "10.0.0.0/8",
         ("redis-url", _) => "redis://cache",
+        ("name", _) => "web-1",
         ("channel-prefix", _) => "staging:",
         ("route", _) => "/board/{id}=board:{id}",
         ("log-format", _) => "json",
@@ -68,6 +69,7 @@ fn each_option_sets_one_thing_by_flag_and_by_variable_alike() {
         let mut args = vec![flag.as_str()];
         // Nothing to serve is an error, so it takes a route to do without the chat.
         args.extend((name == "no-chat").then_some("--route=/a=a"));
+        args.extend((name == "require-redis").then_some("--redis-url=redis://other"));
         let by_flag = config(&args, &[]);
         let by_variable = config(&args[1..], &[(&option.env(), &value)]);
         assert_eq!(format!("{by_flag:?}"), format!("{by_variable:?}"), "{flag}");
@@ -283,6 +285,10 @@ fn unknown_variables_are_warned_about() {
         ("FANFARE_PORT", "tcp://10.0.0.1:80"),
         ("FANFARE_PORT_80_TCP", "tcp://10.0.0.1:80"),
         ("FANFARE_SERVICE_HOST", "10.0.0.1"),
+        ("FANFARE_REDIS_PORT", "tcp://10.0.0.1:6379"),
+        ("FANFARE_REDIS_PORT_6379_TCP_ADDR", "10.0.0.1"),
+        ("FANFARE_REDIS_SERVICE_HOST", "10.0.0.1"),
+        ("FANFARE_REDIS_SERVICE_PORT_TCP", "6379"),
     ];
     assert_eq!(warnings(&quiet), [""; 0]);
 }
