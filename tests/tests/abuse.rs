@@ -23,9 +23,10 @@ abuses! {
     frames_behind_heads
     frames_behind_heads_on_redis
     frames_behind_heads_while_redis_hangs
-    free_places
+    unfinished_messages
     dam
-    full_queues
+    readers_that_only_pong
+    what_the_kernel_keeps
     publishing_faster_than_reading
     rooms_that_linger
     long_origins
