@@ -31,11 +31,11 @@ pub struct Limits {
     /// 127 bytes and their 24, until a message fits again.
     pub queue_bytes: usize,
     /// Frames that wait for all sessions of an instance together, each run once, by what it takes in memory, and 24
-    /// bytes for each entry of a queue. Beyond it, whoever is behind and would fall further behind loses by its own
-    /// route: it is closed with 1013, gets nothing of what comes (`drop_newest`), or keeps only the newest message
-    /// (`drop_oldest`, `latest`). Each session may hold one run beyond it: the only one that waits, or that of a frame
-    /// which has begun to leave. Where those come to more than 256 KiB and four messages a worker, connections that take
-    /// nothing are dropped, whatever their route.
+    /// bytes for each entry of a queue. When a run does not fit, the sessions pay whose sockets have been full for longest
+    /// without their catching up: they are closed with 1013, or lose what waits for them (`drop_oldest`, `latest`), or are
+    /// dropped if nothing is left that they could lose. Those for which less than 4 KiB wait, or than a quarter of
+    /// `queue_bytes`, do not pay. So much for each session, and what one turn brings (256 KiB and four messages a worker), may
+    /// be held beyond it.
     pub all_queues_bytes: usize,
     /// Silence after which the server sends a ping, shortened by up to a tenth at random.
     pub ping_time: Duration,

@@ -69,11 +69,17 @@ impl Shard {
 
     /// Puts a run into the queue of every session of its channel, or what a session that is behind may have of it.
     pub(super) fn fan_out(&mut self, channel: ChannelId, run: &Arc<Run>, now: Instant) {
+        let most = self.settings.limits.all_queues_bytes / self.settings.workers.max(1);
+        let (mut full, mut overfull) = (false, false);
+        if self.runs.memory() + run.memory() > most && self.channels.get(channel).is_some() {
+            self.make_room(run.memory(), most, now);
+            full = self.runs.memory() + run.memory() > most;
+            overfull = self.runs.memory() + run.memory() > most + self.beyond_bytes();
+        }
+        // It may have gone with its last session.
         let Some(channel) = self.channels.get_mut(channel) else { return };
         let limits = &self.settings.limits;
         let len = run.bytes().len();
-        let most = limits.all_queues_bytes / self.settings.workers.max(1);
-        let full = self.runs.memory() + run.memory() > most;
         let place = self.runs.next();
         let mut entries = 0;
         let mut slow = Vec::new();
@@ -83,16 +89,19 @@ impl Shard {
                 continue;
             }
             let id = id_of(index, session);
-            let behind = !session.queue.is_empty();
-            // Whoever keeps up takes any run, however large.
-            let too_much = behind && (full || session.queue.memory_with(len) > limits.queue_bytes);
+            let waits = !session.queue.is_empty();
+            // Whoever keeps up takes any run, however large; and whose socket is not full has only had no turn yet.
+            let is_full = full && (overfull || session.flags.blocked && !session.holds_little(limits));
+            let too_much = waits && (is_full || session.queue.memory_with(len) > limits.queue_bytes);
             if too_much || session.keeps_latest() {
-                slow.push(id);
+                slow.push((id, is_full));
                 continue;
             }
             session.queue.push(place, len);
             entries += 1;
-            if !session.flags.listed && !session.flags.blocked {
+            if session.flags.blocked {
+                session.fall_in(index, &mut self.behind, limits, now);
+            } else if !session.flags.listed {
                 session.flags.listed = true;
                 self.writable.push_back(id);
             }
@@ -106,11 +115,11 @@ impl Shard {
         for &subscriber in &channel.subscribers {
             self.events.push_back(Event::Run(subscriber, run.clone()));
         }
-        for id in slow {
+        for (id, full) in slow {
             self.fall_behind(id, &Arrived { run, place, full }, now);
         }
-        if self.runs.memory() > most + self.settings.limits.turn_bytes() {
-            self.drop_stuck(most);
+        if self.runs.memory() > most {
+            self.make_room(0, most + self.beyond_bytes(), now);
         }
     }
 
@@ -158,7 +167,7 @@ impl Shard {
         let may_have_dropped = session.rare.is_some() && session.queue.is_empty();
         self.list(id);
         if may_have_dropped {
-            self.tell_dropped(id);
+            self.caught_up(id);
         }
         if closing {
             self.leave(id);
@@ -183,7 +192,7 @@ impl Shard {
 
     pub(super) fn remove(&mut self, id: SessionId, closed: Closed) {
         self.leave(id);
-        self.tell_dropped(id);
+        self.caught_up(id);
         self.forget_unfinished(id);
         let Some(session) = get_mut(&mut self.sessions, id) else { return };
         Self::count_end(&mut self.stats, session, &closed);

@@ -68,6 +68,7 @@
 //! [`message_time`]: crate::limits::Limits::message_time
 //! [`close_time`]: crate::limits::Limits::close_time
 
+mod behind;
 mod channels;
 mod credit;
 mod deadlines;
@@ -190,6 +191,8 @@ pub struct Shard {
     runs: Runs,
     /// Bytes of unfinished messages, without what is free of each.
     partial: usize,
+    /// Those for which more waits than is free, by since when their sockets have been full and they have not caught up.
+    behind: Timers<u32>,
     /// Those that hold more than is free of an unfinished message, by when its first byte came.
     unfinished: Timers<u32>,
     /// Bytes that may still be published; below zero by at most what one read held.
@@ -248,6 +251,7 @@ impl Shard {
             timers: Timers::new(),
             runs: Runs::default(),
             partial: 0,
+            behind: Timers::new(),
             unfinished: Timers::new(),
             credit: i64::try_from(credit).unwrap_or(i64::MAX),
             promised: 0,
@@ -403,7 +407,11 @@ impl Shard {
         if let Stage::Open(open) = &mut session.stage {
             open.ws.handle_blocked(now);
         }
-        if session.paused.is_some() {
+        let is_paused = session.paused.is_some();
+        if let Some(session) = get_mut(&mut self.sessions, id) {
+            session.fall_in(id.index, &mut self.behind, &self.settings.limits, now);
+        }
+        if is_paused {
             self.settle(id, now);
         }
         if self.get(id).is_some_and(Session::keeps_latest) {

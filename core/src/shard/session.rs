@@ -49,6 +49,8 @@ pub(super) struct Rare {
     pub(super) received: u64,
     /// What was read of it before it was open.
     pub(super) leftover: Leftover,
+    /// Its place among those that are behind, as the shard has it.
+    pub(super) behind: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -256,7 +258,7 @@ impl Session {
     pub(super) fn drop_rare_if_bare(&mut self) {
         let is_bare = |rare: &mut Box<Rare>| {
             let has_counts = rare.dropped > 0 || rare.noted > 0 || rare.received > 0;
-            rare.planned.is_none() && !has_counts && rare.leftover.is_empty()
+            rare.planned.is_none() && rare.behind.is_none() && !has_counts && rare.leftover.is_empty()
         };
         self.rare.take_if(is_bare);
     }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::queue::{Content, Missing, Queue};
 use super::session::{Session, Stage};
-use super::{Event, SessionId, Shard, get_mut, ids_of};
-use crate::error::{Closed, Error, Side};
+use super::{Event, SessionId, Shard, get_mut};
+use crate::error::Error;
 use crate::note::Note;
 use crate::route::Slow;
 use crate::run::Run;
@@ -57,6 +57,13 @@ impl Shard {
             self.runs.give_back(place);
         }
         self.lost(id, loss.messages, now);
+        if let Some(session) = get_mut(&mut self.sessions, id) {
+            if session.queue.is_empty() {
+                session.catch_up(id.index, &mut self.behind);
+            } else {
+                session.fall_in(id.index, &mut self.behind, &self.settings.limits, now);
+            }
+        }
         self.list(id);
     }
 
@@ -68,28 +75,8 @@ impl Shard {
         self.lost(id, dropped, now);
     }
 
-    /// More waits than may, and more than what one turn brings to those who keep up: each session may hold one run
-    /// beyond the bound, and there are too many of them. Drops connections that take nothing until no more than `most`
-    /// waits.
-    pub(super) fn drop_stuck(&mut self, most: usize) {
-        let stuck = self.sessions.iter().filter(|(_, session)| session.flags.blocked && !session.queue.is_empty());
-        let mut ids = ids_of(stuck);
-        self.rng.shuffle(&mut ids);
-        while let Some(id) = ids.pop()
-            && self.runs.memory() > most
-        {
-            if self.get(id).is_some_and(Session::takes_messages) {
-                self.stats.slow_readers += 1;
-                self.remove(id, Closed { by: Side::Local, code: None, error: Some(Error::SlowReader) });
-            } else {
-                // It is closing, and why stays.
-                self.handle_reset(id);
-            }
-        }
-    }
-
     /// So many messages were dropped of what the session had a right to.
-    fn lost(&mut self, id: SessionId, messages: u64, now: Instant) {
+    pub(super) fn lost(&mut self, id: SessionId, messages: u64, now: Instant) {
         let Some(session) = get_mut(&mut self.sessions, id) else { return };
         if messages == 0 {
             return;
@@ -131,9 +118,10 @@ impl Shard {
         }
     }
 
-    /// Tells what a session lost, now that it has caught up or is gone.
-    pub(super) fn tell_dropped(&mut self, id: SessionId) {
+    /// The session has caught up or is gone: tells what it lost.
+    pub(super) fn caught_up(&mut self, id: SessionId) {
         let Some(session) = get_mut(&mut self.sessions, id) else { return };
+        session.catch_up(id.index, &mut self.behind);
         if let Some(messages) = session.take_dropped() {
             self.events.push_back(Event::Dropped(id, messages));
         }
@@ -172,7 +160,7 @@ impl Session {
         matches!(&self.stage, Stage::Open(open) if open.target.notes && open.ws.can_send())
     }
 
-    fn slow(&self) -> Slow {
+    pub(super) fn slow(&self) -> Slow {
         match &self.stage {
             Stage::Open(open) => open.target.policies.slow,
             _ => Slow::Close,

@@ -331,7 +331,7 @@ pub(super) const OPTIONS: &[Opt] = &[
     limit!(size "max-partial", INSTANCE, partial_bytes,
         "The most that unfinished messages of all clients hold. Beyond it the oldest is ended: 1013."),
     limit!(size "max-all-queues", INSTANCE, all_queues_bytes,
-        "The most that waits for all slow readers together. Beyond it: close code 1013, or what the route says."),
+        "The most that waits for all slow readers together. Beyond it those behind for longest pay: 1013, or their route."),
     limit!(size "max-mailbox", INSTANCE, mailbox_bytes,
         "The most that waits for one worker. Beyond it messages to that worker are dropped and counted."),
     limit!(size "max-publish-queue", INSTANCE, publish_bytes,

@@ -383,7 +383,11 @@ impl<'a> Model<'a> {
                 let peer = self.peers.remove(&id).expect("closed once");
                 assert_eq!(peer.untold, 0, "it ended and nobody heard of what it lost");
             }
-            Event::Dropped(id, messages) => assert_eq!(messages, std::mem::take(&mut self.peer(id).untold)),
+            Event::Dropped(id, messages) => {
+                let untold = &mut self.peer(id).untold;
+                // It may have lost more since that was told.
+                *untold = untold.checked_sub(messages).expect("no more than it lost");
+            }
             Event::Scrape(_) => panic!("no connection is for operation"),
             Event::Subscribed(_) | Event::Missed { .. } => {}
             Event::Run(id, run) => {
@@ -415,7 +419,7 @@ impl<'a> Model<'a> {
     /// Every open session of the channel gets the run, unless it is behind and would be too far behind.
     pub(super) fn deliver(&mut self, name: &Bytes, run: &Arc<Run>, payloads: &[Vec<u8>]) -> ChannelId {
         let (len, memory) = (run.bytes().len(), run.memory());
-        let is_full = self.held_memory() + memory > self.limits.all_queues_bytes;
+        let is_full = !self.make_room(memory);
         self.runs.push(memory);
         self.taken += memory;
         let number = self.runs.len() - 1;
@@ -432,6 +436,7 @@ impl<'a> Model<'a> {
             if peer.phase != Phase::Open || !peer.is_member() || peer.target.channel != name {
                 continue;
             }
+            let is_full = is_full && peer.is_blocked;
             let frames = peer.number(&frames);
             let is_too_much =
                 !peer.queue.is_empty() && (is_full || peer.queue_memory() + len > self.limits.queue_bytes);
@@ -449,6 +454,7 @@ impl<'a> Model<'a> {
                 self.dropped[slow as usize - 1] += lost;
                 note_dropped(peer, lost, slow != Slow::DropNewest, &mut self.runs);
             }
+            peer.note_behind(Some(self.now));
         }
         for (_, channel, runs) in &mut self.subscribers {
             if channel == name {
@@ -456,6 +462,37 @@ impl<'a> Model<'a> {
             }
         }
         self.channels[name].id
+    }
+
+    /// Has those pay that have been behind for longest. Says whether there is room for so much more.
+    fn make_room(&mut self, memory: usize) -> bool {
+        while self.held_memory() + memory > self.limits.all_queues_bytes {
+            let behind = self.peers.iter().filter_map(|(id, peer)| Some((peer.behind?, id.index(), *id)));
+            let Some((_, _, id)) = behind.min() else { return false };
+            let peer = self.peers.get_mut(&id).expect("it was there");
+            let slow = peer.target.policies.slow;
+            if peer.phase != Phase::Open {
+                peer.drop_all();
+            } else if matches!(slow, Slow::Close | Slow::DropNewest) {
+                self.slow_readers += 1;
+                peer.drop_queue();
+            } else {
+                let lost = peer.untold;
+                while peer.drop_oldest() {}
+                let lost = peer.untold - lost;
+                self.dropped[slow as usize - 1] += lost;
+                peer.behind = None;
+                if lost == 0 {
+                    self.slow_readers += 1;
+                    peer.drop_all();
+                    peer.close(false);
+                } else {
+                    note_dropped(peer, lost, true, &mut self.runs);
+                    peer.note_behind(Some(self.now));
+                }
+            }
+        }
+        true
     }
 
     /// Each run that somebody has not heard wholly counts once, and 24 bytes for each piece of one that waits.
@@ -477,6 +514,7 @@ impl<'a> Model<'a> {
         let peer = self.peers.get_mut(&id).expect("only what is there is named");
         peer.is_blocked = true;
         peer.is_named = false;
+        peer.note_behind(Some(self.now));
         let lost = peer.untold;
         while peer.keeps_latest() && peer.unheard() > 1 {
             peer.drop_oldest();

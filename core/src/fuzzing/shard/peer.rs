@@ -29,6 +29,8 @@ pub(super) struct Peer<'a> {
     /// The shard has named it since it was written to last.
     pub(super) is_named: bool,
     pub(super) is_blocked: bool,
+    /// Since when it has been behind.
+    pub(super) behind: Option<Instant>,
     /// The client says nothing more.
     pub(super) has_ended: bool,
     /// What it said before it was open, or what was read of it elsewhere.
@@ -99,6 +101,7 @@ impl<'a> Peer<'a> {
             is_amid: false,
             is_named: false,
             is_blocked: false,
+            behind: None,
             has_ended: false,
             leftover: Vec::new(),
             ends_behind: false,
@@ -250,6 +253,23 @@ impl<'a> Peer<'a> {
         }
         assert_eq!(heard.next(), None, "nothing else is heard");
         assert!(self.begun == 0 || !self.queue.is_empty());
+        drop(heard);
+        self.note_behind(None);
+    }
+
+    /// Something of what waits has changed: it is behind from when its socket is full until nothing waits.
+    pub(super) fn note_behind(&mut self, now: Option<Instant>) {
+        if self.queue.is_empty() {
+            self.behind = None;
+        } else if self.is_blocked {
+            self.behind = self.behind.or(now);
+        }
+    }
+
+    /// Everything that waits is given up with its place.
+    pub(super) fn drop_all(&mut self) {
+        (self.begun, self.behind) = (0, None);
+        self.queue.clear();
     }
 
     /// The client is told what was taken of its messages, and in the end of all of them.
@@ -275,6 +295,7 @@ impl<'a> Peer<'a> {
     /// It reads too slowly: only the rest of a frame that has begun to leave still does.
     pub(super) fn drop_queue(&mut self) {
         self.queue.truncate(usize::from(self.begun > 0));
+        self.note_behind(None);
         self.close(false);
     }
 
