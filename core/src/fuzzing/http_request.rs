@@ -77,6 +77,7 @@ fn check_request(request: &Request, head: &[u8], limits: &Limits) {
         assert!(!name.eq_ignore_ascii_case("transfer-encoding"), "a body");
         assert!(!name.eq_ignore_ascii_case("content-length") || value.iter().all(|&digit| digit == b'0'), "a body");
     }
+    assert_eq!(written_again(request), normal(head), "what was read is not what came");
     check_route(request, limits);
     let peer = Some([192, 0, 2, 1].into());
     let origin = OriginPolicy::default().check(request, peer);
@@ -85,6 +86,69 @@ fn check_request(request: &Request, head: &[u8], limits: &Limits) {
         Ok(upgrade) => check_upgrade(request, &upgrade, head),
         Err(error) => check_answer(&Answer::for_error(error), error, request.method()),
     }
+}
+
+/// A head of all that was read of it, in the form of [`normal`].
+fn written_again(request: &Request) -> Vec<u8> {
+    let method = match request.method() {
+        Method::Get => "GET",
+        Method::Head => "HEAD",
+        Method::Options => "OPTIONS",
+    };
+    let query = request.query().map_or_else(String::new, |query| format!("?{query}"));
+    let version = if request.is_http_1_0() { '0' } else { '1' };
+    let mut head = format!("{method} {}{query} HTTP/1.{version}\r\n", request.path()).into_bytes();
+    for (name, value) in request.headers() {
+        head.extend([name.as_bytes(), b": ", value, b"\r\n"].concat());
+    }
+    head.extend_from_slice(b"\r\n");
+    head
+}
+
+/// A head as it came but for what says the same in another form (RFC 9112 §2.2, §2.3, §3.2, §5.1): no empty line comes
+/// first, `*` and the target of another form are a path, every later minor version is 1, and one blank stands before
+/// each value and none behind it. Nothing of it is judged; what has another form stays as it is.
+fn normal(head: &[u8]) -> Vec<u8> {
+    let head = head.strip_prefix(b"\r\n").unwrap_or(head);
+    let mut lines = head.split_inclusive(|&byte| byte == b'\n');
+    let mut normal = normal_request_line(lines.next().unwrap_or_default());
+    for line in lines {
+        let line = line.strip_suffix(b"\r\n").unwrap_or(line);
+        match line.iter().position(|&byte| byte == b':') {
+            Some(colon) => normal.extend([&line[..colon], b": ", without_blanks(&line[colon + 1..])].concat()),
+            None => normal.extend_from_slice(line),
+        }
+        normal.extend_from_slice(b"\r\n");
+    }
+    normal
+}
+
+fn normal_request_line(line: &[u8]) -> Vec<u8> {
+    let words: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
+    let [method, target, version] = words[..] else { return line.to_vec() };
+    let mut path = target.to_vec();
+    if (method, target) == (b"OPTIONS", b"*") {
+        path = b"/".to_vec();
+    } else if let Some(scheme) = target.windows(3).position(|window| window == b"://")
+        && !target.starts_with(b"/")
+    {
+        let rest = &target[scheme + 3..];
+        let authority = rest.iter().position(|byte| b"/?".contains(byte)).unwrap_or(rest.len());
+        let slash: &[u8] = if rest[authority..].starts_with(b"/") { b"" } else { b"/" };
+        path = [slash, &rest[authority..]].concat();
+    }
+    let version: &[u8] = match version {
+        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'2'..=b'9', b'\r', b'\n'] => b"HTTP/1.1\r\n",
+        other => other,
+    };
+    [method, b" ", &path, b" ", version].concat()
+}
+
+fn without_blanks(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
 }
 
 fn check_route(request: &Request, limits: &Limits) {

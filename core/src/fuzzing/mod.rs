@@ -10,6 +10,7 @@ mod http_request;
 mod node;
 mod redis_link;
 mod resp_decode;
+mod resp_grammar;
 mod shard;
 mod ws_roundtrip;
 mod ws_session;

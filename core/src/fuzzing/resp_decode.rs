@@ -5,7 +5,7 @@ use redis_protocol::{
     resp3::{self, types::OwnedFrame as Resp3},
 };
 
-use super::Cut;
+use super::{Cut, resp_grammar};
 use crate::resp::{Decoder, Frame, Reply, RespError};
 
 const MESSAGE_BYTES: usize = 300;
@@ -41,17 +41,26 @@ fn decode(bytes: &[u8], cut: Cut) -> Vec<String> {
     words
 }
 
-/// Compares each frame and its extent with what the crate makes of the bytes from its start on.
+/// Writes each frame again, and compares it and its extent with what the crate makes of the bytes from its start on.
 fn compare(bytes: &[u8]) {
     // The crate recurses once for each level of nesting that is claimed, without a bound.
-    if bytes.iter().filter(|byte| b"*%~>|".contains(byte)).count() > 60 {
-        return;
-    }
+    let is_deep = bytes.iter().filter(|byte| b"*%~>|".contains(byte)).count() > 60;
     let mut decoder = Decoder::new(MESSAGE_BYTES);
     let mut rest = bytes;
     loop {
         let start = rest;
-        let ours = decoder.decode(&mut rest).map(|frame| frame.map(|frame| told(&frame)));
+        let ours = decoder.decode(&mut rest);
+        if let Ok(Some(frame)) = &ours {
+            resp_grammar::check(frame, &start[..start.len() - rest.len()]);
+        }
+        let ours = ours.map(|frame| frame.map(|frame| told(&frame)));
+        if is_deep {
+            // Nothing to compare with.
+            match ours {
+                Ok(Some(_)) => continue,
+                Ok(None) | Err(_) => return,
+            }
+        }
         let theirs = Theirs::of(start);
         match (ours, theirs) {
             (Ok(Some(ours)), Some(theirs)) => {

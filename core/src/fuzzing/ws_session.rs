@@ -15,17 +15,19 @@ use crate::time::Instant;
 use crate::ws::{Decoder, Event, Message, Session, State};
 
 const MESSAGE_BYTES: usize = 600;
+const MESSAGE_FRAGMENTS: u32 = 6;
 
 /// The first byte is a seed for the cuts, the rest is what a client sends after the handshake.
 pub fn ws_session(data: &[u8]) {
     let Some((&seed, bytes)) = data.split_first() else { return };
-    let limits = Limits { message_bytes: MESSAGE_BYTES, message_fragments: 6, ..Limits::default() };
+    let limits = Limits { message_bytes: MESSAGE_BYTES, message_fragments: MESSAGE_FRAGMENTS, ..Limits::default() };
     let whole = decode(bytes, Cut::Whole, &limits);
     for cut in [Cut::Bytewise, Cut::Random(seed)] {
         assert_eq!(whole, decode(bytes, cut, &limits), "{cut:?}");
         check_session(bytes, cut, &whole, &limits);
     }
     check_session(bytes, Cut::Whole, &whole, &limits);
+    check_frames(bytes, &whole);
     compare(bytes, &whole);
 }
 
@@ -65,6 +67,113 @@ fn owned(event: Event<'_>) -> Event<'static> {
         Event::Pong(payload) => Event::Pong(payload.into_owned().into()),
         Event::Close { code, reason } => Event::Close { code, reason: reason.into_owned().into() },
     }
+}
+
+/// What was heard, written again as a strict client writes it, is what came. The bytes say only what events do not: the
+/// masking keys, and where messages are cut into fragments.
+fn check_frames(bytes: &[u8], heard: &Heard) {
+    let mut again = Vec::new();
+    let mut events = heard.events.iter().peekable();
+    // Of the message whose fragments are written, how many and how many bytes.
+    let (mut fragments, mut written) = (0, 0);
+    while events.peek().is_some() {
+        let Some(came) = Came::at(&bytes[again.len()..]) else { panic!("{:?} is of no frame", events.peek()) };
+        if came.first & 8 != 0 {
+            let (opcode, payload) = control_payload(events.next());
+            again.extend(client_frame(0x80 | opcode, &payload, came.key));
+        } else {
+            let message = events.clone().find_map(as_message);
+            // What is heard of a message that does not end is nothing.
+            let own = message.map(|message| message.payload.get(written..written + came.payload.len()));
+            let payload = own.unwrap_or(Some(&came.payload)).expect("the message has as many bytes");
+            let opcode = match message {
+                _ if fragments > 0 => 0,
+                None => came.first & 3,
+                Some(Message { frame: FrameType::Text, .. }) => 1,
+                Some(Message { frame: FrameType::Binary, .. }) => 2,
+            };
+            let is_last = came.first & 0x80 != 0;
+            again.extend(client_frame(came.first & 0x80 | opcode, payload, came.key));
+            (fragments, written) = (fragments + 1, written + payload.len());
+            if is_last {
+                let message = message.expect("the message is whole");
+                assert_eq!(events.next().and_then(as_message), Some(message), "events are in order");
+                assert_eq!(written, message.payload.len());
+                assert!(written <= MESSAGE_BYTES && fragments <= MESSAGE_FRAGMENTS);
+                assert!(message.frame == FrameType::Binary || core::str::from_utf8(&message.payload).is_ok());
+                (fragments, written) = (0, 0);
+            }
+        }
+        assert!(bytes.starts_with(&again), "what was heard is not what came");
+    }
+    let is_over = heard.error.is_some() || matches!(heard.events.last(), Some(Event::Close { .. }));
+    let next = Came::at(&bytes[again.len()..]);
+    assert!(is_over || next.is_none_or(|came| came.first & 0x88 == 0), "a whole message or control frame is lost");
+}
+
+fn as_message<'e>(event: &'e Event<'static>) -> Option<&'e Message<'static>> {
+    if let Event::Message(message) = event { Some(message) } else { None }
+}
+
+/// Opcode and payload of a control frame, whose payload may have to be sound (RFC 6455 §5.5.1, §7.4).
+fn control_payload(event: Option<&Event<'static>>) -> (u8, Vec<u8>) {
+    match event {
+        Some(Event::Ping(payload)) => (9, payload.to_vec()),
+        Some(Event::Pong(payload)) => (10, payload.to_vec()),
+        Some(Event::Close { code: None, reason }) => (8, reason.as_bytes().to_vec()),
+        Some(Event::Close { code: Some(code), reason }) => {
+            assert!(matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999), "the code {code}");
+            (8, [&code.to_be_bytes(), reason.as_bytes()].concat())
+        }
+        other => panic!("{other:?} came as a control frame"),
+    }
+}
+
+/// A whole frame as it came, with nothing of it judged.
+struct Came {
+    first: u8,
+    /// Without its mask.
+    payload: Vec<u8>,
+    key: [u8; 4],
+}
+
+impl Came {
+    fn at(bytes: &[u8]) -> Option<Self> {
+        let (&first, &short) = (bytes.first()?, bytes.get(1)?);
+        let (length, rest) = match short & 0x7F {
+            126 => (u64::from(u16::from_be_bytes(*bytes.get(2..)?.first_chunk()?)), &bytes[4..]),
+            127 => (u64::from_be_bytes(*bytes.get(2..)?.first_chunk()?), &bytes[10..]),
+            short => (short.into(), &bytes[2..]),
+        };
+        let (key, payload) = rest.split_first_chunk()?;
+        let payload = payload.get(..usize::try_from(length).ok()?)?;
+        Some(Self { first, payload: masked(payload, *key), key: *key })
+    }
+}
+
+/// A client's frame (RFC 6455 §5.2), the length in its shortest form.
+fn client_frame(first: u8, payload: &[u8], key: [u8; 4]) -> Vec<u8> {
+    assert!(first & 8 == 0 || payload.len() <= 125, "a long control frame");
+    let mut frame = vec![first];
+    match payload.len() {
+        length @ 0..=125 => frame.push(0x80 | length as u8),
+        length @ 126..=0xFFFF => {
+            frame.push(0x80 | 126);
+            frame.extend((length as u16).to_be_bytes());
+        }
+        length => {
+            frame.push(0x80 | 127);
+            frame.extend((length as u64).to_be_bytes());
+        }
+    }
+    frame.extend(key);
+    frame.extend(masked(payload, key));
+    frame
+}
+
+/// With the mask put on or off (RFC 6455 §5.3).
+fn masked(payload: &[u8], key: [u8; 4]) -> Vec<u8> {
+    payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key).collect()
 }
 
 /// A session gives the messages that were decoded, answers the pings, and closes for the reason that was found.

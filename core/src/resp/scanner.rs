@@ -61,7 +61,8 @@ enum Place {
     },
     Line {
         kind: u8,
-        empty: bool,
+        /// The byte before, 0 at the start.
+        last: u8,
     },
     /// The LF after a CR.
     Feed(Then),
@@ -134,7 +135,7 @@ impl Scanner {
         match self.place {
             Place::Type => self.begin(byte)?,
             Place::Length { kind, negative, digits, value } => self.length(byte, kind, negative, digits, value)?,
-            Place::Line { kind, empty } => self.line(byte, kind, empty)?,
+            Place::Line { kind, last } => self.line(byte, kind, last)?,
             Place::Format { seen, length } => {
                 if (byte == b':') != (seen == 3) {
                     return Err(RespError::Value);
@@ -153,7 +154,7 @@ impl Scanner {
             self.shape = Shape::Resp3;
         }
         self.place = match kind {
-            b'+' | b'-' | b':' | b'_' | b'#' | b',' | b'(' => Place::Line { kind, empty: true },
+            b'+' | b'-' | b':' | b'_' | b'#' | b',' | b'(' => Place::Line { kind, last: 0 },
             // A push stands for itself, never inside a reply.
             b'>' if self.depth > 0 => return Err(RespError::Type(kind)),
             b'$' | b'!' | b'=' | b'*' | b'>' | b'%' | b'~' | b'|' => {
@@ -181,19 +182,21 @@ impl Scanner {
         Ok(())
     }
 
-    fn line(&mut self, byte: u8, kind: u8, empty: bool) -> Result<(), RespError> {
+    fn line(&mut self, byte: u8, kind: u8, last: u8) -> Result<(), RespError> {
         let valid = match (kind, byte) {
             (_, b'\n') => return Err(RespError::Terminator),
             (b'+' | b'-', _) => true,
             (b'_', _) => byte == b'\r',
-            (_, b'\r') => !empty,
-            (b'(', _) => byte.is_ascii_digit() || (empty && matches!(byte, b'+' | b'-')),
+            (b':' | b'(', b'\r') => last.is_ascii_digit(),
+            (b':' | b'(', _) => byte.is_ascii_digit() || (last == 0 && matches!(byte, b'+' | b'-')),
+            (_, b'\r') => last != 0,
+            (b'#', _) => last == 0 && matches!(byte, b't' | b'f'),
             _ => true,
         };
         if !valid {
             return Err(RespError::Value);
         }
-        self.place = if byte == b'\r' { Place::Feed(Then::ElementEnds) } else { Place::Line { kind, empty: false } };
+        self.place = if byte == b'\r' { Place::Feed(Then::ElementEnds) } else { Place::Line { kind, last: byte } };
         Ok(())
     }
 
