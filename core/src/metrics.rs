@@ -88,7 +88,9 @@ pub struct Snapshot {
     pub uptime: Duration,
     /// The most connections of clients, if whoever drives the sockets has a bound.
     pub most_connections: Option<usize>,
-    /// How often accepting rested because there were as many, or no descriptor or memory was left.
+    /// Connections that were accepted although there were as many.
+    pub crowded: u64,
+    /// How often accepting rested because no descriptor or memory was left.
     pub accept_rests: u64,
     /// Of the process, if it is one of the binaries and the system tells.
     pub process: Option<Process>,
@@ -126,6 +128,7 @@ impl Snapshot {
             limits: limits.clone(),
             uptime: Duration::ZERO,
             most_connections: None,
+            crowded: 0,
             accept_rests: 0,
             process: None,
             commit: "unknown",

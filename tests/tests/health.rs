@@ -165,14 +165,18 @@ fn metrics_are_told_although_clients_have_taken_all_descriptors(program: Program
     let mut server = Server::start_command(&mut limited).unwrap();
     let admin = server.admin_port().unwrap();
     let _crowd: Vec<_> = (0..100).map(|_| Raw::connect(server.port()).unwrap()).collect();
-    wait_until("the descriptors to be used up", Duration::from_secs(5), || server.text().contains("accepting rests"))
-        .unwrap();
+    wait_until("the descriptors to be used up", Duration::from_secs(5), || {
+        server.text().contains("all places are taken")
+    })
+    .unwrap();
     // As many at once as there may be.
     let mut held: Vec<_> = (0..7).map(|_| Raw::connect(admin).unwrap()).collect();
     let metrics = Metrics::scrape(admin).unwrap();
     let most = metrics.value("connections_limit");
     assert!(
-        most < 64.0 && metrics.value("sessions{stage=\"head\"}") >= most && metrics.value("accept_rests_total") > 0.0
+        most < 64.0
+            && metrics.value("sessions{stage=\"head\"}") >= most
+            && metrics.value("crowded_connections_total") > 0.0
     );
     for raw in &mut held {
         raw.send(b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();

@@ -337,7 +337,7 @@ fn redis_is_found_again_although_clients_have_taken_all_descriptors(program: Pro
     let connect = || Client::connect(server.port(), "/chat").unwrap();
     let (mut one, mut other) = (connect(), connect());
     let crowd: Vec<_> = (0..100).map(|_| Raw::connect(server.port()).unwrap()).collect();
-    let complaints = || server.text().matches("accepting rests").count();
+    let complaints = || server.text().matches("all places are taken").count();
     wait_until("the descriptors to be used up", Duration::from_secs(5), || complaints() > 0).unwrap();
 
     redis.kill().unwrap();

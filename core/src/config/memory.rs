@@ -24,6 +24,10 @@ const SESSION: usize = 3 << 10;
 const LINGERING: usize = 1 << 10;
 /// What a plain answer takes, if it is the chat page.
 const ANSWER: usize = 16 << 10;
+/// Connections for operation, beside those of clients.
+pub(crate) const ADMIN_CONNECTIONS: usize = 8;
+/// A worker's connections for which there is no place, and which are only told so.
+pub(crate) const CROWDED_CONNECTIONS: usize = 4;
 /// Everything that there is once and whose size depends on nothing.
 const CONSTANT: usize = 1 << 20;
 
@@ -49,6 +53,7 @@ impl Config {
     /// | `workers` × 12 (64 KiB + `message_bytes`) | what one turn brings: it is taken in whole |
     /// | `workers` × (1 MiB + 8 KiB × `channel_bytes`) | buffers, and the publishes of one read, each with the name |
     /// | `lingering_channels` × (1 KiB + 2 `channel_bytes`) | channels that nobody is in any more |
+    /// | 8 + 4 `workers` connections | for operation, and without a place |
     /// | 4 (64 KiB + `message_bytes`) + 1 MiB | replies of Redis that are not whole, and constants |
     ///
     /// and for each connection `head_bytes`, or 16 KiB if that is more, for its request or its answer, 2 `channel_bytes`,
@@ -72,8 +77,11 @@ impl Config {
             (EMPTY_PUBLISH, PUBLISH_FACTOR * MESSAGES_OF_A_READ),
             (CONSTANT / 2, 1),
         ]);
+        let connection = sum(&[(request, 1), (names, 1), (CONTROL_FRAMES + SESSION, 1)]);
+        let others = workers.saturating_mul(CROWDED_CONNECTIONS).saturating_add(ADMIN_CONNECTIONS);
         MemoryBound {
             fixed: sum(&[
+                (connection, others),
                 (limits.all_queues_bytes / 3, 4),
                 (limits.partial_bytes, 1),
                 (limits.publish_bytes, PUBLISH_FACTOR),
@@ -82,7 +90,7 @@ impl Config {
                 (read, 4),
                 (CONSTANT, 1),
             ]),
-            connection: sum(&[(request, 1), (names, 1), (CONTROL_FRAMES + SESSION, 1)]),
+            connection,
         }
     }
 }

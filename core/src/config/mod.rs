@@ -18,7 +18,7 @@ use units::{Size, Time};
 #[cfg(feature = "cli")]
 pub mod cli;
 mod listen;
-mod memory;
+pub(crate) mod memory;
 #[cfg(test)]
 mod tests;
 mod units;

@@ -12,6 +12,8 @@ use crate::time::{Duration, Instant, Seldom};
 
 /// Connections taken in one turn at most.
 const ACCEPTS: usize = 64;
+/// Connections taken in one turn when all places are taken.
+pub(super) const CROWDED_ACCEPTS: usize = 4;
 /// How many connections the kernel holds until they are accepted; it caps this at `net.core.somaxconn`.
 const BACKLOG: u32 = 4_096;
 /// Descriptors that clients leave to others: the connections to Redis, which may have to be made anew at any time, and
@@ -30,6 +32,9 @@ pub(super) struct Acceptor<R: Runtime> {
     most: usize,
     /// What is said when there are as many.
     full: &'static str,
+    /// Connections accepted although there were as many.
+    crowded: u64,
+    said_full: Seldom,
     /// How often accepting rested.
     rests: u64,
     /// Out of descriptors until then, or until a connection is closed.
@@ -80,6 +85,8 @@ impl<R: Runtime> Acceptor<R> {
             bells: Arc::default(),
             most: 0,
             full: "too many connections for the limit of open files",
+            crowded: 0,
+            said_full: Seldom::default(),
             rests: 0,
             rests_until: None,
             said_resting: Seldom::default(),
@@ -105,6 +112,11 @@ impl<R: Runtime> Acceptor<R> {
     /// How often accepting rested.
     pub(super) const fn rests(&self) -> u64 {
         self.rests
+    }
+
+    /// How many connections were accepted although all places were taken.
+    pub(super) const fn crowded(&self) -> u64 {
+        self.crowded
     }
 
     /// Takes no more than so many at once; `full` is said when there are as many.
@@ -147,30 +159,35 @@ impl<R: Runtime> Acceptor<R> {
         self.listeners.iter().map(|listening| R::local_address(&listening.listener)).collect()
     }
 
-    /// Hands over the connections that wait, up to a bound, beside the `held` ones.
-    pub(super) fn accept(&mut self, mut held: usize, now: Instant, mut sink: impl FnMut(R::Stream, IpAddr)) {
+    /// Hands over the connections that wait, up to a bound, beside the `held` ones, each with whether it has a place.
+    pub(super) fn accept(&mut self, mut held: usize, now: Instant, mut sink: impl FnMut(R::Stream, IpAddr, bool)) {
         if self.rests_until.is_some_and(|until| now < until) {
             return;
         }
         self.rests_until = None;
+        let mut crowded = 0;
         for place in self.bells.take() {
             let Some(Listening { listener, bell, waker }) = self.listeners.get_mut(place) else { continue };
             bell.hush();
             let mut context = Context::from_waker(waker);
             for turn in 0.. {
-                if turn == ACCEPTS {
+                if turn == ACCEPTS || crowded == CROWDED_ACCEPTS {
                     bell.ring();
                     break;
-                }
-                if held >= self.most {
-                    self.rest(self.full, now);
-                    return;
                 }
                 match R::poll_accept(listener, &mut context) {
                     Poll::Pending => break,
                     Poll::Ready(Ok((stream, peer))) => {
+                        let has_place = held < self.most;
                         held += 1;
-                        sink(stream, peer.ip().to_canonical());
+                        if !has_place {
+                            crowded += 1;
+                            self.crowded += 1;
+                            if let Some(unsaid) = self.said_full.say(now) {
+                                tracing::warn!(event = "full", unsaid, "all places are taken: {}", self.full);
+                            }
+                        }
+                        sink(stream, peer.ip().to_canonical(), has_place);
                     }
                     Poll::Ready(Err(error)) if is_exhausted(&error) => {
                         self.rest(&error.to_string(), now);

@@ -7,20 +7,20 @@ use super::acceptor::Acceptor;
 use super::mailbox::{Mail, Mailbox};
 use super::runtime::Runtime;
 use super::sockets::Sockets;
+use crate::config::memory::ADMIN_CONNECTIONS;
 use crate::exchange::WorkerId;
 use crate::metrics::{Share, Snapshot};
 use crate::shard::{SessionId, Shard};
 use crate::time::{Duration, Instant, earlier};
 
-/// The most connections at once. Clients leave them their descriptors.
-pub(super) const CONNECTIONS: usize = 8;
 /// How long the other workers have to tell their numbers. Prometheus waits 10 s unless it is told otherwise.
 const GATHERING: Duration = Duration::from_secs(1);
 
 /// What the first worker has for operation.
 pub(super) struct Admin<R: Runtime> {
     acceptor: Acceptor<R>,
-    connections: BTreeSet<SessionId>,
+    /// In the order in which they came.
+    connections: Vec<SessionId>,
     /// Those that wait for the metrics.
     waiting: Vec<SessionId>,
     /// When they are answered, whoever has not told its numbers by then.
@@ -33,13 +33,13 @@ pub(super) struct Admin<R: Runtime> {
 
 impl<R: Runtime> Admin<R> {
     pub(super) fn new(mut acceptor: Acceptor<R>, workers: usize) -> std::io::Result<Self> {
-        acceptor.limit(CONNECTIONS, "too many connections for operation");
+        acceptor.limit(ADMIN_CONNECTIONS, "too many connections for operation");
         for address in acceptor.addresses()? {
             tracing::info!(event = "admin_listening", "metrics are at http://{address}/metrics");
         }
         Ok(Self {
             acceptor,
-            connections: BTreeSet::new(),
+            connections: Vec::new(),
             waiting: Vec::new(),
             until: Instant::ZERO,
             shares: vec![Share::default(); workers],
@@ -49,21 +49,26 @@ impl<R: Runtime> Admin<R> {
 
     pub(super) fn accept(&mut self, shard: &mut Shard, sockets: &mut Sockets<R::Stream>, now: Instant) {
         let connections = &mut self.connections;
-        self.acceptor.accept(connections.len(), now, |stream, _| {
+        self.acceptor.accept(connections.len(), now, |stream, _, has_place| {
+            // If all are being answered, it has to come again.
+            if !has_place && !shard.make_room(connections, now) {
+                return;
+            }
             shard.set_wall_clock(R::wall_clock(), now);
             let id = shard.handle_admin_connection(now);
-            connections.insert(id);
+            connections.push(id);
             sockets.insert(id, stream);
         });
     }
 
     /// Whether the connection was one for operation, which it is no longer.
     pub(super) fn closed(&mut self, id: SessionId, now: Instant) -> bool {
-        let known = self.connections.remove(&id);
-        if known {
+        let place = self.connections.iter().position(|&one| one == id);
+        if let Some(place) = place {
+            self.connections.remove(place);
             self.acceptor.connection_closed(now);
         }
-        known
+        place.is_some()
     }
 
     /// Somebody asks for metrics, on the first worker: asks all others, unless that goes on already.

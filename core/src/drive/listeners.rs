@@ -2,11 +2,12 @@
 
 use std::os::fd::OwnedFd;
 
-use super::acceptor::Acceptor;
-use super::admin::{self, Admin};
+use super::acceptor::{Acceptor, CROWDED_ACCEPTS};
+use super::admin::Admin;
 use super::runtime::Runtime;
 use super::server::ServeError;
 use crate::config::Config;
+use crate::config::memory::{ADMIN_CONNECTIONS, CROWDED_CONNECTIONS};
 
 /// The most clients if nobody says how many.
 const MOST_UNASKED: usize = 1 << 20;
@@ -71,7 +72,8 @@ impl Listeners {
             warn_unused(config.host.is_some() || config.port != Config::default().port, "--host and --port");
             Acceptor::adopt(self.clients, workers).map_err(ServeError::Listener)?
         };
-        acceptor.spare(if admin.is_some() { admin::CONNECTIONS } else { 0 });
+        // Those that came in one turn are held until its end.
+        acceptor.spare(CROWDED_CONNECTIONS + CROWDED_ACCEPTS + if admin.is_some() { ADMIN_CONNECTIONS } else { 0 });
         match config.max_connections {
             Some(most) => acceptor.limit(most.get(), "as many clients as max_connections allows are here"),
             // Some systems have a limit of open files of a billion, which says nothing of memory.

@@ -7,6 +7,7 @@ use std::task::Waker;
 
 use super::desk::Command;
 use super::runtime::Runtime;
+use crate::config::memory::CROWDED_CONNECTIONS;
 use crate::exchange::{ToBus, ToShard, WorkerId};
 use crate::metrics::Share;
 use crate::time::{Duration, Instant};
@@ -15,6 +16,8 @@ use crate::time::{Duration, Instant};
 pub(super) enum Mail<R: Runtime> {
     /// A client's connection, for this worker to hold.
     Client(R::Parcel, IpAddr),
+    /// The same, of one that has no place: it may get that of another which has not told its request yet.
+    Crowded(R::Parcel, IpAddr),
     /// From an embedder, through its hub.
     Command(Command<R::Stream>),
     /// From the bus, which handed it over then.
@@ -40,6 +43,8 @@ pub(super) struct Mailbox<R: Runtime> {
     inner: Mutex<Inner<R>>,
     /// Sessions that the worker holds, those on their way to it among them.
     sessions: AtomicUsize,
+    /// How many of them may be replaced, as far as is known: they have not told their request yet.
+    mute: AtomicUsize,
 }
 
 struct Inner<R: Runtime> {
@@ -49,7 +54,11 @@ struct Inner<R: Runtime> {
 
 impl<R: Runtime> Default for Mailbox<R> {
     fn default() -> Self {
-        Self { inner: Mutex::new(Inner { mail: Vec::new(), waker: None }), sessions: AtomicUsize::new(0) }
+        Self {
+            inner: Mutex::new(Inner { mail: Vec::new(), waker: None }),
+            sessions: AtomicUsize::new(0),
+            mute: AtomicUsize::new(0),
+        }
     }
 }
 
@@ -86,6 +95,28 @@ impl<R: Runtime> Mailbox<R> {
         let fewest = mailboxes.iter().enumerate().min_by_key(|(_, mailbox)| load(mailbox)).map_or(0, |(id, _)| id);
         mailboxes[fewest].sessions.fetch_add(1, Ordering::Relaxed);
         fewest
+    }
+
+    /// The worker has one session more.
+    pub(super) fn count_session(&self) {
+        self.sessions.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The worker holds connections that may be replaced, or no more.
+    pub(super) fn set_mute(&self, has_mute: bool) {
+        let number = if has_mute { CROWDED_CONNECTIONS } else { 0 };
+        if self.mute.load(Ordering::Relaxed) != number {
+            self.mute.store(number, Ordering::Relaxed);
+        }
+    }
+
+    /// A worker with a connection that may be replaced. Of each only a few are until it says so again, and only so many are
+    /// under way to it.
+    pub(super) fn take_mute(mailboxes: &[Self]) -> Option<WorkerId> {
+        let take = |mailbox: &Self| {
+            mailbox.mute.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |mute| mute.checked_sub(1)).is_ok()
+        };
+        mailboxes.iter().position(take)
     }
 
     /// The worker has one session less.

@@ -15,6 +15,7 @@
 mod acceptor;
 mod admin;
 mod bells;
+mod crowd;
 mod desk;
 mod dial;
 mod fan_out;

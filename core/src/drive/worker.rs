@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use super::crowd::Crowd;
 use super::desk::{Command, Desk};
 use super::fan_out::FanOut;
 use super::head::Head;
@@ -37,6 +38,7 @@ pub(super) struct Worker<R: Runtime> {
     mailboxes: Arc<[Mailbox<R>]>,
     runtime: R,
     sockets: Sockets<R::Stream>,
+    crowd: Crowd,
     fan_out: FanOut,
     /// Taken out of the mailbox and left for the next turns.
     mail: VecDeque<Mail<R>>,
@@ -71,6 +73,7 @@ impl<R: Runtime> Worker<R> {
             mailboxes: seat.mailboxes.clone(),
             runtime,
             sockets: Sockets::new(patience),
+            crowd: Crowd::default(),
             fan_out: FanOut::default(),
             mail: VecDeque::new(),
             scratch: vec![0; SCRATCH_BYTES],
@@ -108,12 +111,14 @@ impl<R: Runtime> Worker<R> {
             self.exchange(now);
             more = self.take_mail(now, context);
         }
-        self.accept(now);
+        self.give_places();
         let all_read = self.sockets.read(&mut self.shard, &mut self.scratch, now);
         self.exchange(now);
         let now = self.runtime.now();
         self.handle_timeouts(all_read, now);
         self.write(now);
+        // After those have left that leave in this turn.
+        self.accept(now);
         if let Some(head) = &mut self.head {
             head.lanes.write(&mut head.bus, now);
         }
@@ -121,6 +126,7 @@ impl<R: Runtime> Worker<R> {
         self.answer_scrapes(now);
         self.follow_shutdown(now);
         self.exchange(now);
+        self.mailboxes[self.id].set_mute(self.shard.has_mute());
         if let Some(desk) = &self.desk {
             desk.settle(&self.shard);
         }
@@ -177,6 +183,13 @@ impl<R: Runtime> Worker<R> {
                         self.mailboxes[self.id].remove_session();
                     }
                 },
+                Mail::Crowded(parcel, peer) => {
+                    if let Ok(stream) = R::attach(parcel) {
+                        self.shard.set_wall_clock(R::wall_clock(), now);
+                        let here = (&mut self.shard, &mut self.sockets, &self.mailboxes[self.id]);
+                        self.crowd.enter((stream, peer), here, now);
+                    }
+                }
                 Mail::Command(command) => self.obey(command, now),
                 Mail::Wishes(worker, wishes) => {
                     if let Some(head) = &mut self.head {
@@ -246,17 +259,38 @@ impl<R: Runtime> Worker<R> {
         }
     }
 
+    fn give_places(&mut self) {
+        if let Some(head) = &self.head
+            && !self.crowd.is_empty()
+        {
+            let free = head.acceptor.most().saturating_sub(Mailbox::sessions(&self.mailboxes));
+            self.crowd.give_places(free, &mut self.shard, &self.mailboxes[self.id]);
+        }
+    }
+
     fn accept(&mut self, now: Instant) {
         let Some(head) = &mut self.head else { return };
         let (id, mailboxes) = (self.id, &self.mailboxes);
-        let (shard, sockets) = (&mut self.shard, &mut self.sockets);
+        let (shard, sockets, crowd) = (&mut self.shard, &mut self.sockets, &mut self.crowd);
         if let Some(admin) = &mut head.admin {
             admin.accept(shard, sockets, now);
         }
         if !head.accepting {
             return;
         }
-        head.acceptor.accept(Mailbox::sessions(mailboxes), now, |stream, peer| {
+        head.acceptor.accept(Mailbox::sessions(mailboxes), now, |stream, peer, has_place| {
+            if !has_place {
+                let other = if shard.has_mute() { None } else { Mailbox::take_mute(&mailboxes[1..]) };
+                if let Some(other) = other {
+                    if let Ok(parcel) = R::detach(stream) {
+                        mailboxes[1 + other].post(Mail::Crowded(parcel, peer));
+                    }
+                } else {
+                    shard.set_wall_clock(R::wall_clock(), now);
+                    crowd.enter((stream, peer), (shard, sockets, &mailboxes[id]), now);
+                }
+                return;
+            }
             let worker = Mailbox::add_session(mailboxes);
             if worker == id {
                 shard.set_wall_clock(R::wall_clock(), now);
@@ -335,6 +369,9 @@ impl<R: Runtime> Worker<R> {
     /// The session is gone.
     fn forget(&mut self, id: SessionId, now: Instant) {
         self.sockets.remove(id);
+        if self.crowd.closed(id) {
+            return;
+        }
         let mut head = self.head.as_mut();
         let admin = head.as_mut().and_then(|head| head.admin.as_mut());
         if admin.is_some_and(|admin| admin.closed(id, now)) {
@@ -355,6 +392,7 @@ impl<R: Runtime> Worker<R> {
             let mut snapshot = Snapshot::new(bus, &self.shard, now.since(Instant::ZERO));
             snapshot.most_connections = Some(acceptor.most());
             snapshot.accept_rests = acceptor.rests();
+            snapshot.crowded = acceptor.crowded();
             tell_process(&mut snapshot);
             snapshot.memory_bound = Some(memory.with(acceptor.most()));
             admin.answer(snapshot, Share::new(&self.shard, self.fan_out.times()), &mut self.shard, now);

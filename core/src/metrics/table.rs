@@ -90,10 +90,13 @@ pub(super) const METRICS: &[Metric] = &[
         |snapshot, sink| snapshot.most_connections.map_or(Ok(()), |most| sink(&[], size(most))),
     ),
     counter(
-        "accept_rests",
-        "Times that accepting rested because there were as many connections as may be, or no descriptor was left.",
-        |snapshot| Value::Count(snapshot.accept_rests),
+        "crowded_connections",
+        "Connections accepted although all places were taken: told so, or given the place of one that had said nothing.",
+        |snapshot| Value::Count(snapshot.crowded),
     ),
+    counter("accept_rests", "Times that accepting rested because no descriptor or memory was left.", |snapshot| {
+        Value::Count(snapshot.accept_rests)
+    }),
     // Messages.
     counter("client_messages", "Messages from clients.", |snapshot| Value::Count(snapshot.workers.stats.messages_in)),
     counter("publishes", "Messages accepted for the bus, from clients and from the embedding program.", |snapshot| {

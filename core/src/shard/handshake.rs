@@ -34,7 +34,8 @@ impl Shard {
         if self.answer_operation(id, &request, now) {
             return;
         }
-        if self.closing.is_some_and(|until| until <= now) {
+        let is_crowded = self.get(id).is_some_and(|session| session.flags.crowded);
+        if is_crowded || self.closing.is_some_and(|until| until <= now) {
             return self.answer_error(id, Error::Unavailable, now);
         }
         if self.settings.page

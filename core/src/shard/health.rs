@@ -10,7 +10,8 @@ impl Shard {
     /// A connection for operation was accepted, on an address that is not the clients'. It is told `/live`, `/ready` and
     /// `/metrics` ([`Event::Scrape`]), also during a shutdown, and nothing else; [`Shard::is_empty`] does not wait for it.
     pub fn handle_admin_connection(&mut self, now: Instant) -> SessionId {
-        let id = self.handle_connection(None, now);
+        let now = self.at(now);
+        let id = self.connect(None, now);
         self.sessions[id.index()].flags.admin = true;
         self.admins += 1;
         id

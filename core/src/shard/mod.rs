@@ -78,6 +78,7 @@ mod handshake;
 mod health;
 mod ledger;
 mod leftover;
+mod places;
 mod planned;
 mod queue;
 mod session;
@@ -208,6 +209,8 @@ pub struct Shard {
     readiness: Result<(), Unready>,
     writable: VecDeque<SessionId>,
     readable: VecDeque<SessionId>,
+    /// Clients' connections in the order in which they came, and among them some that have told their request.
+    mute: VecDeque<SessionId>,
     /// Sessions whose leftover may be read, among them some that are gone.
     leftovers: VecDeque<SessionId>,
     /// Sessions of which a leftover was read, for the model beside it.
@@ -261,6 +264,7 @@ impl Shard {
             readiness: Err(Unready::NoConnection),
             writable: VecDeque::new(),
             readable: VecDeque::new(),
+            mute: VecDeque::new(),
             leftovers: VecDeque::new(),
             #[cfg(feature = "fuzzing")]
             leftovers_read: Vec::new(),
@@ -294,6 +298,12 @@ impl Shard {
     /// [`Limits::head_time`](crate::limits::Limits::head_time) for its request.
     pub fn handle_connection(&mut self, peer: Option<IpAddr>, now: Instant) -> SessionId {
         let now = self.at(now);
+        let id = self.connect(peer, now);
+        self.note_mute(id);
+        id
+    }
+
+    fn connect(&mut self, peer: Option<IpAddr>, now: Instant) -> SessionId {
         let deadline = now + self.settings.limits.head_time;
         let id = self.insert(Stage::Head(Box::new(Head { reader: RequestReader::new(), peer, deadline })));
         self.ledger.begin(id, peer, now);

@@ -75,6 +75,8 @@ pub(super) struct Flags {
     pub(super) overdue_reads: u8,
     /// It is operation's, not a client's.
     pub(super) admin: bool,
+    /// It has no place among the clients.
+    pub(super) crowded: bool,
 }
 
 /// The one read of a session that has waited for credit long enough.

@@ -59,7 +59,7 @@ impl Shard {
 
 impl Session {
     /// A handshake has to end by then.
-    fn hurry(&mut self, until: Instant) {
+    pub(super) fn hurry(&mut self, until: Instant) {
         let deadline = match &mut self.stage {
             Stage::Head(head) => &mut head.deadline,
             Stage::Deciding(deciding) => &mut deciding.deadline,

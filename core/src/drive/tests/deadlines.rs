@@ -30,17 +30,19 @@ fn cases() -> [Case; 3] {
     ]
 }
 
-fn started(workers: usize) -> Memory {
+fn started(workers: usize) -> (Memory, Server<Memory>) {
     let memory = Memory::default();
-    std::mem::forget(memory.start(Server::<Memory>::start(config(workers))));
-    memory
+    // The server of the case before has ended.
+    memory.run();
+    let server = memory.start(Server::<Memory>::start(config(workers))).lock().unwrap().take().unwrap().unwrap();
+    (memory, server)
 }
 
 #[test]
 fn what_lies_in_a_socket_when_the_clock_jumps_is_read_before_anybody_is_dropped() {
     for workers in [1, 2] {
         for (what, make, bytes, answer) in cases() {
-            let memory = started(workers);
+            let (memory, _server) = started(workers);
             let client = make(&memory);
             client.send_unheard(&bytes);
             memory.pass(30 * SECOND);
@@ -55,7 +57,7 @@ fn what_lies_in_a_socket_when_the_clock_jumps_is_read_before_anybody_is_dropped(
 #[test]
 fn who_has_sent_nothing_when_the_clock_jumps_is_dropped_at_once() {
     for (what, make, _, _) in cases() {
-        let memory = started(1);
+        let (memory, _server) = started(1);
         let client = make(&memory);
         memory.pass(30 * SECOND);
         client.change(|pipe| pipe.input_ends |= pipe.output.starts_with(b"HTTP/1.1 408 "));

@@ -125,19 +125,88 @@ fn opened_already(client: &Client) -> &Client {
 
 #[test]
 fn no_more_clients_are_taken_than_there_may_be_until_one_leaves() {
-    for (most, waits) in [(1, true), (2, false), (3, false)] {
+    for (most, is_full) in [(1, true), (2, false), (3, false)] {
         let memory = Memory::default();
         let config = Config { max_connections: NonZero::new(most), ..config(1) };
         let server = memory.start(Server::<Memory>::start(config));
         let first = opened(&memory);
         let second = memory.connect();
         second.send(&request("/chat"));
-        assert_eq!(second.take().is_empty(), waits, "at most {most}");
-        if waits {
+        let answer: &[u8] = if is_full { b"HTTP/1.1 503 " } else { b"HTTP/1.1 101 " };
+        let told = second.take();
+        assert!(told.starts_with(answer), "at most {most}");
+        if is_full {
+            assert!(told.windows(13).any(|field| field == b"Retry-After: "));
             first.change(|pipe| pipe.input_ends = true);
-            assert!(second.take().starts_with(b"HTTP/1.1 101 "));
+            opened(&memory);
         }
         drop(server);
+    }
+}
+
+fn limited(workers: usize, most: usize) -> (Memory, Server<Memory>) {
+    let memory = Memory::default();
+    // Of the one before.
+    memory.run();
+    let config = Config { max_connections: NonZero::new(most), ..config(workers) };
+    let server = memory.start(Server::<Memory>::start(config)).lock().unwrap().take().unwrap().unwrap();
+    (memory, server)
+}
+
+#[test]
+fn a_full_server_says_that_it_lives_and_is_ready_however_many_ask() {
+    for workers in [1, 2] {
+        let (memory, _server) = limited(workers, 4);
+        let clients: Vec<_> = (0..4).map(|_| opened(&memory)).collect();
+        let mut mute = Vec::new();
+        for _ in 0..20 {
+            for path in ["/live", "/ready"] {
+                let asks = memory.connect();
+                asks.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
+                assert!(asks.take().starts_with(b"HTTP/1.1 200 "), "{path}");
+                mute.push(asks);
+            }
+            mute.push(memory.connect());
+        }
+        let held = mute.iter().filter(|client| !client.is_closed()).count();
+        assert_eq!(held, 4, "of those without a place there are few");
+        memory.pass(Duration::from_secs(2));
+        clients[0].send(&text("still here"));
+        for client in &clients {
+            assert_eq!(client.take(), heard("still here"));
+        }
+    }
+}
+
+#[test]
+fn when_all_places_are_taken_the_oldest_that_has_told_no_request_gives_way() {
+    for workers in [1, 2, 3] {
+        let (memory, _server) = limited(workers, 6);
+        let client = opened(&memory);
+        let mute: Vec<_> = (0..5).map(|_| memory.connect()).collect();
+        let late: Vec<_> = (0..5).map(|_| opened(&memory)).collect();
+        assert!(mute.iter().all(Client::is_closed), "{workers} workers");
+        let refused = memory.connect();
+        refused.send(&request("/chat"));
+        assert!(refused.take().starts_with(b"HTTP/1.1 503 "));
+        client.send(&text("still here"));
+        for client in late.iter().chain([&client]) {
+            assert_eq!(client.take(), heard("still here"));
+        }
+    }
+}
+
+#[test]
+fn a_place_that_any_worker_has_is_used_at_once() {
+    let (memory, _server) = limited(3, 6);
+    let mut clients: Vec<_> = (0..6).map(|_| opened(&memory)).collect();
+    for place in [0, 1, 2, 3, 4, 5, 2, 1, 0] {
+        // Accepted before it is known that there is a place, and asks when there is.
+        let next = memory.connect();
+        clients[place].change(|pipe| pipe.input_ends = true);
+        next.send(&request("/chat"));
+        assert!(next.take().starts_with(b"HTTP/1.1 101 "), "{place}");
+        clients[place] = next;
     }
 }
 
