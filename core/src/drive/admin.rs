@@ -51,7 +51,7 @@ impl<R: Runtime> Admin<R> {
         let connections = &mut self.connections;
         self.acceptor.accept(connections.len(), now, |stream, _, has_place| {
             // If all are being answered, it has to come again.
-            if !has_place && !shard.make_room(connections, now) {
+            if !has_place && !shard.drop_one_of(connections, now) {
                 return;
             }
             shard.set_wall_clock(R::wall_clock(), now);

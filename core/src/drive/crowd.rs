@@ -27,7 +27,7 @@ impl Crowd {
             shard.handle_connection(Some(peer), now)
         } else {
             if self.0.iter().filter(|&&id| shard.contains(id)).count() >= CROWDED_CONNECTIONS {
-                shard.make_room(&self.0, now);
+                shard.drop_one_of(&self.0, now);
             }
             let id = shard.handle_crowded_connection(Some(peer), now);
             self.0.push(id);

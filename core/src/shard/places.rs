@@ -13,7 +13,7 @@ const CROWDED_TIME: Duration = Duration::from_secs(2);
 
 impl Shard {
     /// A client's connection was accepted although all places are taken. It is told `/live` and `/ready`, and 503 for all
-    /// else, and has 2 s for its request. How many there are is the owner's to bound, by [`Shard::make_room`].
+    /// else, and has 2 s for its request. How many there are is the owner's to bound, by [`Shard::drop_one_of`].
     pub fn handle_crowded_connection(&mut self, peer: Option<IpAddr>, now: Instant) -> SessionId {
         let now = self.at(now);
         let id = self.connect(peer, now);
@@ -40,7 +40,7 @@ impl Shard {
     /// Drops, among connections that were accepted one after the other, the one that can best make room for another: the
     /// first that has its answer, else the first whose request is not whole, else the first that is being answered. Says no
     /// if all do something else.
-    pub fn make_room(&mut self, among: &[SessionId], now: Instant) -> bool {
+    pub fn drop_one_of(&mut self, among: &[SessionId], now: Instant) -> bool {
         let rank = |session: &Session| match session.stage {
             Stage::Answered { .. } if !session.has_output() => Some(0),
             Stage::Head(_) => Some(1),
