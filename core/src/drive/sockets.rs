@@ -16,7 +16,7 @@ const READ_BYTES: usize = 16 << 10;
 /// One read takes at least so much, however many clients have something to say.
 const LEAST_READ_BYTES: usize = 2 << 10;
 /// Slices of one write, which is enough for nearly all.
-const SLICES: usize = 8;
+const SLICES: usize = 4;
 /// Slices of one write to a connection that has more to get.
 const MANY_SLICES: usize = 64;
 /// A write takes no more slices once they hold so much.
@@ -209,10 +209,10 @@ impl<S: Stream> Sockets<S> {
 
 impl<S: Stream> Socket<S> {
     /// Writes once, and no more than a bounded part: the system may have room for megabytes.
+    #[inline]
     fn write(&mut self, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let mut context = Context::from_waker(&self.waker);
-        let slices = &slices[..bounded(slices)];
-        match slices {
+        match &slices[..bounded(slices)] {
             [one] if one.len() > 2 * WRITE_BYTES => {
                 self.stream.poll_write(&mut context, &[IoSlice::new(&one[..2 * WRITE_BYTES])])
             }
@@ -221,6 +221,7 @@ impl<S: Stream> Socket<S> {
     }
 
     /// Tells the shard what a write came to.
+    #[inline(always)]
     fn tell(&mut self, result: Poll<io::Result<usize>>, shard: &mut Shard, budget: &mut Budget, now: Instant) {
         match result {
             // Another try would come to the same, without end.
@@ -241,7 +242,12 @@ impl<S: Stream> Socket<S> {
 
 /// How many of `slices` go into one write: up to the one that reaches [`WRITE_BYTES`], and none behind the first that is
 /// longer by itself.
+#[inline]
 fn bounded(slices: &[IoSlice<'_>]) -> usize {
+    // Nearly always.
+    if slices.len() == 1 {
+        return 1;
+    }
     let mut bytes = 0;
     for (place, slice) in slices.iter().enumerate() {
         bytes += slice.len();

@@ -323,19 +323,18 @@ impl<R: Runtime> Worker<R> {
 
     /// Writes as far as a turn may go, and tells what has happened.
     fn write(&mut self, now: Instant) {
-        if self.round == 0 {
-            self.round = self.shard.to_transmit();
-        }
+        let mut round = if self.round == 0 { self.shard.to_transmit() } else { self.round };
         let mut budget = Budget::turn();
-        while self.round > 0 && budget.is_left() {
-            self.round -= 1;
+        while round > 0 && budget.is_left() {
             let Some(id) = self.shard.poll_transmit() else {
-                self.round = 0;
+                round = 0;
                 break;
             };
+            round -= 1;
             self.sockets.write(id, &mut self.shard, &mut budget, now);
         }
-        if self.round == 0 {
+        self.round = round;
+        if round == 0 {
             self.fan_out.end(|| self.runtime.now());
         }
         while let Some(event) = self.shard.poll_event() {

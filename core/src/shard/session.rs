@@ -323,6 +323,18 @@ impl Session {
 
     /// The first `n` bytes of what [`Session::slices`] lends have left; says whether a ping was among them.
     pub(super) fn sent(&mut self, runs: &mut Runs, mut n: usize, now: Instant) -> Result<bool, Misuse> {
+        if self.lends_only_data() {
+            if n > self.queue.bytes() {
+                return Err(Misuse::TooMuchTransmitted);
+            }
+            self.queue.sent(runs, n);
+            if let Stage::Open(open) = &mut self.stage
+                && n > 0
+            {
+                open.ws.handle_progress(now);
+            }
+            return Ok(false);
+        }
         let (answer, control) = (self.answer().len(), self.control().len());
         if n > answer + control + self.queue.bytes() {
             return Err(Misuse::TooMuchTransmitted);
