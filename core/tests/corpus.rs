@@ -52,6 +52,7 @@ macro_rules! replayed {
 replayed! {
     the_corpus_of_http_request_holds => "http_request",
     the_corpus_of_node_holds => "node",
+    the_corpus_of_parsers_holds => "parsers",
     the_corpus_of_redis_link_holds => "redis_link",
     the_corpus_of_resp_decode_holds => "resp_decode",
     the_corpus_of_shard_holds => "shard",

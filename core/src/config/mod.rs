@@ -21,7 +21,7 @@ mod listen;
 pub(crate) mod memory;
 #[cfg(test)]
 mod tests;
-mod units;
+pub(crate) mod units;
 
 /// Every setting of an instance.
 ///
@@ -311,9 +311,13 @@ fn in_range<T: Copy + PartialOrd>(
 
 /// A name or an address, without port or brackets. Whether it is one of this machine's only the system can tell.
 fn is_host(host: &str) -> bool {
-    let address_v6 = host.split_once('%').map_or(host, |(address, _zone)| address);
     let plain = |character: char| !character.is_whitespace() && !character.is_control() && !":/[]@".contains(character);
-    !host.is_empty() && (address_v6.parse::<core::net::Ipv6Addr>().is_ok() || host.chars().all(plain))
+    let is_word = |text: &str| !text.is_empty() && text.chars().all(plain);
+    let is_v6 = |address: &str| address.parse::<core::net::Ipv6Addr>().is_ok();
+    match host.split_once('%') {
+        Some((address, zone)) if is_v6(address) => is_word(zone),
+        _ => is_v6(host) || is_word(host),
+    }
 }
 
 /// The first setting of a [`Config`] that makes no sense. Settings are called by the names of their fields.

@@ -200,6 +200,9 @@ fn an_address_to_listen_on_is_a_host_and_a_port() {
         "a:-1",
         "a:1 ",
         "[::1:9090",
+        "[fe80::1%]:1",
+        "[fe80::1%\t]:1",
+        "[fe80::1%a]b]:1",
     ] {
         assert_eq!(text.parse::<ListenAddress>(), Err(ListenAddressError), "{text}");
     }

@@ -10,8 +10,8 @@ const SIZES: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 <
 const TIMES: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
 /// Reads `64KiB`, `1MiB`, `2GiB`, `100B` or plain bytes, in any case.
-#[cfg(feature = "cli")]
-pub(super) fn size(text: &str) -> Result<usize, String> {
+#[cfg(any(feature = "cli", feature = "fuzzing"))]
+pub(crate) fn size(text: &str) -> Result<usize, String> {
     let bytes = if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { scaled(text, &SIZES) };
     let bytes = bytes.and_then(|bytes: u64| usize::try_from(bytes).ok());
     bytes.ok_or_else(|| {
@@ -20,13 +20,13 @@ pub(super) fn size(text: &str) -> Result<usize, String> {
 }
 
 /// Reads `500ms`, `25s`, `1m` or `2h`, in any case. A bare number is an error: programs disagree on its unit.
-#[cfg(feature = "cli")]
-pub(super) fn time(text: &str) -> Result<Duration, String> {
+#[cfg(any(feature = "cli", feature = "fuzzing"))]
+pub(crate) fn time(text: &str) -> Result<Duration, String> {
     let millis = scaled(text, &TIMES).map(Duration::from_millis);
     millis.ok_or_else(|| format!("'{text}' is not a time: write a whole number and ms, s, m or h (for example 25s)"))
 }
 
-#[cfg(feature = "cli")]
+#[cfg(any(feature = "cli", feature = "fuzzing"))]
 fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let (number, unit) = text.split_at(text.find(|at: char| !at.is_ascii_digit())?);
     let (_, factor) = units.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit))?;
@@ -34,7 +34,7 @@ fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 }
 
 /// Shows bytes so that [`size`] reads the same number.
-pub(super) struct Size(pub(super) u64);
+pub(crate) struct Size(pub(crate) u64);
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -43,7 +43,7 @@ impl fmt::Display for Size {
 }
 
 /// Shows whole milliseconds so that [`time`] reads the same number.
-pub(super) struct Time(pub(super) Duration);
+pub(crate) struct Time(pub(crate) Duration);
 
 impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -56,7 +56,7 @@ fn words(outcome: &Outcome) -> String {
     }
 }
 
-fn check_request(request: &Request, head: &[u8], limits: &Limits) {
+pub(super) fn check_request(request: &Request, head: &[u8], limits: &Limits) {
     assert!(head.len() <= limits.head_bytes && head.ends_with(b"\r\n\r\n"));
     for (at, &byte) in head.iter().enumerate() {
         assert!(byte != b'\n' || head[..at].ends_with(b"\r"), "a bare LF");

@@ -2,12 +2,14 @@
 //! broken.
 //!
 //! They are here and not in `fuzz/` so that they reach into the crate, and so that its tests replay the corpus on a
-//! stable compiler. The parsers take bytes, of which the first says how the rest is cut into pieces. The machines take
-//! a story: a list of steps that `arbitrary` makes of the bytes and that can be printed.
+//! stable compiler. The readers of a stream take bytes, of which the first says how the rest is cut into pieces. The
+//! parsers of settings and fields take texts. The machines take a story: a list of steps that `arbitrary` makes of the
+//! bytes and that can be printed.
 
 mod client;
 mod http_request;
 mod node;
+mod parsers;
 mod redis_link;
 mod resp_decode;
 mod resp_grammar;
@@ -17,6 +19,7 @@ mod ws_session;
 
 pub use http_request::http_request;
 pub use node::{NodeStory, node};
+pub use parsers::parsers;
 pub use redis_link::{LinkStory, redis_link};
 pub use resp_decode::resp_decode;
 pub use shard::{ShardStory, shard};
@@ -32,6 +35,7 @@ pub type Target = fn(&[u8]);
 pub const TARGETS: &[(&str, Target)] = &[
     ("http_request", http_request),
     ("node", |data| tell(data, node)),
+    ("parsers", parsers),
     ("redis_link", |data| tell(data, redis_link)),
     ("resp_decode", resp_decode),
     ("shard", |data| tell(data, shard)),

@@ -4,19 +4,19 @@ use core::net::Ipv6Addr;
 
 /// A valid `uri-host [ ":" port ]` (RFC 9110 §7.2, RFC 3986 §3.2) with a host that is not empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Authority<'a> {
+pub(crate) struct Authority<'a> {
     /// A name, an IPv4 address, or an IPv6 address in its brackets.
-    pub(super) host: &'a str,
+    pub(crate) host: &'a str,
     /// `host` if it is an IPv6 address, without its zone.
     address: Option<Ipv6Addr>,
     /// None if missing or empty, which means the same.
-    pub(super) port: Option<u16>,
+    pub(crate) port: Option<u16>,
 }
 
 impl<'a> Authority<'a> {
     /// Addresses of versions to come (`[v7.…]`) are not valid. An IPv6 zone is (`[fe80::1%eth0]`), which clients are to
     /// leave out and many do not (RFC 6874 §4).
-    pub(super) fn parse(text: &'a str) -> Option<Self> {
+    pub(crate) fn parse(text: &'a str) -> Option<Self> {
         let end = if text.starts_with('[') { text.find(']')? + 1 } else { text.find(':').unwrap_or(text.len()) };
         let (host, rest) = text.split_at(end);
         let address = match host.strip_prefix('[') {
@@ -32,7 +32,7 @@ impl<'a> Authority<'a> {
 
     /// The host as it is compared: a name in lower case, an IPv6 address in its shortest form and without its zone, which
     /// means something only inside one machine.
-    pub(super) fn canonical_host(&self) -> String {
+    pub(crate) fn canonical_host(&self) -> String {
         self.address.map_or_else(|| self.host.to_ascii_lowercase(), |address| format!("[{address}]"))
     }
 }

@@ -43,6 +43,8 @@ mod tests;
 mod upgrade;
 
 pub use answer::Answer;
+#[cfg(feature = "fuzzing")]
+pub(crate) use authority::Authority;
 pub use cidr::{Cidr, CidrError};
 pub use client::Client;
 pub use origin::{AllowedHost, AllowedHostError, AllowedOrigin, AllowedOriginError, OriginPolicy, OriginRefused};
