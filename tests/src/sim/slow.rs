@@ -75,11 +75,15 @@ impl Instance {
         for (visit, id) in sessions {
             let view = &mut ground.reference.visits[visit];
             let came = batch.get(view.room).copied().unwrap_or_default();
+            let queued = self.shard(worker).queued_bytes(id);
             if came.messages == 0 || drops.contains(&view.room) {
+                // Whoever has been behind for longest pays, in whichever room.
+                let may_pay = is_full && queued > 0;
+                most += u64::from(may_pay);
+                view.condemned |= may_pay;
                 continue;
             }
             let notes = if view.notes { NOTES_BYTES } else { 0 };
-            let queued = self.shard(worker).queued_bytes(id);
             let entries = if queued == 0 { came.runs - 1 } else { came.runs };
             let is_over = entries > 0 && queued + came.bytes + ENTRY_BYTES * entries > queue_bytes;
             // A note may come before the first run, which is then not one for a session that keeps up.

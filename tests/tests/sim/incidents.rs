@@ -297,3 +297,41 @@ fn a_gap_is_told_before_the_first_message_behind_it_however_soon_that_comes() {
     }
     kept(&plan);
 }
+
+/// Stuck readers fill all queues that there are: they pay, and not clients that are behind for a moment (R8).
+#[test]
+fn who_holds_a_full_bound_pays_and_nobody_else() {
+    const STUCK: usize = 10;
+    let mut plan = Plan::still(1, STUCK + 2);
+    (plan.setup.limits.queue_bytes, plan.setup.limits.all_queues_bytes) = (512 << 10, 512 << 10);
+    plan.setup.rooms = (0..=STUCK)
+        .map(|i| Room {
+            path: format!("/chat/{i}"),
+            channel: format!("chat:{i}"),
+            frame: FrameType::Text,
+            publish: true,
+            policies: Policies::default(),
+        })
+        .collect();
+    // The first two are in one room, and each of the others in its own.
+    for (i, client) in plan.setup.clients.iter_mut().enumerate() {
+        client.room = i.saturating_sub(1);
+        // While its line stalls, more than what is free of each waits for the first.
+        client.line.room = if i == 0 { 2 << 10 } else { 16 << 10 };
+    }
+    let mut plan = plan.joined();
+    for client in 2..STUCK + 2 {
+        plan = plan.at(10_000, Deed::StopReading(client));
+    }
+    for at in 0..400 {
+        let room = 1 + at as usize % STUCK;
+        plan = plan.at(11_000 + 25 * at, Deed::Publish { room, bytes: 20_000, kind: Kind::Plain });
+        if at % 10 == 5 {
+            plan = plan.at(11_000 + 25 * at, Deed::Stall { client: 0, millis: 150 });
+        }
+        plan = plan.at(11_010 + 25 * at, publish(2_000));
+    }
+    let report = kept(&plan);
+    assert!(ends(&report, "SlowReader") > 0, "{:?}", report.ends);
+    assert!(report.received[..2].iter().all(|received| received.len() == 400 + PROBES));
+}
