@@ -200,7 +200,10 @@ fn is_known_to_differ(request: &Request, head: &[u8]) -> bool {
     let target = words.nth(1).unwrap_or_default();
     let is_1_1 = words.next().is_some_and(|version| version.starts_with(b"HTTP/1.1\r"));
     let is_uri = core::str::from_utf8(target).is_ok_and(|target| target.parse::<tungstenite::http::Uri>().is_ok());
-    !(is_1_1 && is_uri && is_plain("connection", "upgrade") && is_plain("upgrade", "websocket"))
+    let is_exact = request
+        .header("sec-websocket-key")
+        .is_some_and(|key| matches!(key, [.., b'A' | b'Q' | b'g' | b'w', b'=', b'=']));
+    !(is_1_1 && is_uri && is_exact && is_plain("connection", "upgrade") && is_plain("upgrade", "websocket"))
 }
 
 fn check_answer(answer: &Answer, error: Error, method: Method) {
