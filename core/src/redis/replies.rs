@@ -196,6 +196,8 @@ impl Link {
         match reply {
             Reply::Other(frame) if is_replica(frame) => Err(LinkErrorKind::Replica),
             Reply::Other(_) => Ok(()),
+            // It is asked again with the next probe.
+            Reply::Error(error) if Answer::of(error) == Answer::NotNow => Ok(()),
             _ => {
                 self.publisher.role = None;
                 Ok(())

@@ -134,6 +134,12 @@ fn a_replica_is_not_used() {
         world.run();
         world.subscribe("chat");
         world.take_events();
+        // A role that could not be told once is asked for again.
+        world.server.busy = Some(BUSY);
+        world.pass(ms(5_000));
+        world.server.busy = None;
+        world.pass(ms(5_000));
+        assert_eq!(world.link.readiness(), Ok(()));
         // Demoted while connected.
         world.server.is_replica = true;
         world.pass(ms(5_000));

@@ -191,6 +191,7 @@ impl Server {
                 if client.database > 15 { b"-ERR DB index is out of range\r\n".into() } else { b"+OK\r\n".into() }
             }
             "ROLE" if self.refuses_names => b"-ERR unknown command 'ROLE'\r\n".into(),
+            "ROLE" if self.busy.is_some() => self.busy.unwrap_or_default().into(),
             "ROLE" if self.is_replica => b"*5\r\n$5\r\nslave\r\n$1\r\na\r\n:1\r\n$4\r\nsync\r\n:0\r\n".into(),
             "ROLE" => b"*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n".into(),
             "PING" => match self.not_ready {
