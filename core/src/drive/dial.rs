@@ -65,6 +65,10 @@ impl<R: Runtime> Race<R> {
                 }
             }
             let is_due = self.next.as_mut().is_none_or(|next| next.as_mut().poll(context).is_ready());
+            if is_due {
+                // What has ended must not be polled again, and this is polled for nothing, too.
+                self.next = None;
+            }
             match if is_due { self.left.pop_front() } else { None } {
                 Some(address) => {
                     self.running.push((address, Box::pin(R::connect(address))));

@@ -6,10 +6,14 @@ mod memory;
 mod turn;
 
 use std::io;
+use std::net::SocketAddr;
 use std::num::NonZero;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Waker};
 
-use self::memory::{ADDRESS, Client, Memory};
+use self::memory::{ADDRESS, Client, Memory, SILENT};
+use super::dial::Race;
+use super::runtime::Runtime;
 use super::{Listeners, ServeError, Server, Signal, serve};
 use crate::config::Config;
 use crate::shard::tests::world::{request, text};
@@ -37,6 +41,16 @@ fn opened(memory: &Memory) -> Client {
 /// A whole text message from the server.
 fn heard(message: &str) -> Vec<u8> {
     [&[0x81, message.len() as u8], message.as_bytes()].concat()
+}
+
+#[test]
+fn a_dial_may_be_polled_for_nothing() {
+    let memory = Memory::default();
+    let mut race = Race::<Memory>::new(&[SocketAddr::new(ADDRESS.ip(), SILENT)], Duration::from_secs(5));
+    for _ in 0..3 {
+        assert!(race.poll(&memory, memory.now(), &mut Context::from_waker(Waker::noop())).is_pending());
+        memory.pass(Duration::from_secs(1));
+    }
 }
 
 #[test]
