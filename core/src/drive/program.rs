@@ -77,7 +77,8 @@ pub fn main(
 /// `redis-url`: a secret in the environment or on a command line is seen by many.
 fn read_secrets(mut env: Vec<(OsString, OsString)>) -> Result<Vec<(OsString, OsString)>, String> {
     let find = |wanted: &str| {
-        let found = env.iter().find(|(name, value)| name == wanted && !value.is_empty());
+        let is_set = |value: &OsString| value.to_str().is_none_or(|value| !value.trim().is_empty());
+        let found = env.iter().find(|(name, value)| name == wanted && is_set(value));
         found.map(|(_, value)| PathBuf::from(value))
     };
     if find("REDIS_URL").is_some() {
@@ -87,6 +88,10 @@ fn read_secrets(mut env: Vec<(OsString, OsString)>) -> Result<Vec<(OsString, OsS
     let Some(path) = find("REDIS_URL_FILE").or_else(|| credential.filter(|path| path.exists())) else { return Ok(env) };
     let url = fs::read_to_string(&path)
         .map_err(|error| format!("the URL of Redis cannot be read from {}: {error}", path.display()))?;
+    if url.trim().is_empty() {
+        // As a variable it would count as unset, and the instance would be one by itself.
+        return Err(format!("{} is to have the URL of Redis, and is empty", path.display()));
+    }
     env.push(("REDIS_URL".into(), url.into()));
     Ok(env)
 }
@@ -146,8 +151,12 @@ mod tests {
         let given = Ok(Some("redis://a".to_owned()));
         assert_eq!(redis_url(&[("REDIS_URL", "redis://a"), ("REDIS_URL_FILE", file)]), given);
         assert_eq!(redis_url(&[("CREDENTIALS_DIRECTORY", "/nowhere")]), Ok(None));
+        assert_eq!(redis_url(&[("REDIS_URL", " "), ("REDIS_URL_FILE", file)]), secret);
         let error = redis_url(&[("REDIS_URL_FILE", "/nowhere/url")]).expect_err("no file");
         assert!(error.contains("/nowhere/url") && !error.contains("secret"), "{error}");
+        fs::write(file, " \n").expect("a file");
+        let error = redis_url(&[("REDIS_URL_FILE", file)]).expect_err("an empty file");
+        assert!(error.contains(file) && error.contains("empty"), "{error}");
         fs::remove_dir_all(directory).expect("it is there");
     }
 }
