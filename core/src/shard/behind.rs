@@ -1,6 +1,7 @@
 //! Sessions that hold much of the queues because their sockets are full, in the order in which that began: when all
 //! queues are at their bound, whoever has been behind for longest pays.
 
+use super::queue::Runs;
 use super::session::Session;
 use super::{SessionId, Shard, get_mut, id_of};
 use crate::error::{Closed, Error, Side};
@@ -8,10 +9,8 @@ use crate::limits::Limits;
 use crate::route::Slow;
 use crate::time::{Instant, Timers};
 
-/// What may wait for a session without being at others' disposal, unless a session's own bound is small.
+/// What the runs that wait for a session may take without being at others' disposal, unless a session's own bound is small.
 const FREE_BYTES: usize = 4 << 10;
-/// What a run counts for there beside its bytes.
-const RUN_BYTES: usize = 128;
 
 impl Shard {
     /// Has those pay that have been behind for longest, until there is room for `need` more bytes within `most`.
@@ -45,7 +44,7 @@ impl Shard {
         self.lost(id, dropped, now);
         let limits = &self.settings.limits;
         if let Some(session) = get_mut(&mut self.sessions, id) {
-            session.fall_in(id.index, &mut self.behind, limits, now);
+            session.fall_in(id.index, &mut self.behind, (&self.runs, 0), limits, now);
         }
         self.settle(id, now);
     }
@@ -57,10 +56,17 @@ impl Shard {
 }
 
 impl Session {
-    /// Its socket is full: it gets in line if much waits for it.
+    /// Its socket is full: it gets in line if much waits for it, a run that takes `more` bytes included.
     #[cold]
-    pub(super) fn fall_in(&mut self, index: u32, behind: &mut Timers<u32>, limits: &Limits, now: Instant) {
-        if self.flags.blocked && !self.holds_little(limits) {
+    pub(super) fn fall_in(
+        &mut self,
+        index: u32,
+        behind: &mut Timers<u32>,
+        (runs, more): (&Runs, usize),
+        limits: &Limits,
+        now: Instant,
+    ) {
+        if self.flags.blocked && !self.holds_little(runs, more, limits) {
             let rare = self.rare.get_or_insert_default();
             let since = rare.behind.unwrap_or(now);
             behind.set(index, &mut rare.behind, Some(since));
@@ -74,9 +80,9 @@ impl Session {
         }
     }
 
-    /// Whether no more waits for it than is free.
-    pub(super) fn holds_little(&self, limits: &Limits) -> bool {
-        self.queue.bytes() + self.queue.len() * RUN_BYTES <= free_bytes(limits)
+    /// Whether no more waits for it than is free, with `more` bytes. The last byte of a run keeps all of it in memory.
+    pub(super) fn holds_little(&self, runs: &Runs, more: usize, limits: &Limits) -> bool {
+        self.queue.keeps_at_most(runs, free_bytes(limits).checked_sub(more))
     }
 }
 

@@ -91,20 +91,21 @@ impl Shard {
             let id = id_of(index, session);
             let waits = !session.queue.is_empty();
             // Whoever keeps up takes any run, however large; and whose socket is not full has only had no turn yet.
-            let is_full = full && (overfull || session.flags.blocked && !session.holds_little(limits));
+            let is_full = full && (overfull || session.flags.blocked && !session.holds_little(&self.runs, 0, limits));
             let too_much = waits && (is_full || session.queue.memory_with(len) > limits.queue_bytes);
             if too_much || session.keeps_latest() {
                 slow.push((id, is_full));
                 continue;
             }
-            session.queue.push(place, len);
             entries += 1;
             if session.flags.blocked {
-                session.fall_in(index, &mut self.behind, limits, now);
+                // The run is not among those held yet.
+                session.fall_in(index, &mut self.behind, (&self.runs, run.memory()), limits, now);
             } else if !session.flags.listed {
                 session.flags.listed = true;
                 self.writable.push_back(id);
             }
+            session.queue.push(place, len);
         }
         // Fewer than 2³² sessions, as everywhere.
         let holders = entries + slow.len() as u32;

@@ -419,7 +419,7 @@ impl Shard {
         }
         let is_paused = session.paused.is_some();
         if let Some(session) = get_mut(&mut self.sessions, id) {
-            session.fall_in(id.index, &mut self.behind, &self.settings.limits, now);
+            session.fall_in(id.index, &mut self.behind, (&self.runs, 0), &self.settings.limits, now);
         }
         if is_paused {
             self.settle(id, now);

@@ -140,6 +140,12 @@ impl Queue {
         self.memory() + len + if self.first.is_some() { ENTRY_BYTES } else { 0 }
     }
 
+    /// Whether the runs of which something waits take no more than `most` bytes, all of each.
+    pub(super) fn keeps_at_most(&self, runs: &Runs, most: Option<usize>) -> bool {
+        let take = |left: usize, entry| left.checked_sub(runs.get(entry).memory());
+        most.and_then(|most| self.entries().try_fold(most, take)).is_some()
+    }
+
     /// How long one more run may be within `bound`.
     pub(super) fn room(&self, bound: usize) -> usize {
         bound.saturating_sub(self.memory_with(0))

@@ -61,7 +61,7 @@ impl Shard {
             if session.queue.is_empty() {
                 session.catch_up(id.index, &mut self.behind);
             } else {
-                session.fall_in(id.index, &mut self.behind, &self.settings.limits, now);
+                session.fall_in(id.index, &mut self.behind, (&self.runs, 0), &self.settings.limits, now);
             }
         }
         self.list(id);

@@ -299,7 +299,12 @@ fn channels_that_came_and_went_leave_no_table_behind() {
 }
 
 /// Rooms for many who each hold one message of so many bytes and take nothing, at a bound of 64 KiB.
-fn many(len: usize, mut act: impl FnMut(&mut World, usize)) -> World {
+fn many(len: usize, act: impl FnMut(&mut World, usize)) -> World {
+    many_that_take(0, len, act)
+}
+
+/// The same of who take so many bytes of it.
+fn many_that_take(room: usize, len: usize, mut act: impl FnMut(&mut World, usize)) -> World {
     let mut world = small(|limits| {
         limits.message_bytes = 8 << 10;
         limits.queue_bytes = 64 << 10;
@@ -307,7 +312,7 @@ fn many(len: usize, mut act: impl FnMut(&mut World, usize)) -> World {
     });
     for number in 0..600 {
         let client = world.join(&format!("/chat/{number}"));
-        world.make_room(client, 0);
+        world.make_room(client, room);
         world.shard().publish(&format!("chat:{number}").into(), &vec![b'm'; len]).unwrap();
         world.run();
         act(&mut world, client);
@@ -324,6 +329,18 @@ fn where_many_hold_one_run_each_those_pay_that_have_been_behind_for_longest() {
     let first = holders.iter().position(|&holds| holds).unwrap();
     assert!((590..598).contains(&first) && holders[first..].iter().all(|&holds| holds), "{first}");
     assert_eq!(world.shards[0].stats().slow_readers, first as u64);
+}
+
+/// All of a run is in memory as long as its last byte waits.
+#[test]
+fn who_takes_all_but_little_of_a_run_holds_the_run() {
+    let mut most = 0;
+    many_that_take(8 << 10, 8 << 10, |world, client| {
+        let id = world.id(client);
+        assert!((1..100).contains(&world.shards[0].queued_bytes(id)));
+        most = most.max(world.shards[0].runs.memory());
+    });
+    assert!(most < (64 << 10) + 100, "{most}");
 }
 
 #[test]
