@@ -33,9 +33,9 @@ pub struct Limits {
     /// Frames that wait for all sessions of an instance together, each run once, by what it takes in memory, and 24
     /// bytes for each entry of a queue. When a run does not fit, the sessions pay whose sockets have been full for longest
     /// without their catching up: they are closed with 1013, or lose what waits for them (`drop_oldest`, `latest`), or are
-    /// dropped if nothing is left that they could lose. Those whose waiting runs take less than 4 KiB, all of each,
-    /// or than a quarter of `queue_bytes`, do not pay. So much for each session, and what one turn brings (256 KiB and four messages a worker), may
-    /// be held beyond it.
+    /// dropped if nothing is left that they could lose. Those whose waiting runs take less than 4 KiB, all of each, or than
+    /// a quarter of `queue_bytes`, do not pay. So much for each session, and what one turn brings (256 KiB and four
+    /// messages a worker), may be held beyond it.
     pub all_queues_bytes: usize,
     /// Silence after which the server sends a ping, shortened by up to a tenth at random.
     pub ping_time: Duration,

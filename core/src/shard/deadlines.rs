@@ -90,13 +90,19 @@ impl Shard {
         }
     }
 
-    /// Judges those for whom the owner has looked.
+    /// Judges those for whom the owner has looked. Those whose sockets were full and are not any more are judged by what
+    /// they take.
     pub(super) fn judge_looked(&mut self, now: Instant) {
         let count = self.looked.len().min(DUE_AT_ONCE);
         let mut looked = std::mem::take(&mut self.looked);
         self.looked = looked.split_off(count);
         for id in looked {
-            if self.get(id).is_some_and(|session| session.flags.overdue == Overdue::Looked) {
+            let Some(session) = self.get(id).filter(|session| session.flags.overdue == Overdue::Looked) else {
+                continue;
+            };
+            if session.is_offered_output() {
+                self.looked.push(id);
+            } else {
                 self.judge(id, now);
             }
         }
@@ -143,8 +149,14 @@ impl Shard {
 impl Session {
     /// Whether nothing worse is due than a ping.
     fn is_to_be_pinged(&self, limits: &Limits, now: Instant) -> bool {
-        matches!(&self.stage, Stage::Open(open)
-            if !open.ws.is_awaited() && open.ws.deadline(limits).is_some_and(|deadline| deadline <= now))
+        let is_due = |deadline: Option<Instant>| deadline.is_some_and(|at| at <= now);
+        matches!(&self.stage, Stage::Open(open) if !open.ws.is_awaited() && is_due(open.ws.deadline(limits)))
+            && !is_due(self.turn_deadline(limits))
+    }
+
+    /// Whether its socket was full when it was written last, and it is about to be written again.
+    fn is_offered_output(&self) -> bool {
+        self.flags.listed && !self.flags.blocked && matches!(&self.stage, Stage::Open(open) if open.ws.is_stalled())
     }
 
     /// Whether its deadline may be met by what the bus has for it: a confirmation, or credit.

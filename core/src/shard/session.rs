@@ -292,11 +292,15 @@ impl Session {
             Stage::Joining(joining) => Some(joining.deadline),
             Stage::Scraping { deadline, .. } | Stage::Answered { deadline, .. } => Some(*deadline),
             Stage::Open(open) => {
-                let pause = self.paused.map(|since| since + limits.pause_time);
-                let ends = earlier(pause, self.message_deadline(limits));
-                earlier(open.ws.deadline(limits), earlier(ends, self.planned_at()))
+                let ends = earlier(self.turn_deadline(limits), self.planned_at());
+                earlier(open.ws.deadline(limits), ends)
             }
         }
+    }
+
+    /// When its message has to be whole, or its wait for credit is over.
+    pub(super) fn turn_deadline(&self, limits: &Limits) -> Option<Instant> {
+        earlier(self.paused.map(|since| since + limits.pause_time), self.message_deadline(limits))
     }
 
     /// Lends what may leave now, in order: an answer, the rest of a begun frame, control frames, data.

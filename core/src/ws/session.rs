@@ -202,6 +202,12 @@ impl Session {
         !matches!((self.state, self.ping), (State::Open, Ping::None))
     }
 
+    /// Whether the client's socket was full, and nothing has left since.
+    #[must_use]
+    pub const fn is_stalled(&self) -> bool {
+        self.stalled
+    }
+
     // Inputs.
 
     /// The next message in `input`, which moves on to what is behind it. Everything else in it is dealt with on the

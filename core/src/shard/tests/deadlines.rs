@@ -41,7 +41,14 @@ fn cases() -> Vec<Case> {
         world.send(client, &request("/chat")[..20]);
         client
     };
+    // A ping is due, too.
+    let amid = |world: &mut World| {
+        let client = world.join("/chat");
+        world.send(client, &frame(0x01, b"he"));
+        client
+    };
     vec![
+        ("the rest of a message", amid, frame(0x80, b"re"), Some(Error::SlowMessage)),
         ("a head", World::connect, request("/chat"), Some(Error::SlowHead)),
         ("the rest of a head", begun, request("/chat")[20..].to_vec(), Some(Error::SlowHead)),
         ("a pong", pinged, frame(0x8A, b""), Some(Error::PongTimeout)),

@@ -54,6 +54,30 @@ fn whoever_takes_something_now_and_then_stays() {
     assert_eq!(world.texts(client).len(), 5);
 }
 
+/// The process stood still meanwhile, and is told that the socket takes bytes again before it has written any.
+#[test]
+fn whoever_takes_something_by_its_deadline_is_not_judged_before_it_is_written() {
+    for takes in [true, false] {
+        let mut world = World::new();
+        let client = stuck(&mut world);
+        world.pass(Duration::from_secs(26));
+        world.now = world.now + Duration::from_secs(3_600);
+        let (id, now) = (world.id(client), world.now);
+        world.shard().handle_timeout(now);
+        assert_eq!(world.shard().poll_readable(), Some(id));
+        world.shard().handle_writable(id);
+        assert!(world.shard().handle_readable(id, now));
+        world.shard().handle_timeout(now);
+        if takes {
+            world.make_room(client, usize::MAX);
+        }
+        world.run();
+        let error = (!takes).then_some(Error::PongTimeout);
+        assert_eq!(world.clients[client].closed.and_then(|closed| closed.error), error);
+        assert_eq!(world.texts(client).len(), usize::from(takes));
+    }
+}
+
 /// Its pong lies unread, but it could take something.
 #[test]
 fn whoever_takes_nothing_and_waits_for_credit_is_gone_as_soon() {
