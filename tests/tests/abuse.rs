@@ -25,6 +25,7 @@ abuses! {
     frames_behind_heads_while_redis_hangs
     unfinished_messages
     dam
+    hung_up_clients_that_wait_for_credit
     readers_that_only_pong
     what_the_kernel_keeps
     publishing_faster_than_reading

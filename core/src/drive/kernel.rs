@@ -1,9 +1,12 @@
 //! What the system holds of a connection, beside what the core does.
 
+use std::mem::MaybeUninit;
 use std::os::fd::BorrowedFd;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::SockRef;
 
+use super::runtime::HungUp;
 use crate::time::Duration;
 
 /// Bytes that wait in the system unsent for a client that takes nothing, and a write more. What has been sent and not yet
@@ -31,4 +34,20 @@ pub(super) fn limit(socket: BorrowedFd<'_>, time: Duration) {
 pub(super) fn reset(socket: BorrowedFd<'_>) {
     // As above.
     let _ = SockRef::from(&socket).set_linger(Some(Duration::ZERO));
+}
+
+/// Whether the peer has hung up. It reads nothing and does not wait.
+pub(super) fn hung_up(socket: BorrowedFd<'_>) -> Option<HungUp> {
+    let mut polled = [PollFd::from_borrowed_fd(socket, PollFlags::IN)];
+    // If the system cannot say, the next read does.
+    poll(&mut polled, Some(&Timespec::default())).ok()?;
+    let found = polled[0].revents();
+    if found.contains(PollFlags::ERR) {
+        return Some(HungUp::Reset);
+    }
+    if !found.intersects(PollFlags::IN | PollFlags::HUP) {
+        return None;
+    }
+    // The end shows only behind all that lies there.
+    matches!(SockRef::from(&socket).peek(&mut [MaybeUninit::uninit()]), Ok(0)).then_some(HungUp::Ended)
 }

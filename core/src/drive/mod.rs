@@ -45,5 +45,5 @@ mod worker;
 
 pub use self::hub::{Heard, Hub, HubError, Reserved, Subscription};
 pub use self::listeners::Listeners;
-pub use self::runtime::{Runtime, Signal, Stream};
+pub use self::runtime::{HungUp, Runtime, Signal, Stream};
 pub use self::server::{ServeError, Server, serve};

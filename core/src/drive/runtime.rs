@@ -8,6 +8,7 @@ use std::num::NonZero;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::task::{Context, Poll};
 
+use super::kernel;
 use crate::time::{Duration, Instant};
 
 /// A runtime and the system under it. A server starts from the default value, and each of its workers gets a copy.
@@ -132,9 +133,24 @@ pub trait Stream: Send {
         None
     }
 
+    /// Whether the peer has hung up, found without reading anything. The driver asks this of clients that it may not read,
+    /// ten times a second at most. Without [`Stream::socket`] nobody knows, and the end is found by the next read.
+    fn hung_up(&self) -> Option<HungUp> {
+        self.socket().and_then(kernel::hung_up)
+    }
+
     /// Goes on with what was written or ended and is held back by something between this stream and the peer, such as
     /// TLS. A socket holds nothing back.
     fn advance(&mut self, _context: &mut Context<'_>) {}
+}
+
+/// How a peer has hung up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HungUp {
+    /// The connection is gone: a reset, or any error. What lies unread of it is given up.
+    Reset,
+    /// The peer has ended its side, and nothing that it sent lies unread.
+    Ended,
 }
 
 /// A signal that a server catches.

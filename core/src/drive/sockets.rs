@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::bells::{Bell, Bells};
 use super::kernel;
-use super::runtime::Stream;
+use super::runtime::{HungUp, Stream};
 use crate::shard::{SessionId, Shard};
 use crate::time::{Duration, Instant};
 
@@ -27,6 +27,9 @@ const TURN_COST: usize = 8 << 20;
 const CALL_COST: usize = 4 << 10;
 /// What a slice of a write costs beside its bytes.
 const SLICE_COST: usize = 128;
+/// Those that may not be read are looked at so often, and so many of them at a time, which takes some 1 ms.
+const LOOK_TIME: Duration = Duration::from_millis(100);
+const LOOKS_AT_ONCE: usize = 1 << 10;
 
 /// How far the reads, or the writes, of a turn may go.
 pub(super) struct Budget(usize);
@@ -51,9 +54,13 @@ pub(super) struct Sockets<S> {
     bells: Arc<Bells<SessionId>>,
     /// Those that had something to do when the list was taken last, and have yet to be looked at.
     ready: VecDeque<SessionId>,
-    patience: Duration,
     /// What one read takes of each of those.
     read_bytes: usize,
+    patience: Duration,
+    /// Those that may not be read, so that no read says when their peers hang up; among them some that may again.
+    unread: VecDeque<SessionId>,
+    /// When the next of them are looked at.
+    look_at: Instant,
 }
 
 /// One client's connection. There is no task and no buffer behind it.
@@ -67,12 +74,22 @@ struct Socket<S> {
     blocked: bool,
     /// The shard wants to know what has arrived, whether or not the runtime has heard of anything.
     named: bool,
+    /// It is on the list of those that may not be read.
+    unread: bool,
 }
 
 impl<S: Stream> Sockets<S> {
     /// For connections that the system itself ends if a peer takes nothing for `patience`.
     pub(super) fn new(patience: Duration) -> Self {
-        Self { patience, table: Vec::new(), bells: Arc::default(), ready: VecDeque::new(), read_bytes: READ_BYTES }
+        Self {
+            table: Vec::new(),
+            bells: Arc::default(),
+            ready: VecDeque::new(),
+            read_bytes: READ_BYTES,
+            patience,
+            unread: VecDeque::new(),
+            look_at: Instant::ZERO,
+        }
     }
 
     pub(super) fn insert(&mut self, id: SessionId, stream: S) {
@@ -85,7 +102,7 @@ impl<S: Stream> Sockets<S> {
         let bell = self.bells.bell(id);
         bell.ring();
         let waker = Waker::from(bell.clone());
-        self.table[id.index()] = Some(Socket { id, stream, bell, waker, blocked: false, named: false });
+        self.table[id.index()] = Some(Socket { id, stream, bell, waker, blocked: false, named: false, unread: false });
     }
 
     pub(super) fn remove(&mut self, id: SessionId) {
@@ -131,7 +148,7 @@ impl<S: Stream> Sockets<S> {
     fn turn(&mut self, id: SessionId, shard: &mut Shard, scratch: &mut [u8], budget: &mut Budget, now: Instant) {
         let read_bytes = self.read_bytes;
         budget.spend(0);
-        let Some(Socket { stream, bell, waker, blocked, named, .. }) = self.get(id) else { return };
+        let Some(Socket { stream, bell, waker, blocked, named, unread, .. }) = self.get(id) else { return };
         bell.hush();
         let mut context = Context::from_waker(waker);
         stream.advance(&mut context);
@@ -145,6 +162,13 @@ impl<S: Stream> Sockets<S> {
             return;
         }
         if !shard.handle_readable(id, now) {
+            if !std::mem::replace(unread, true) {
+                // Most may be read again before that.
+                if self.unread.is_empty() {
+                    self.look_at = now + LOOK_TIME;
+                }
+                self.unread.push_back(id);
+            }
             return;
         }
         let mut read = stream.poll_read(&mut context, &mut scratch[..read_bytes]);
@@ -163,6 +187,37 @@ impl<S: Stream> Sockets<S> {
                 budget.spend(8 * read);
                 shard.handle_read(id, &mut scratch[..read], now);
             }
+        }
+    }
+
+    /// When [`Sockets::look`] has something to do.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        (!self.unread.is_empty()).then_some(self.look_at)
+    }
+
+    /// Looks whether the peers of those that may not be read have hung up: no read says so, and their places are free at
+    /// once.
+    pub(super) fn look(&mut self, shard: &mut Shard, now: Instant) {
+        if self.unread.is_empty() || now < self.look_at {
+            return;
+        }
+        self.look_at = now + LOOK_TIME;
+        for _ in 0..self.unread.len().min(LOOKS_AT_ONCE) {
+            let Some(id) = self.unread.pop_front() else { break };
+            let Some(socket) = self.get(id) else { continue };
+            if !shard.is_unread(id) {
+                socket.unread = false;
+                continue;
+            }
+            match socket.stream.hung_up() {
+                None => {}
+                Some(HungUp::Ended) => shard.handle_unread_eof(id, now),
+                Some(HungUp::Reset) => shard.handle_reset(id),
+            }
+            self.unread.push_back(id);
+        }
+        if self.unread.is_empty() {
+            self.unread = VecDeque::new();
         }
     }
 

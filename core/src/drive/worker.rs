@@ -115,6 +115,7 @@ impl<R: Runtime> Worker<R> {
         let all_read = self.sockets.read(&mut self.shard, &mut self.scratch, now);
         self.exchange(now);
         let now = self.runtime.now();
+        self.sockets.look(&mut self.shard, now);
         self.handle_timeouts(all_read, now);
         self.write(now);
         // After those have left that leave in this turn.
@@ -461,7 +462,8 @@ impl<R: Runtime> Worker<R> {
     /// Has the worker woken by its next deadline or connection; says no if there is something to do already.
     fn sleep(&mut self, now: Instant, context: &mut Context<'_>) -> bool {
         let head = self.head.as_ref();
-        if let Some(next) = earlier(self.shard.poll_timeout(), head.and_then(|head| head.poll_timeout(now))) {
+        let of_sessions = earlier(self.shard.poll_timeout(), self.sockets.poll_timeout());
+        if let Some(next) = earlier(of_sessions, head.and_then(|head| head.poll_timeout(now))) {
             if next <= now {
                 return false;
             }

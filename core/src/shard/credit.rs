@@ -35,6 +35,13 @@ impl Shard {
         is_yes
     }
 
+    /// Whether [`Shard::handle_readable`] has said no and it may not be asked again yet. Nobody reads such a session, so
+    /// that its end has to be found otherwise: by [`Shard::handle_reset`] and [`Shard::handle_unread_eof`].
+    #[must_use]
+    pub fn is_unread(&self, id: SessionId) -> bool {
+        self.get(id).is_some_and(|session| session.flags.unread && !session.flags.peer_ended)
+    }
+
     /// Whether the session may be read now, its socket or its leftover. If it has to wait for credit, it stands in line.
     pub(super) fn ask(&mut self, id: SessionId, now: Instant) -> bool {
         let free = self.free_credit();

@@ -40,6 +40,21 @@ impl Shard {
         }
     }
 
+    /// As [`Shard::handle_eof`], for a session that may not be read: its peer has ended its side, and nothing lies in the
+    /// socket. If the shard keeps input of the session that came before, this does nothing: that counts, and the end is
+    /// found behind it.
+    pub fn handle_unread_eof(&mut self, id: SessionId, now: Instant) {
+        let keeps_input = self.get(id).is_some_and(|session| match &session.stage {
+            Stage::Deciding(deciding) => !deciding.leftover.is_empty(),
+            Stage::Joining(joining) => !joining.leftover.is_empty(),
+            Stage::Open(_) => session.has_leftover(),
+            Stage::Head(_) | Stage::Scraping { .. } | Stage::Answered { .. } => false,
+        });
+        if !keeps_input {
+            self.handle_eof(id, now);
+        }
+    }
+
     /// Reads each session once that has a leftover and need not wait, in the order in which they came; of many, the first.
     pub(super) fn read_leftovers(&mut self, now: Instant) {
         for _ in 0..self.leftovers.len().min(READS_AT_ONCE) {

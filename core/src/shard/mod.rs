@@ -13,7 +13,8 @@
 //!
 //! **Reading.** When a socket is readable, ask [`Shard::handle_readable`]; if it says yes, read once and hand the bytes
 //! to [`Shard::handle_read`]. If it says no, leave the socket alone until [`Shard::poll_readable`] names the session, then
-//! ask again. How much one read holds is yours to choose, and is what bounds are exceeded by at most: 16 KiB is good.
+//! ask again. While [`Shard::is_unread`] says so, no read finds that the client has hung up: look now and then in another way,
+//! or it keeps its place. How much one read holds is yours to choose, and is what bounds are exceeded by at most: 16 KiB is good.
 //! What came behind a request, before the session was open, is read by the same rules, 16 KiB in one
 //! [`Shard::handle_timeout`], which is due at once while some of it may be.
 //!

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Wake, Waker};
 
-use crate::drive::{Runtime, Signal, Stream};
+use crate::drive::{HungUp, Runtime, Signal, Stream};
 use crate::time::{Duration, Instant};
 
 pub(super) const ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 3000);
@@ -72,6 +72,8 @@ pub(super) struct Pipe {
     /// Sent behind that, and the runtime has not looked since.
     pub(super) unheard: Vec<u8>,
     pub(super) input_ends: bool,
+    /// The client has reset the connection; what it sent before can still be read.
+    pub(super) is_reset: bool,
     /// What has arrived at the client.
     pub(super) output: Vec<u8>,
     pub(super) output_ended: bool,
@@ -283,6 +285,9 @@ impl Stream for End {
         }
         Memory::note(Did::Read(self.number()));
         let mut pipe = self.lock();
+        if pipe.is_reset && pipe.input.is_empty() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
         let count = pipe.input.len().min(buffer.len());
         buffer[..count].copy_from_slice(&pipe.input[..count]);
         pipe.input.drain(..count);
@@ -300,11 +305,17 @@ impl Stream for End {
 
     fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let mut pipe = self.lock();
-        if pipe.input.is_empty() && !pipe.input_ends {
+        if pipe.input.is_empty() && !pipe.input_ends && !pipe.is_reset {
             pipe.wakers.push(context.waker().clone());
             return Poll::Pending;
         }
         Poll::Ready(())
+    }
+
+    fn hung_up(&self) -> Option<HungUp> {
+        let pipe = self.lock();
+        let has_ended = pipe.input_ends && pipe.input.is_empty() && pipe.unheard.is_empty();
+        if pipe.is_reset { Some(HungUp::Reset) } else { has_ended.then_some(HungUp::Ended) }
     }
 
     fn poll_write(&mut self, context: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {

@@ -4,6 +4,7 @@ mod admin;
 mod deadlines;
 mod memory;
 mod turn;
+mod unread;
 
 use std::io;
 use std::net::SocketAddr;
