@@ -29,7 +29,7 @@ pub(super) struct Client {
     port: Option<Port>,
     pub(super) visit: usize,
     reads: bool,
-    /// It has ever not read in this visit, or its path has stood still.
+    /// It has ever not read in this visit, or its path or its instance has stood still.
     pub(super) is_hindered: bool,
     input: Vec<u8>,
     output: VecDeque<u8>,

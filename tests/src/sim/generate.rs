@@ -25,6 +25,7 @@ impl Plan {
         draft.lives();
         draft.traffic();
         draft.troubles();
+        draft.stands();
         draft.plan()
     }
 
@@ -277,6 +278,16 @@ impl Draft {
                     self.at(from + length, from + length + 1, Deed::ThawRedis);
                 }
             }
+        }
+    }
+
+    /// Instances that stand still, some for longer than any deadline of a client.
+    fn stands(&mut self) {
+        let millis = LENGTH.as_millis() as u64;
+        for _ in 0..self.rng.usize(..3) {
+            let (instance, from) = (self.rng.usize(..self.setup.instances.len()), self.rng.u64(1_000..millis));
+            let millis = if self.rng.bool() { self.rng.u64(50..5_000) } else { self.rng.u64(5_000..45_000) };
+            self.at(from, from + 1, Deed::StandStill { instance, millis });
         }
     }
 

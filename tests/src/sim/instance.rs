@@ -46,6 +46,8 @@ pub(super) struct Instance {
     pub(super) rejected: u64,
     /// When it said whether it can deliver, and what.
     pub(super) readiness: Vec<(Instant, Result<(), Unready>)>,
+    /// It takes no turn before.
+    stands_until: Instant,
 }
 
 /// What the driver of one worker has to remember.
@@ -106,6 +108,7 @@ impl Instance {
             scratch: vec![0; 64 << 10],
             rejected: 0,
             readiness: Vec::new(),
+            stands_until: Instant::ZERO,
         }
     }
 
@@ -147,10 +150,20 @@ impl Instance {
         self.plan_turn(worker, ground.now, ground);
     }
 
+    /// None of its workers takes a turn until then.
+    pub(super) fn stand_still(&mut self, until: Instant) {
+        self.stands_until = self.stands_until.max(until);
+    }
+
+    /// Whether it takes no turn now.
+    pub(super) fn stands_still(&self, ground: &Ground) -> bool {
+        ground.now < self.stands_until
+    }
+
     /// Has the worker take a turn at `at`, or a little later if it is lazy.
     pub(super) fn plan_turn(&mut self, worker: WorkerId, at: Instant, ground: &mut Ground) {
         let late = if self.is_lazy() && self.rng.bool() { self.rng.u64(..LAZINESS) } else { 0 };
-        let at = at.max(ground.now) + micros(late);
+        let at = at.max(ground.now).max(self.stands_until) + micros(late);
         let planned = &mut self.workers[worker].turn_at;
         if planned.is_none_or(|planned| at < planned || planned < ground.now) {
             *planned = Some(at);
@@ -165,6 +178,9 @@ impl Instance {
             return;
         }
         self.workers[worker].turn_at = None;
+        if self.stands_still(ground) {
+            return self.plan_turn(worker, self.stands_until, ground);
+        }
         let mut tasks = [
             Task::Lanes,
             Task::Exchange,

@@ -216,6 +216,13 @@ pub enum Deed {
     FreezeRedis,
     /// Redis goes on.
     ThawRedis,
+    /// An instance takes no turn, as a process that is stopped; everything else goes on, and its sockets fill.
+    StandStill {
+        /// Which.
+        instance: usize,
+        /// How long, in milliseconds.
+        millis: u64,
+    },
 }
 
 /// How a connection ends.
@@ -386,6 +393,7 @@ impl fmt::Display for Deed {
             Self::AllowProbes => write!(f, "redis allows probes"),
             Self::FreezeRedis => write!(f, "redis freezes"),
             Self::ThawRedis => write!(f, "redis thaws"),
+            Self::StandStill { instance, millis } => write!(f, "instance {instance} stands still for {millis} ms"),
         }
     }
 }

@@ -3,7 +3,7 @@
 use fanfare_core::error::Unready;
 use fanfare_core::time::{Duration, Instant};
 
-use super::reference::{Reference, SUBSCRIBED_WITHIN};
+use super::reference::{Instance, Reference, SUBSCRIBED_WITHIN};
 use super::verdict::Promise;
 
 /// What a late driver and slow lines add to any time.
@@ -45,11 +45,12 @@ impl Reference {
     ) -> Result<(), (Promise, String)> {
         let period = self.limits.probe_time;
         let (forbidden, since) = self.probes_forbidden;
-        let proven = self.instances[instance].proven;
+        let Instance { proven, stands_until, .. } = self.instances[instance];
         let is_calm = self.is_calm_for(instance, SUBSCRIBED_WITHIN + period, now);
         let is_settled = is_calm && since + SUBSCRIBED_WITHIN + period <= now;
         match readiness {
-            Ok(()) if proven.is_none_or(|at| at + 2 * period + MARGIN < now) => {
+            // One that stood still says what it said before, until a probe has had its time.
+            Ok(()) if proven.is_none_or(|at| (at + 2 * period).max(stands_until + period) + MARGIN < now) => {
                 let what = format!("instance {instance} is ready, and the last proof of it is from {proven:?}");
                 Err((Promise::Readiness, what))
             }

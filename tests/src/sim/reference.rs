@@ -117,6 +117,8 @@ pub(super) struct Instance {
     /// Messages that sessions without notes did not get, on routes that drop some.
     pub(super) dropped: u64,
     pub(super) has_missed: bool,
+    /// It takes no turn before.
+    pub(super) stands_until: Instant,
 }
 
 #[derive(Debug)]
@@ -378,7 +380,8 @@ impl Reference {
             let promise = if was_skipped { Promise::Order } else { Promise::NoDuplicates };
             return Err((promise, format!("{} a second time, or after later ones", who())));
         }
-        let (number, late, is_first) = (view.instance, now.since(arrivals[place].1), view.next.is_none());
+        let (number, late, is_first) =
+            (view.instance, now.since(arrivals[place].1.max(instance.stands_until)), view.next.is_none());
         if !view.excuses.any() && late > PROMPT {
             return Err((Promise::NoLivelock, format!("{} {late:?} after that had arrived", who())));
         }

@@ -224,10 +224,13 @@ impl<'p> World<'p> {
         let owners = [Owner::Client(client), Owner::Worker { instance: setup.instance, worker: 0 }];
         let seed = self.plan.seed ^ (client as u64) << 20 ^ (visit as u64) << 40;
         let [ours, theirs] = self.ground.connect(owners, line, seed);
-        let worker = self.instances[setup.instance].accept(theirs, visit, &mut self.ground);
+        let instance = &mut self.instances[setup.instance];
+        let is_hindered = instance.stands_still(&self.ground);
+        let worker = instance.accept(theirs, visit, &mut self.ground);
         self.ground.set_owner(theirs, Owner::Worker { instance: setup.instance, worker });
         self.ground.reference.visits[visit].worker = worker;
         self.clients[client].connected(ours, visit, &mut self.ground);
+        self.clients[client].is_hindered |= is_hindered;
     }
 
     // What the plan asks for.
@@ -309,7 +312,21 @@ impl<'p> World<'p> {
                 self.redis.thaw(&mut self.ground);
                 self.note_weather(Duration::ZERO);
             }
+            Deed::StandStill { instance, millis } => self.stand_still(instance, Duration::from_millis(millis)),
         }
+    }
+
+    /// No client is excused by it: what it sent meanwhile lies in its socket, and counts when the instance goes on.
+    fn stand_still(&mut self, instance: usize, time: Duration) {
+        let until = self.plan.end.min(self.ground.now + time);
+        self.instances[instance].stand_still(until);
+        let view = &mut self.ground.reference.instances[instance];
+        view.stands_until = view.stands_until.max(until);
+        for client in self.clients.iter_mut().filter(|client| client.setup.instance == instance) {
+            client.is_hindered = true;
+        }
+        // Redis may have given its connections up meanwhile.
+        self.note_calm(instance, until.since(self.ground.now) + SILENCE_FOUND);
     }
 
     fn close_session(&mut self, client: usize) {
@@ -318,6 +335,9 @@ impl<'p> World<'p> {
             return;
         }
         let instance = &mut self.instances[self.clients[client].setup.instance];
+        if instance.stands_still(&self.ground) {
+            return;
+        }
         for worker in 0..instance.workers.len() {
             let session = instance.workers[worker].sockets.visits().find(|&(one, _)| one == visit);
             if let Some((_, id)) = session {

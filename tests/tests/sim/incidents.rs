@@ -335,3 +335,50 @@ fn who_holds_a_full_bound_pays_and_nobody_else() {
     assert!(ends(&report, "SlowReader") > 0, "{:?}", report.ends);
     assert!(report.received[..2].iter().all(|received| received.len() == 400 + PROBES));
 }
+
+/// A process that was stopped, or that a machine paused, finds all deadlines of its clients behind it when it goes on. A
+/// lazy driver tells the time before it reads, if it likes.
+fn stopped(driver: Driver, clients: usize) -> Plan {
+    let mut plan = Plan::still(1, clients);
+    plan.setup.instances[0].driver = driver;
+    plan.joined()
+}
+
+const DRIVERS: [Driver; 2] = [Driver::Eager, Driver::Lazy];
+
+fn stands(millis: u64) -> Deed {
+    Deed::StandStill { instance: 0, millis }
+}
+
+#[test]
+fn an_instance_that_stood_still_drops_nobody_whose_pong_or_close_lies_in_its_socket() {
+    for driver in DRIVERS {
+        // Idle clients are pinged after 25 s.
+        for at in (25_000..25_060).step_by(5) {
+            let report = kept(&stopped(driver, 8).at(at, stands(30_000)));
+            assert_eq!(ends(&report, "PongTimeout"), 0, "{driver:?} {at}");
+            assert!(all_received(&report, 0), "{driver:?} {at}");
+        }
+        for wait in (2..20).step_by(3) {
+            let plan = (0..8).fold(stopped(driver, 8), |plan, client| plan.at(9_999, Deed::CloseSession(client)));
+            assert_eq!(ends(&kept(&plan.at(9_999 + wait, stands(30_000))), "CloseTimeout"), 0, "{driver:?} {wait}");
+        }
+    }
+}
+
+#[test]
+fn an_instance_that_stood_still_in_the_middle_of_heads_and_messages_reads_the_rest() {
+    for driver in DRIVERS {
+        let mut plan = stopped(driver, 40);
+        for client in &mut plan.setup.clients {
+            client.line = Line { jitter: 1_000_000, crumbs: true, ..client.line };
+        }
+        let mut plan = plan.at(400, stands(20_000));
+        for client in 0..40 {
+            plan = plan.at(24_000, Deed::Send { client, bytes: 1_000, pieces: 4 });
+        }
+        let report = kept(&plan.at(24_400, stands(35_000)));
+        assert_eq!((ends(&report, "SlowHead"), ends(&report, "SlowMessage")), (0, 0), "{driver:?}");
+        assert!(report.received.iter().all(|received| received.len() == 40 + PROBES), "{driver:?}: all are there");
+    }
+}
