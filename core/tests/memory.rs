@@ -309,6 +309,7 @@ fn frames_behind_the_request(config: &Config, redis: Option<&str>) {
     let mut config = config.clone();
     config.redis = redis.map(|url| url.parse().unwrap());
     config.routes = vec!["/in=a,subscribe=no".parse().unwrap()];
+    config.chat = Some(true);
     let path = if redis.is_some() { "/in" } else { "/chat" };
     let (mut world, bytes) = (World::new(&config, CLIENTS), first_read(path, ""));
     for _ in 0..CLIENTS {
@@ -383,8 +384,8 @@ fn publishes_while_redis_is_away(payload: usize) {
     const CLIENTS: usize = 200;
     let mut config = config();
     config.redis = Some("redis://127.0.0.1:1".parse().unwrap());
-    config.chat = Some(true);
     config.routes = vec!["/in=a,subscribe=no".parse().unwrap()];
+    config.chat = Some(true);
     let messages = masked(0x81, payload, payload).repeat(16_000 / (payload + 6));
     let mut world = World::new(&config, CLIENTS);
     for _ in 0..CLIENTS {

@@ -10,9 +10,10 @@ use super::runtime::HungUp;
 use crate::time::Duration;
 
 /// Bytes that wait in the system unsent for a client that takes nothing, and a write more. What has been sent and not yet
-/// acknowledged does not count, so that no client is slower for it.
+/// acknowledged does not count, so that no client is slower for it. A burst of as much and a queue's bound makes nobody a
+/// slow reader.
 #[cfg(target_os = "linux")]
-const UNSENT_BYTES: u32 = 128 << 10;
+const UNSENT_BYTES: u32 = 2 << 20;
 
 /// Bounds what the system holds of a connection: in bytes that wait to be sent, and in the time for which it holds what the
 /// peer does not take, also when nobody has the socket any more.
