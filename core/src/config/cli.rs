@@ -175,11 +175,15 @@ impl Given {
 }
 
 fn variables(env: impl IntoIterator<Item = (OsString, OsString)>) -> BTreeMap<String, OsString> {
-    let is_set = |value: &OsString| value.to_str().is_none_or(|value| !value.trim().is_empty());
     env.into_iter()
         .filter(|(_, value)| is_set(value))
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
         .collect()
+}
+
+/// A variable that is empty, or blank, counts as one that is not set.
+pub(crate) fn is_set(value: &OsString) -> bool {
+    value.to_str().is_none_or(|value| !value.trim().is_empty())
 }
 
 fn find(wanted: impl Fn(&Opt) -> bool) -> Option<&'static Opt> {

@@ -77,8 +77,7 @@ pub fn main(
 /// `redis-url`: a secret in the environment or on a command line is seen by many.
 fn read_secrets(mut env: Vec<(OsString, OsString)>) -> Result<Vec<(OsString, OsString)>, String> {
     let find = |wanted: &str| {
-        let is_set = |value: &OsString| value.to_str().is_none_or(|value| !value.trim().is_empty());
-        let found = env.iter().find(|(name, value)| name == wanted && is_set(value));
+        let found = env.iter().find(|(name, value)| name == wanted && cli::is_set(value));
         found.map(|(_, value)| PathBuf::from(value))
     };
     if find("REDIS_URL").is_some() {

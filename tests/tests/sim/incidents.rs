@@ -72,15 +72,7 @@ fn disconnects_during_resubscription_lose_no_channel() {
     let mut plan = Plan::still(1, ROOMS);
     plan.setup.line.latency = 40_000;
     plan.setup.line.per_kib = 2_000;
-    plan.setup.rooms = (0..ROOMS)
-        .map(|i| Room {
-            path: format!("/chat/{i}"),
-            channel: format!("chat:{i}"),
-            frame: FrameType::Text,
-            publish: true,
-            policies: Policies::default(),
-        })
-        .collect();
+    plan.setup.rooms = chat_rooms(ROOMS);
     for (i, client) in plan.setup.clients.iter_mut().enumerate() {
         client.room = i;
     }
@@ -304,15 +296,7 @@ fn who_holds_a_full_bound_pays_and_nobody_else() {
     const STUCK: usize = 10;
     let mut plan = Plan::still(1, STUCK + 2);
     (plan.setup.limits.queue_bytes, plan.setup.limits.all_queues_bytes) = (512 << 10, 512 << 10);
-    plan.setup.rooms = (0..=STUCK)
-        .map(|i| Room {
-            path: format!("/chat/{i}"),
-            channel: format!("chat:{i}"),
-            frame: FrameType::Text,
-            publish: true,
-            policies: Policies::default(),
-        })
-        .collect();
+    plan.setup.rooms = chat_rooms(STUCK + 1);
     // The first two are in one room, and each of the others in its own.
     for (i, client) in plan.setup.clients.iter_mut().enumerate() {
         client.room = i.saturating_sub(1);
@@ -381,4 +365,16 @@ fn an_instance_that_stood_still_in_the_middle_of_heads_and_messages_reads_the_re
         assert_eq!((ends(&report, "SlowHead"), ends(&report, "SlowMessage")), (0, 0), "{driver:?}");
         assert!(report.received.iter().all(|received| received.len() == 40 + PROBES), "{driver:?}: all are there");
     }
+}
+
+/// So many text rooms of the chat, in which everybody may speak.
+fn chat_rooms(count: usize) -> Vec<Room> {
+    let room = |i| Room {
+        path: format!("/chat/{i}"),
+        channel: format!("chat:{i}"),
+        frame: FrameType::Text,
+        publish: true,
+        policies: Policies::default(),
+    };
+    (0..count).map(room).collect()
 }
