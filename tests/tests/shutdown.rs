@@ -209,6 +209,8 @@ fn redis_may_come_back_within_the_drain_time(program: Program) {
     let mut client = Client::connect(server.port(), "/chat").unwrap();
     redis.kill().unwrap();
     proxy.refuse();
+    // Both of its connections have to end first: what it writes into one that still stands is lost with it.
+    wait_until("both connections to end", PATIENCE, || proxy.connections() == 0).unwrap();
     wait_until("it to miss Redis", PATIENCE, || status(server.port(), "/ready") == 503).unwrap();
     client.send("patience").unwrap();
     client.ping().unwrap();
