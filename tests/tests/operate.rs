@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use fanfare_tests::server::Program;
+use serde_json::{Value, json};
 
 fn top() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -20,6 +21,31 @@ fn output(command: &mut Command) -> String {
     let output = command.current_dir(top()).output().unwrap();
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
+}
+
+fn tool(path: &str) -> PathBuf {
+    top().join("tests/.tools").join(path)
+}
+
+/// A folder of its own, gone with the value.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("fanfare-{name}-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        Self(folder)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.0.join(name), text).unwrap();
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }
 
 fn words(text: &str) -> impl Iterator<Item = &str> {
@@ -48,7 +74,63 @@ fn alerts_and_dashboard_ask_for_metrics_that_exist() {
         let unknown: Vec<_> = named.iter().filter(|metric| !metrics.contains(**metric)).collect();
         assert!(unknown.is_empty(), "{name}: {unknown:?}");
     }
-    output(Command::new("python3").args(["-m", "json.tool", "core/docs/operate/dashboard.json"]));
+}
+
+#[test]
+fn alerts_fire_in_their_case_and_in_no_other() {
+    const CASES: &str = "tests/tests/operate/alerts.test.yml";
+    let names = |text: &str, mark| -> BTreeSet<String> {
+        let rest = text.lines().filter_map(|line| line.split_once(mark));
+        rest.map(|(_, name)| name.split([',', ' ']).next().unwrap_or_default().to_owned()).collect()
+    };
+    let cases = fs::read_to_string(top().join(CASES)).unwrap();
+    assert_eq!(names(&handed_out("alerts.yml"), "alert: "), names(&cases, "alertname: "), "each has a case");
+    output(Command::new(tool("bin/promtool")).args(["check", "rules", "core/docs/operate/alerts.yml"]));
+    output(Command::new(tool("bin/promtool")).args(["test", "rules", CASES]));
+}
+
+#[test]
+fn grafana_and_prometheus_understand_the_dashboard() {
+    output(
+        Command::new(tool("python/bin/python"))
+            .args(["tests/interop/grafana_dashboard.py", "core/docs/operate/dashboard.json"]),
+    );
+    let dashboard: Value = serde_json::from_str(&handed_out("dashboard.json")).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap().iter();
+    let targets = panels.flat_map(|panel| panel["targets"].as_array().unwrap());
+    let queries: Vec<_> =
+        targets.map(|target| target["expr"].as_str().unwrap().replace("$__rate_interval", "5m")).collect();
+    assert!(queries.len() >= 25, "{queries:?}");
+    let rule = |(number, query)| json!({ "record": format!("panel:{number}"), "expr": query });
+    let rules: Vec<_> = queries.iter().enumerate().map(rule).collect();
+    // JSON is YAML.
+    let file = Scratch::new("queries");
+    file.write("rules.yml", &json!({ "groups": [{ "name": "dashboard", "rules": rules }] }).to_string());
+    output(Command::new(tool("bin/promtool")).args(["check", "rules"]).arg(file.0.join("rules.yml")));
+}
+
+/// The least that `systemd-analyze security` says of the service is 0, the most 10.
+const EXPOSURE: &str = "15";
+
+#[test]
+fn systemd_understands_the_units_and_finds_little_exposed() {
+    let units = Scratch::new("units");
+    let program = Path::new(env!("CARGO_BIN_EXE_faults"));
+    for unit in ["fanfare.service", "fanfare.socket"] {
+        let text = handed_out(unit).replace("/usr/local/bin/fanfare-tokio", program.to_str().unwrap());
+        units.write(unit, &text);
+    }
+    let files = ["fanfare.service", "fanfare.socket"].map(|unit| units.0.join(unit));
+    let verified = Command::new("systemd-analyze").args(["verify", "--man=no"]).args(&files).output().unwrap();
+    let complaints = String::from_utf8_lossy(&verified.stderr);
+    assert!(verified.status.success() && complaints.is_empty(), "{complaints}");
+    // In tenths.
+    output(
+        Command::new("systemd-analyze")
+            .args(["security", "--offline=true", "--no-pager"])
+            .arg(format!("--threshold={EXPOSURE}"))
+            .arg(&files[0]),
+    );
 }
 
 #[test]
