@@ -176,6 +176,7 @@ const fn number(signal: Signal) -> async_signal::Signal {
         Signal::Hangup => async_signal::Signal::Hup,
         Signal::User1 => async_signal::Signal::Usr1,
         Signal::User2 => async_signal::Signal::Usr2,
+        Signal::Alarm => async_signal::Signal::Alarm,
     }
 }
 

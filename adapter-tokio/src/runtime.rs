@@ -131,6 +131,7 @@ const fn kind(signal: Signal) -> SignalKind {
         Signal::Hangup => SignalKind::hangup(),
         Signal::User1 => SignalKind::user_defined1(),
         Signal::User2 => SignalKind::user_defined2(),
+        Signal::Alarm => SignalKind::alarm(),
     }
 }
 

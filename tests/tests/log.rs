@@ -128,7 +128,9 @@ fn a_reader_that_has_gone_stops_nothing(program: Program) {
 fn signals_other_than_those_that_end_it_do_nothing(program: Program) {
     let mut server = program.start(&["--drain-delay", "1500ms"]).unwrap();
     let mut client = Client::connect(server.port(), "/chat").unwrap();
-    for (signal, name) in [(Signal::HUP, "SIGHUP"), (Signal::USR1, "SIGUSR1"), (Signal::USR2, "SIGUSR2")] {
+    for (signal, name) in
+        [(Signal::HUP, "SIGHUP"), (Signal::USR1, "SIGUSR1"), (Signal::USR2, "SIGUSR2"), (Signal::ALARM, "SIGALRM")]
+    {
         server.signal(signal).unwrap();
         wait_until("the signal to be logged", SOON, || server.text().contains(name)).unwrap();
     }
@@ -170,11 +172,11 @@ fn every_line_is_json_from_the_first_to_the_last(program: Program) {
     wait_until("Redis to be back", SOON, || server.text().contains("redis_back")).unwrap();
     server.terminate().unwrap();
     let text = server.wait(Duration::from_secs(10)).unwrap().text();
-    let events = events(&text);
+    let seen = events(&text);
     for event in
         ["unknown_setting", "listening", "origin_refused", "redis_lost", "gap_began", "gap_ended", "shutting_down"]
     {
-        assert!(events.iter().any(|other| other == event), "{event}: {text}");
+        assert!(seen.iter().any(|other| other == event), "{event}: {text}");
     }
     for (args, event) in [
         (&["--redis-url", "redis://127.0.0.1:1", "--log-format", "json"][..], "ended"),
@@ -184,6 +186,12 @@ fn every_line_is_json_from_the_first_to_the_last(program: Program) {
         let text = program.run(args).unwrap().text();
         let [object] = &objects(&text)[..] else { panic!("{text}") };
         assert_eq!((&object["event"], &object["level"]), (&event.into(), &"ERROR".into()), "{text}");
+    }
+    for question in ["--help", "-h", "--version"] {
+        let answer = program.run(&["--log-format", "json", question]).unwrap();
+        let answers = events(&answer.text());
+        assert!(answer.code == Some(0) && !answers.is_empty(), "{question}: {answer:?}");
+        assert!(answers.iter().all(|event| event == "answer"), "{question}: {answers:?}");
     }
 }
 

@@ -84,7 +84,9 @@ fn read_secrets(mut env: Vec<(OsString, OsString)>) -> Result<Vec<(OsString, OsS
         return Ok(env);
     }
     let credential = find("CREDENTIALS_DIRECTORY").map(|directory| directory.join("redis-url"));
-    let Some(path) = find("REDIS_URL_FILE").or_else(|| credential.filter(|path| path.exists())) else { return Ok(env) };
+    // A credential that is there and may not be read is an error, not an instance by itself.
+    let is_given = |path: &PathBuf| !matches!(path.try_exists(), Ok(false));
+    let Some(path) = find("REDIS_URL_FILE").or_else(|| credential.filter(is_given)) else { return Ok(env) };
     let url = fs::read_to_string(&path)
         .map_err(|error| format!("the URL of Redis cannot be read from {}: {error}", path.display()))?;
     if url.trim().is_empty() {
@@ -136,6 +138,35 @@ mod tests {
         Ok(found.next_back().and_then(|(_, value)| value.into_string().ok()))
     }
 
+    /// This test in a process of its own, whose log is its own: there it panics.
+    #[test]
+    #[allow(clippy::disallowed_types, reason = "a panic hook is one for the whole process")]
+    fn a_panic_is_a_line_of_the_log() {
+        const FORMAT: &str = "FANFARE_TEST_PANICS_AS";
+        if let Some(format) = std::env::var_os(FORMAT) {
+            let program = Program { name: "fanfare", version: "0" };
+            let args = ["fanfare".into(), "--log-format".into(), format];
+            main(&program, args, [], |_, _| panic!("first\nsecond"));
+            return;
+        }
+        let (_, module) = module_path!().split_once("::").expect("a module in a crate");
+        let log = |format| {
+            let mut command = std::process::Command::new(std::env::current_exe().expect("a program"));
+            command.args(["--exact", &format!("{module}::a_panic_is_a_line_of_the_log"), "--nocapture"]);
+            let output = command.env(FORMAT, format).env_remove("RUST_BACKTRACE").output().expect("it runs");
+            assert!(!output.status.success(), "{output:?}");
+            String::from_utf8(output.stderr).expect("text")
+        };
+        let json = log("json");
+        let [line] = json.lines().collect::<Vec<_>>()[..] else { panic!("{json}") };
+        assert!(line.starts_with("{\"timestamp\":") && line.ends_with('}'), "{line}");
+        for member in ["\"level\":\"ERROR\"", "\"event\":\"panic\"", "\"place\":", "first\\nsecond\""] {
+            assert!(line.contains(member), "{member}: {line}");
+        }
+        let text = log("text");
+        assert!(text.lines().count() == 1 && text.contains(" ERROR ") && text.contains("please report it"), "{text}");
+    }
+
     #[test]
     fn the_url_of_redis_may_be_in_a_file() {
         let directory = std::env::temp_dir().join(format!("fanfare-secrets-{}", std::process::id()));
@@ -151,6 +182,8 @@ mod tests {
         assert_eq!(redis_url(&[("REDIS_URL", "redis://a"), ("REDIS_URL_FILE", file)]), given);
         assert_eq!(redis_url(&[("CREDENTIALS_DIRECTORY", "/nowhere")]), Ok(None));
         assert_eq!(redis_url(&[("REDIS_URL", " "), ("REDIS_URL_FILE", file)]), secret);
+        let error = redis_url(&[("CREDENTIALS_DIRECTORY", file)]).expect_err("what is no directory");
+        assert!(error.contains("cannot be read"), "{error}");
         let error = redis_url(&[("REDIS_URL_FILE", "/nowhere/url")]).expect_err("no file");
         assert!(error.contains("/nowhere/url") && !error.contains("secret"), "{error}");
         fs::write(file, " \n").expect("a file");

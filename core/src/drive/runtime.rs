@@ -168,11 +168,14 @@ pub enum Signal {
     User1,
     /// SIGUSR2: does nothing.
     User2,
+    /// SIGALRM, as by a timer that whoever started the server has set before: does nothing.
+    Alarm,
 }
 
 impl Signal {
     /// Every signal, for those who catch them.
-    pub const ALL: [Self; 6] = [Self::Interrupt, Self::Terminate, Self::Quit, Self::Hangup, Self::User1, Self::User2];
+    pub const ALL: [Self; 7] =
+        [Self::Interrupt, Self::Terminate, Self::Quit, Self::Hangup, Self::User1, Self::User2, Self::Alarm];
 
     /// Whether it shuts a server down.
     #[must_use]
@@ -189,6 +192,7 @@ impl Signal {
             Self::Quit => 3,
             Self::User1 => 10,
             Self::User2 => 12,
+            Self::Alarm => 14,
             Self::Terminate => 15,
         }
     }
@@ -203,6 +207,7 @@ impl fmt::Display for Signal {
             Self::Hangup => "SIGHUP",
             Self::User1 => "SIGUSR1",
             Self::User2 => "SIGUSR2",
+            Self::Alarm => "SIGALRM",
         })
     }
 }
