@@ -1,7 +1,7 @@
 //! What is handed out beside the programs is right: alerts, dashboard, units, packages and the least version of Rust.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -142,6 +142,75 @@ fn the_unit_uses_options_that_exist() {
     for option in options {
         assert!(help.contains(&format!("{option} ")) || help.contains(&format!("{option}[")), "{option}");
     }
+}
+
+/// Source files of what is published, without tests.
+fn sources(folder: &Path, found: &mut Vec<String>) {
+    for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        let name = entry.file_name().unwrap().to_str().unwrap();
+        let is_left_out = matches!(name, "tests" | "tests.rs" | "examples" | "fuzzing" | "target");
+        if entry.is_dir() && !is_left_out {
+            sources(&entry, found);
+        } else if name.ends_with(".rs") && !is_left_out {
+            let text = fs::read_to_string(&entry).unwrap();
+            let (code, _tests) = text.split_once("\n#[cfg(test)]\nmod ").unwrap_or((&text, ""));
+            found.push(code.to_owned());
+        }
+    }
+}
+
+/// The events that the sources log, with their levels.
+fn logged_events() -> BTreeMap<String, BTreeSet<&'static str>> {
+    const LEVELS: [&str; 4] = ["error", "warn", "info", "debug"];
+    let mut files = Vec::new();
+    for folder in ["core", "adapter-tokio", "adapter-async-std"] {
+        sources(&top().join(folder), &mut files);
+    }
+    let mut events: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+    let mut add = |rest: &str, level: Option<&'static str>| {
+        let (name, _) = rest.split_once('"').unwrap();
+        events.entry(name.to_owned()).or_default().insert(level.unwrap_or_else(|| panic!("a level for {name}")));
+    };
+    for text in &files {
+        // A field of a line that is being logged.
+        for (at, mark) in text.match_indices("event = \"") {
+            let before = text[..at].trim_end();
+            if before.ends_with("let") {
+                continue;
+            }
+            let level = LEVELS.iter().filter_map(|level| Some((before.rfind(&format!("{level}!("))?, *level)));
+            add(&text[at + mark.len()..], level.max().map(|(_, level)| level));
+        }
+        // A name that is used by the next statement.
+        for mark in ["let event = \"", "let (event, channel) = (\"", "let (event, lane) = (\""] {
+            for (at, _) in text.match_indices(mark) {
+                let after = &text[at + mark.len()..];
+                let statements = after.split("let ").next().unwrap().split("\n\n").next().unwrap();
+                for level in LEVELS.into_iter().filter(|level| statements.contains(&format!("{level}!("))) {
+                    add(after, Some(level));
+                }
+            }
+        }
+        // What a binary says about its start and its end.
+        for (at, mark) in text.match_indices("complain(\"") {
+            let after = &text[at + mark.len()..];
+            add(after, Some(if after.lines().next().unwrap().contains("Level::WARN") { "warn" } else { "error" }));
+        }
+        for (at, mark) in text.match_indices("announce_lines(\"") {
+            add(&text[at + mark.len()..], Some("info"));
+        }
+    }
+    events
+}
+
+#[test]
+fn every_event_of_the_log_is_in_its_table() {
+    let page = fs::read_to_string(top().join("core/docs/events.md")).unwrap();
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
+    let documented: BTreeMap<_, BTreeSet<_>> =
+        rows.map(|(name, rest)| (name.to_owned(), rest.split(" |").next().unwrap().split(", ").collect())).collect();
+    assert!(documented.len() > 40, "{documented:?}");
+    assert_eq!(logged_events(), documented);
 }
 
 #[test]
