@@ -85,7 +85,7 @@ impl Instance {
             }
             let now = self.now();
             for event in &events {
-                self.note(event.token(), event.is_writable(), now);
+                self.note(event.token(), event.is_writable());
             }
             for id in mem::take(&mut self.ready) {
                 self.read(id, now);
@@ -121,34 +121,41 @@ impl Instance {
         }
     }
 
-    fn note(&mut self, token: Token, is_writable: bool, now: Instant) {
-        let Some(Some(socket)) = self.sockets.get_mut(token.0) else { return };
-        if let (true, SocketId::Redis(lane)) = (socket.is_dialing, socket.id) {
-            match socket.stream.take_error().and_then(|error| error.map_or_else(|| socket.stream.peer_addr(), Err)) {
-                Ok(_) => {
-                    socket.is_dialing = false;
-                    self.node.handle_connected(lane, now);
-                }
-                Err(error) if error.kind() == ErrorKind::NotConnected => return,
-                Err(error) => return self.node.handle_dial_failed(lane, &error.to_string(), now),
-            }
-        }
+    fn note(&mut self, token: Token, is_writable: bool) {
+        let Some(Some(socket)) = self.sockets.get(token.0) else { return };
+        let id = socket.id;
         if is_writable {
-            self.node.handle_writable(socket.id);
+            self.node.handle_writable(id);
         }
-        self.ready.insert(socket.id);
+        self.ready.insert(id);
+    }
+
+    /// Says whether the socket is connected, which one to Redis is not at first.
+    fn is_connected(&mut self, id: SocketId, now: Instant) -> bool {
+        let Some(socket) = socket(&mut self.sockets, id) else { return false };
+        let (true, SocketId::Redis(lane)) = (socket.is_dialing, id) else { return true };
+        match socket.stream.take_error().and_then(|error| error.map_or_else(|| socket.stream.peer_addr(), Err)) {
+            Ok(_) => {
+                socket.is_dialing = false;
+                self.node.handle_connected(lane, now);
+            }
+            Err(error) if error.kind() == ErrorKind::NotConnected => {}
+            Err(error) => self.node.handle_dial_failed(lane, &error.to_string(), now),
+        }
+        !socket.is_dialing
     }
 
     /// Reads a socket once, so that no flood holds up the others.
     fn read(&mut self, id: SocketId, now: Instant) {
-        let Some(socket) = socket(&mut self.sockets, id) else { return };
-        if !self.node.handle_readable(id, now) {
+        let is_connected = self.is_connected(id, now);
+        if !self.node.handle_readable(id, now) || !is_connected {
             return;
         }
+        let Some(socket) = socket(&mut self.sockets, id) else { return };
         let room = if let SocketId::Redis(_) = id { 64 << 10 } else { 16 << 10 };
         match socket.stream.read(&mut self.scratch[..room]) {
             Ok(0) => return self.node.handle_eof(id, now),
-            Ok(len) => self.node.handle_read(id, &mut self.scratch[..len], now),
+            Ok(len) => self.node.handle_read(id, &mut self.scratch[..len], len == room, now),
             Err(error) if error.kind() == ErrorKind::WouldBlock => return,
             Err(error) => return self.node.handle_reset(id, &error.to_string(), now),
         }

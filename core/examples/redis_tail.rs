@@ -67,7 +67,7 @@ impl Tail {
                 self.read(*lane)?;
             }
             self.link.handle_timeout(self.now());
-            self.follow();
+            self.follow()?;
         }
     }
 
@@ -79,12 +79,12 @@ impl Tail {
                 Ok(len) => {
                     let mut text = Vec::new();
                     let now = self.now();
-                    self.link.handle_read(lane, &self.scratch[..len], now, |_, payload| {
+                    self.link.handle_read(lane, &self.scratch[..len], len == self.scratch.len(), now, |_, payload| {
                         text.extend_from_slice(payload);
                         text.push(b'\n');
                     });
                     io::stdout().write_all(&text)?;
-                    self.follow();
+                    self.follow()?;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) => self.lose(lane, &error.to_string()),
@@ -94,10 +94,14 @@ impl Tail {
     }
 
     /// Does and tells what the link asks for.
-    fn follow(&mut self) {
+    fn follow(&mut self) -> io::Result<()> {
         while let Some(action) = self.link.poll_action() {
             match action {
                 Action::HangUp(lane) => self.sockets[lane as usize] = None,
+                Action::Look(lane) => {
+                    self.read(lane)?;
+                    self.link.handle_looked(lane, self.now());
+                }
                 Action::Dial(lane) => match self.dial(lane) {
                     Ok(socket) => {
                         self.sockets[lane as usize] = Some(socket);
@@ -121,6 +125,7 @@ impl Tail {
                 _ => {}
             }
         }
+        Ok(())
     }
 
     fn write(&mut self, lane: Lane) {

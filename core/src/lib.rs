@@ -112,13 +112,13 @@
 //!     let mut read = *b"GET /chat/tea HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\
 //!         Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 //!     assert!(node.handle_readable(id, now));
-//!     node.handle_read(id, &mut read, now);
+//!     node.handle_read(id, &mut read, false, now);
 //!     assert!(written(&mut node, now)[0].1.starts_with(b"HTTP/1.1 101 Switching Protocols\r\n"));
 //!     id
 //! });
 //!
 //! // A masked text frame comes from the first; its key is zero to keep it readable.
-//! node.handle_read(clients[0], &mut *b"\x81\x85\0\0\0\0hello".to_vec(), now);
+//! node.handle_read(clients[0], &mut *b"\x81\x85\0\0\0\0hello".to_vec(), false, now);
 //! assert_eq!(written(&mut node, now), clients.map(|id| (id, b"\x81\x05hello".to_vec())), "both get it");
 //! # Ok(())
 //! # }

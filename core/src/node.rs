@@ -62,7 +62,8 @@ pub enum Action {
     /// or [`Node::handle_reset`].
     Write(SocketId),
     /// Ask [`Node::handle_readable`] and try to read: it had said no and would now say yes, or something is overdue and may
-    /// have come without your having heard of it.
+    /// have come without your having heard of it. For a connection to Redis that is being made, see before whether it has
+    /// been.
     Read(SocketId),
     /// End the write side, and go on reading. If that fails the next read says why.
     EndWrites(SocketId),
@@ -168,15 +169,19 @@ impl Node {
     pub fn handle_readable(&mut self, id: SocketId, now: Instant) -> bool {
         match id {
             SocketId::Client(id) => self.shard.handle_readable(id, now),
-            SocketId::Redis(_) => true,
+            SocketId::Redis(lane) => {
+                self.bus.handle_looked(lane, now);
+                true
+            }
         }
     }
 
-    /// `input` was read from a socket. Nothing of it is kept but an unfinished tail; it may be changed in place.
-    pub fn handle_read(&mut self, id: SocketId, input: &mut [u8], now: Instant) {
+    /// `input` was read from a socket, and `more` may lie there: it filled the buffer. Nothing of it is kept but an
+    /// unfinished tail; it may be changed in place.
+    pub fn handle_read(&mut self, id: SocketId, input: &mut [u8], more: bool, now: Instant) {
         match id {
             SocketId::Client(id) => self.shard.handle_read(id, input, now),
-            SocketId::Redis(lane) => self.bus.handle_read(lane, input, now),
+            SocketId::Redis(lane) => self.bus.handle_read(lane, input, more, now),
         }
     }
 
@@ -291,6 +296,7 @@ impl Node {
             .or_else(|| match self.bus.poll_action()? {
                 redis::Action::Dial(lane) => Some(Action::Dial(lane)),
                 redis::Action::HangUp(lane) => Some(Action::Close(SocketId::Redis(lane))),
+                redis::Action::Look(lane) => Some(Action::Read(SocketId::Redis(lane))),
             })
             .or_else(|| self.shard.poll_readable().map(SocketId::Client).map(Action::Read))
             // Redis before the clients, so that others hear of a message as early as our own.

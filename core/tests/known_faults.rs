@@ -396,7 +396,7 @@ fn link() -> Link {
 fn a_reply_that_answers_nothing_is_never_taken_for_the_answer_to_the_next_command() {
     let mut link = link();
     // One reply more than the handshake has commands.
-    link.handle_read(Lane::Subscriber, b"%0\r\n+OK\r\n+PONG\r\n:1\r\n", Instant::ZERO, |_, _| {});
+    link.handle_read(Lane::Subscriber, b"%0\r\n+OK\r\n+PONG\r\n:1\r\n", false, Instant::ZERO, |_, _| {});
     assert_eq!(link.poll_action(), Some(Action::HangUp(Lane::Subscriber)));
 }
 
@@ -404,7 +404,7 @@ fn a_reply_that_answers_nothing_is_never_taken_for_the_answer_to_the_next_comman
 #[test]
 fn a_channel_that_looks_like_a_pattern_is_subscribed_as_a_name() {
     let mut link = link();
-    link.handle_read(Lane::Subscriber, b"%0\r\n+OK\r\n+PONG\r\n", Instant::ZERO, |_, _| {});
+    link.handle_read(Lane::Subscriber, b"%0\r\n+OK\r\n+PONG\r\n", false, Instant::ZERO, |_, _| {});
     let mut slices = [IoSlice::new(&[]); 4];
     let filled = link.transmit(Lane::Subscriber, &mut slices);
     let written = String::from_utf8(slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect()).unwrap();

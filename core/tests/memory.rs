@@ -65,7 +65,7 @@ impl World {
         for piece in bytes.chunks(16 << 10) {
             if self.node.handle_readable(id, self.now) {
                 self.scratch[..piece.len()].copy_from_slice(piece);
-                self.node.handle_read(id, &mut self.scratch[..piece.len()], self.now);
+                self.node.handle_read(id, &mut self.scratch[..piece.len()], false, self.now);
                 self.look();
             }
         }

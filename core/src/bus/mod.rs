@@ -12,7 +12,7 @@
 //!
 //! With Redis, the bus is driven like a session's socket, for two sockets, one for each [`Lane`]: do what
 //! [`Bus::poll_action`] says, tell it by [`Bus::handle_connected`] or [`Bus::handle_dial_failed`] what became of a dial,
-//! hand it what was read ([`Bus::handle_read`], at most 64 KiB at a time) and write what [`Bus::poll_transmit`] and
+//! hand it what was read ([`Bus::handle_read`], 64 KiB at a time are good) and write what [`Bus::poll_transmit`] and
 //! [`Bus::transmit`] give. [`Link`] says what it makes of that. Nothing but Redis's Pub/Sub is used
 //! (<https://redis.io/docs/latest/develop/pubsub/>).
 //!
@@ -291,13 +291,19 @@ impl Bus {
         self.with_link(now, |link, now| link.handle_dial_failed(lane, reason, now));
     }
 
-    /// `input` was read from `lane`'s socket. Nothing of it is kept but an unfinished tail.
-    pub fn handle_read(&mut self, lane: Lane, input: &[u8], now: Instant) {
+    /// `lane`'s socket was looked at as [`Action::Look`] asks; see [`Link::handle_looked`].
+    pub fn handle_looked(&mut self, lane: Lane, now: Instant) {
+        self.with_link(now, |link, now| link.handle_looked(lane, now));
+    }
+
+    /// `input` was read from `lane`'s socket, and `more` may lie there; see [`Link::handle_read`]. Nothing of it is kept
+    /// but an unfinished tail.
+    pub fn handle_read(&mut self, lane: Lane, input: &[u8], more: bool, now: Instant) {
         let now = self.at(now);
         let Carrier::Redis(link) = &mut self.carrier else { return };
         let (channels, stats) = (&mut self.channels, &mut self.stats);
         stats.bytes_in += input.len() as u64;
-        link.handle_read(lane, input, now, |name, payload| channels.add_message(name, payload, stats, now));
+        link.handle_read(lane, input, more, now, |name, payload| channels.add_message(name, payload, stats, now));
         // A channel is subscribed before its first message comes, also if both were read at once.
         self.follow_link();
         self.seal_runs();

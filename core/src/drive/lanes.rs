@@ -1,6 +1,8 @@
 //! The connections of the bus.
 
+use std::future::Future;
 use std::io::IoSlice;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
@@ -15,6 +17,8 @@ use crate::time::{Duration, Instant};
 const SLICES: usize = 4;
 /// After so many bytes a connection is written no more in one turn, so that clients do not wait for a full queue.
 const TURN_BYTES: usize = 256 << 10;
+/// When something is overdue, the runtime has so long to hear of what has arrived: it may have stood still as well.
+const LOOK_TIME: Duration = Duration::from_millis(50);
 
 /// Both connections to Redis, if the bus has any.
 pub(super) struct Lanes<R: Runtime> {
@@ -31,6 +35,8 @@ struct Connection<R: Runtime> {
     bell: Arc<Bell<Lane>>,
     /// Rings the bell.
     waker: Waker,
+    /// The bus wants to know what has arrived when this is over.
+    look: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 enum State<R: Runtime> {
@@ -52,7 +58,7 @@ impl<R: Runtime> Lanes<R> {
         let connections = [Lane::Subscriber, Lane::Publisher].map(|lane| {
             let bell = bells.bell(lane);
             let waker = Waker::from(bell.clone());
-            Connection { lane, state: State::None(None), bell, waker }
+            Connection { lane, state: State::None(None), bell, waker, look: None }
         });
         let server = redis.map(|url| (url.host().to_owned(), url.port()));
         Self { runtime, server, dial_time, bells, connections }
@@ -72,6 +78,12 @@ impl<R: Runtime> Lanes<R> {
         while let Some(action) = bus.poll_action() {
             match action {
                 Action::HangUp(lane) => self.connection(lane).hang_up(),
+                Action::Look(lane) => {
+                    let sleep = Box::pin(self.runtime.sleep_until(now + LOOK_TIME));
+                    let connection = self.connection(lane);
+                    connection.look = Some(sleep);
+                    connection.bell.ring();
+                }
                 Action::Dial(lane) => {
                     let Some((host, port)) = self.server.clone() else { continue };
                     self.connection(lane).dial(|| look_up::<R>(host, port));
@@ -112,10 +124,22 @@ impl<R: Runtime> Connection<R> {
             State::Resolving(lookup) => State::None(Some(lookup)),
             _ => State::None(None),
         };
+        self.look = None;
     }
 
-    fn turn(&mut self, bus: &mut Bus, scratch: &mut [u8], (runtime, time): (&R, Duration), now: Instant) {
+    fn turn(&mut self, bus: &mut Bus, scratch: &mut [u8], dialing: (&R, Duration), now: Instant) {
         self.bell.hush();
+        let mut context = Context::from_waker(&self.waker);
+        let looks = self.look.as_mut().is_some_and(|sleep| sleep.as_mut().poll(&mut context).is_ready());
+        self.go_on(bus, scratch, dialing, looks, now);
+        if looks {
+            self.look = None;
+            bus.handle_looked(self.lane, now);
+        }
+    }
+
+    /// Goes on with whatever it is about. If it `looks`, the system itself is asked what has arrived.
+    fn go_on(&mut self, bus: &mut Bus, scratch: &mut [u8], (runtime, time): (&R, Duration), looks: bool, now: Instant) {
         let mut context = Context::from_waker(&self.waker);
         if let State::Resolving(lookup) = &mut self.state {
             match lookup.as_mut().poll(&mut context) {
@@ -149,7 +173,11 @@ impl<R: Runtime> Connection<R> {
                 if std::mem::take(blocked) && broken.is_none() {
                     bus.handle_writable(self.lane);
                 }
-                match (stream.poll_read(&mut context, scratch), broken) {
+                let mut read = stream.poll_read(&mut context, scratch);
+                if looks && read.is_pending() {
+                    read = stream.poll_read_now(&mut context, scratch);
+                }
+                match (read, broken) {
                     (Poll::Pending, None) => {}
                     (Poll::Ready(Ok(0)) | Poll::Pending, Some(reason)) => {
                         let reason = std::mem::take(reason);
@@ -161,7 +189,7 @@ impl<R: Runtime> Connection<R> {
                         if broken.is_some() || stream.poll_readable(&mut context).is_ready() {
                             self.bell.ring();
                         }
-                        bus.handle_read(self.lane, &scratch[..read], now);
+                        bus.handle_read(self.lane, &scratch[..read], read == scratch.len(), now);
                     }
                 }
             }

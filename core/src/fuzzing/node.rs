@@ -168,7 +168,7 @@ impl Teller {
     fn read(&mut self, id: SocketId, bytes: &[u8]) {
         for piece in bytes.chunks(READ_BYTES) {
             if self.node.handle_readable(id, self.now) {
-                self.node.handle_read(id, &mut piece.to_vec(), self.now);
+                self.node.handle_read(id, &mut piece.to_vec(), false, self.now);
             }
         }
     }
@@ -248,7 +248,7 @@ impl Teller {
                 continue;
             };
             let mut bytes = std::mem::take(&mut client.output);
-            self.node.handle_read(SocketId::Redis(lane), &mut bytes, self.now);
+            self.node.handle_read(SocketId::Redis(lane), &mut bytes, false, self.now);
             return true;
         }
         false

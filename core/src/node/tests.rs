@@ -36,7 +36,7 @@ fn settle(node: &mut Node) -> (Vec<(SocketId, Vec<u8>)>, Vec<Action>) {
 fn join(node: &mut Node) -> SocketId {
     let id = node.handle_connection(None, NOW);
     assert!(node.handle_readable(id, NOW));
-    node.handle_read(id, &mut request("/chat"), NOW);
+    node.handle_read(id, &mut request("/chat"), false, NOW);
     let (written, others) = settle(node);
     assert!(matches!(&written[..], [(to, bytes)] if *to == id && bytes.starts_with(b"HTTP/1.1 101 ")));
     assert_eq!(others, []);
@@ -47,7 +47,7 @@ fn join(node: &mut Node) -> SocketId {
 fn a_message_reaches_everyone_in_the_room_in_the_next_turn() {
     let mut node = node();
     let (first, second) = (join(&mut node), join(&mut node));
-    node.handle_read(first, &mut text("hello"), NOW);
+    node.handle_read(first, &mut text("hello"), false, NOW);
     assert_eq!(node.poll_timeout(), Some(NOW));
     let message = b"\x81\x05hello".to_vec();
     assert_eq!(settle(&mut node), (vec![(first, message.clone()), (second, message)], vec![]));
@@ -57,7 +57,7 @@ fn a_message_reaches_everyone_in_the_room_in_the_next_turn() {
 fn a_blocked_socket_is_written_again_when_it_is_writable() {
     let mut node = node();
     let id = join(&mut node);
-    node.handle_read(id, &mut text("hello"), NOW);
+    node.handle_read(id, &mut text("hello"), false, NOW);
     node.handle_timeout(NOW);
     assert_eq!(node.poll_action(), Some(Action::Write(id)));
     node.blocked(id);
@@ -70,7 +70,7 @@ fn a_blocked_socket_is_written_again_when_it_is_writable() {
 fn a_client_that_leaves_has_its_socket_ended_and_closed() {
     let mut node = node();
     let id = join(&mut node);
-    node.handle_read(id, &mut CLOSE.to_vec(), NOW);
+    node.handle_read(id, &mut CLOSE.to_vec(), false, NOW);
     assert_eq!(settle(&mut node), (vec![(id, b"\x88\0".to_vec())], vec![Action::EndWrites(id)]));
     node.handle_eof(id, NOW);
     assert_eq!(settle(&mut node).1, [Action::Close(id)]);
@@ -112,7 +112,7 @@ fn it_does_not_rest_while_an_action_is_not_polled() {
     let mut node = node();
     let id = join(&mut node);
     assert!(node.poll_event().is_some());
-    node.handle_read(id, &mut CLOSE.to_vec(), NOW);
+    node.handle_read(id, &mut CLOSE.to_vec(), false, NOW);
     settle(&mut node);
     node.handle_eof(id, NOW);
     while node.poll_event().is_some() {}
@@ -137,7 +137,7 @@ fn the_same_inputs_give_the_same_outputs() {
     let play = || {
         let mut node = node();
         let ids = [join(&mut node), join(&mut node)];
-        node.handle_read(ids[0], &mut text("hello"), NOW);
+        node.handle_read(ids[0], &mut text("hello"), false, NOW);
         (settle(&mut node), node.poll_timeout(), format!("{:?}", node.poll_event()))
     };
     assert_eq!(play(), play());
@@ -170,7 +170,7 @@ fn an_end_comes_when_sessions_and_then_their_publishes_have_left() {
     let settings = Config::default().settings(NonZero::<usize>::MIN).unwrap();
     let mut node = Node::new(settings, Some("redis://redis.test".parse().unwrap()), 7, NOW);
     let id = node.handle_connection(None, NOW);
-    node.handle_read(id, &mut b"GET /".to_vec(), NOW);
+    node.handle_read(id, &mut b"GET /".to_vec(), false, NOW);
     settle(&mut node);
     node.shutdown(NOW);
     node.handle_timeout(NOW + Duration::from_secs(1));
@@ -195,7 +195,7 @@ fn what_the_last_session_says_is_delivered_before_the_end() {
     let channel = "chat".into();
     node.shard.subscribe(&channel, crate::route::FrameType::Text).unwrap();
     settle(&mut node);
-    node.handle_read(id, &mut [text("bye"), CLOSE.to_vec()].concat(), NOW);
+    node.handle_read(id, &mut [text("bye"), CLOSE.to_vec()].concat(), false, NOW);
     node.handle_eof(id, NOW);
     node.shutdown(NOW);
     settle(&mut node);
@@ -232,7 +232,7 @@ fn an_end_takes_no_longer_than_its_time_whatever_is_left() {
 fn a_socket_is_not_read_after_its_end() {
     let mut node = node();
     let id = node.handle_connection(None, NOW);
-    node.handle_read(id, &mut b"GET / HTTP/1.1\r\n\r\n".to_vec(), NOW);
+    node.handle_read(id, &mut b"GET / HTTP/1.1\r\n\r\n".to_vec(), false, NOW);
     assert!(node.handle_readable(id, NOW), "its answer has yet to leave");
     node.handle_eof(id, NOW);
     assert!(!node.handle_readable(id, NOW));
@@ -261,10 +261,10 @@ fn living_sockets_have_different_numbers() {
 fn who_connects_for_operation_is_told_the_metrics_at_once() {
     let mut node = node();
     let client = join(&mut node);
-    node.handle_read(client, &mut text("hello"), NOW);
+    node.handle_read(client, &mut text("hello"), false, NOW);
     settle(&mut node);
     let id = node.handle_admin_connection(NOW);
-    node.handle_read(id, &mut b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(), NOW);
+    node.handle_read(id, &mut b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(), false, NOW);
     let (written, others) = settle(&mut node);
     let [(to, answer)] = &written[..] else { panic!("{written:?}") };
     let answer = String::from_utf8_lossy(answer);

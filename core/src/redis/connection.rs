@@ -12,9 +12,6 @@ use crate::limits::Limits;
 use crate::resp::{Decoder, encode};
 use crate::time::{Duration, Instant};
 
-/// What is read at most at a time, see [`Link::handle_read`](super::Link::handle_read).
-const FULL_READ: usize = 64 << 10;
-
 /// The longest that being behind excuses a missing reply. By then Redis has given up a subscriber that reads too slowly
 /// (`client-output-buffer-limit pubsub`).
 const BEHIND_TIME: Duration = Duration::from_secs(60);
@@ -48,10 +45,19 @@ pub(super) struct Connection {
     pub(super) is_offered: bool,
     /// Whether [`super::Link::poll_action`] has to end the last connection.
     pub(super) hang_up: bool,
+    /// Whether the owner is to look at the socket.
+    pub(super) look: Look,
+    /// When the owner looked at the socket last.
+    looked: Instant,
     /// Bytes that waited to be written after the last input.
     unsent: usize,
     /// Since when they have waited without any progress.
     stalled: Instant,
+    /// Whether the socket was full since they wait.
+    pub(super) was_blocked: bool,
+    /// When something was written last that had waited for long, and not for the socket. What is missed may have been a
+    /// part of it.
+    written_late: Instant,
     /// Failures in a row.
     failures: u32,
     /// The last error reply of the handshake, which may say why the connection ends.
@@ -80,6 +86,16 @@ pub(super) enum State {
     Ready(Instant),
     /// Not dialled any more.
     Closed,
+}
+
+/// How far the owner has come with looking at a socket on which something is overdue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    No,
+    /// [`super::Link::poll_action`] has to ask for it.
+    Wanted,
+    /// The owner was asked for it.
+    Asked,
 }
 
 /// A command without a reply.
@@ -126,8 +142,12 @@ impl Connection {
             is_blocked: false,
             is_offered: false,
             hang_up: false,
+            look: Look::No,
+            looked: now,
             unsent: 0,
             stalled: now,
+            was_blocked: false,
+            written_late: now,
             failures: 0,
             last_error: None,
             role: None,
@@ -196,8 +216,10 @@ impl Connection {
         self.control = VecDeque::new();
         self.expected = VecDeque::new();
         self.is_blocked = false;
+        self.was_blocked = false;
         self.is_offered = false;
         self.behind = None;
+        self.look = Look::No;
         self.unsent = 0;
         self.has_heard = false;
         self.is_resolving = false;
@@ -214,23 +236,61 @@ impl Connection {
     }
 
     /// `unsent` bytes are left after some were written.
-    pub(super) fn handle_written(&mut self, unsent: usize, now: Instant) {
+    pub(super) fn handle_written(&mut self, unsent: usize, reply_time: Duration, now: Instant) {
+        if !self.was_blocked && now.since(self.stalled) >= reply_time / 4 {
+            self.written_late = now;
+        }
+        self.was_blocked &= unsent > 0;
         self.unsent = unsent;
         self.stalled = now;
         self.is_offered = unsent > 0;
     }
 
-    /// So many bytes were read.
-    pub(super) fn handle_input(&mut self, bytes: usize, now: Instant) {
+    /// Bytes were read, and `more` may lie behind them.
+    pub(super) fn handle_input(&mut self, more: bool, now: Instant) {
         self.heard = now;
         self.has_heard = true;
-        self.behind = (bytes >= FULL_READ).then_some(now);
+        self.behind = more.then_some(now);
     }
 
-    /// From when on the reply is missed to a command that left at `left`. Replies come behind all messages that came
-    /// before them: while we are behind with reading those, it is not Redis that is slow.
+    /// Whether the owner has looked at the socket since `at`, and written what it takes. If not, it is asked to.
+    pub(super) fn is_looked_at(&mut self, at: Instant) -> bool {
+        let is_open = self.is_connected() || matches!(self.state, State::Dialing(_));
+        if !is_open || self.looked >= at {
+            return !self.has_offer();
+        }
+        if self.look == Look::No {
+            self.look = Look::Wanted;
+        }
+        false
+    }
+
+    /// The owner is asked to look. It also tries to write.
+    pub(super) const fn ask_to_look(&mut self) -> bool {
+        let is_wanted = matches!(self.look, Look::Wanted);
+        if is_wanted {
+            self.look = Look::Asked;
+            self.is_offered |= self.is_blocked;
+            self.is_blocked = false;
+        }
+        is_wanted
+    }
+
+    pub(super) const fn handle_looked(&mut self, now: Instant) {
+        self.look = Look::No;
+        self.looked = now;
+    }
+
+    /// From when on the reply is missed to a command that was to leave at `left`. Replies come behind all messages that
+    /// came before them: while we are behind with reading those, it is not Redis that is slow.
     pub(super) fn missed_since(&self, left: Instant) -> Instant {
+        let left = self.left(left);
         self.behind.map_or(left, |behind| left.max(behind.min(left + BEHIND_TIME)))
+    }
+
+    /// When a command that was to leave at `left` has left, at the latest.
+    pub(super) fn left(&self, left: Instant) -> Instant {
+        left.max(self.written_late)
     }
 
     /// Whether there is output to be named.
@@ -255,14 +315,6 @@ impl Connection {
         match reply.into_iter().chain(room).min() {
             Some(at) => Some((at, Due::Silent)),
             None => Some((self.heard + limits.redis_ping_time, Due::Ping)),
-        }
-    }
-
-    /// What is due at `now`.
-    pub(super) fn due(&self, limits: &Limits, now: Instant) -> Due {
-        match self.deadline(limits) {
-            Some((at, due)) if at <= now => due,
-            _ => Due::Nothing,
         }
     }
 }

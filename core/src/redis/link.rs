@@ -7,7 +7,8 @@ use bytes::Bytes;
 use fastrand::Rng;
 use tracing::info;
 
-use super::connection::{Connection, Due, Expected, State};
+use super::connection::{Connection, Expected, State};
+use super::deadlines::START_TIME;
 use super::error::{LinkError, LinkErrorKind};
 use super::probe::Probe;
 use super::publishes::{Publishes, Sent};
@@ -17,9 +18,6 @@ use crate::error::{Misuse, Unready};
 use crate::limits::Limits;
 use crate::resp::{Decoder, Frame, encode};
 use crate::time::{Duration, Episodes, Instant, Seldom};
-
-/// From the start to [`LinkEvent::StartFailed`], if no reason to give up shows before. People are told 5 s.
-const START_TIME: Duration = Duration::from_millis(4_800);
 
 /// What is lent at most for one write.
 const LENT_BYTES: usize = 256 << 10;
@@ -69,7 +67,7 @@ pub struct Link {
     pub(super) cause: Unready,
     /// Since when messages may be missed.
     pub(super) gap: Option<Instant>,
-    is_closing: bool,
+    pub(super) is_closing: bool,
     /// What was said last, so that a repetition says nothing.
     pub(super) reported: Reported,
     pub(super) outages: Episodes,
@@ -200,17 +198,24 @@ impl Link {
         self.parts(lane).0.is_resolving = is_resolving;
     }
 
-    /// Bytes were read from `lane`, 64 KiB at most. `sink` gets channel and payload of each message in their order.
+    /// Bytes were read from `lane`. `sink` gets channel and payload of each message in their order.
     ///
-    /// A read of just so many says that more lies in the socket. Until a shorter one, a reply or a probe that does not
-    /// come within its time may still lie there, and ends nothing for up to a minute.
-    pub fn handle_read(&mut self, lane: Lane, mut input: &[u8], now: Instant, mut sink: impl FnMut(&[u8], &[u8])) {
+    /// `more` says that more may lie in the socket: the read filled its buffer. Until a read without it, a reply or a
+    /// probe that does not come within its time may still lie there, and ends nothing for up to a minute.
+    pub fn handle_read(
+        &mut self,
+        lane: Lane,
+        mut input: &[u8],
+        more: bool,
+        now: Instant,
+        mut sink: impl FnMut(&[u8], &[u8]),
+    ) {
         let now = self.advance(now);
         let connection = self.parts(lane).0;
         if !connection.is_connected() {
             return;
         }
-        connection.handle_input(input.len(), now);
+        connection.handle_input(more, now);
         let mut decoder = core::mem::replace(&mut connection.decoder, Decoder::new(0));
         let result = loop {
             let result = match decoder.decode(&mut input) {
@@ -246,37 +251,6 @@ impl Link {
             let kind = self.closed(lane, reason);
             self.lose(lane, kind, false, now);
         }
-        self.settle(now);
-    }
-
-    /// [`poll_timeout`](Self::poll_timeout) may have come. Too early or too often does no harm.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        let now = self.advance(now);
-        for lane in Lane::ALL {
-            match self.connection(lane).due(&self.limits, now) {
-                Due::Nothing => {}
-                Due::Ping => self.parts(lane).0.ping(now),
-                Due::NotConnected => {
-                    let what = if self.connection(lane).is_resolving {
-                        "the name server has not answered"
-                    } else {
-                        "no connection"
-                    };
-                    let reason = format!("{what} within {:?}", self.limits.dial_time);
-                    self.lose(lane, LinkErrorKind::Unreachable(reason), true, now);
-                }
-                Due::Silent => self.lose(lane, LinkErrorKind::Silent, true, now),
-            }
-        }
-        self.check_probe(now);
-        if self.start.is_some_and(|start| start <= now) {
-            let last = self.reported.publisher.clone().or_else(|| self.reported.subscriber.clone());
-            let error = last.unwrap_or_else(|| LinkError::new(&self.url, LinkErrorKind::Silent));
-            self.fail_start(error);
-        }
-        self.expire_publishes(now);
-        self.subscriptions.handle_timeout(now);
-        self.publishes.handle_timeout(now);
         self.settle(now);
     }
 
@@ -325,14 +299,16 @@ impl Link {
             self.send_mark();
         }
         let unsent = self.unsent(lane);
-        self.parts(lane).0.handle_written(unsent, now);
+        let reply_time = self.limits.reply_time;
+        self.parts(lane).0.handle_written(unsent, reply_time, now);
         Ok(())
     }
 
     /// The socket of `lane` takes no more. [`poll_transmit`](Self::poll_transmit) does not name it until
     /// [`handle_writable`](Self::handle_writable).
     pub fn blocked(&mut self, lane: Lane) {
-        self.parts(lane).0.is_blocked = true;
+        let connection = self.parts(lane).0;
+        (connection.is_blocked, connection.was_blocked) = (true, true);
     }
 
     /// The socket of `lane` takes bytes again.
@@ -362,6 +338,9 @@ impl Link {
             if core::mem::take(&mut connection.hang_up) {
                 return Some(Action::HangUp(lane));
             }
+            if connection.ask_to_look() {
+                return Some(Action::Look(lane));
+            }
             if matches!(connection.state, State::Due) {
                 connection.state = State::Dialing(deadline);
                 return Some(Action::Dial(lane));
@@ -376,30 +355,6 @@ impl Link {
             let bytes = core::mem::take(&mut self.released);
             (bytes > 0).then_some(LinkEvent::Released { bytes })
         })
-    }
-
-    /// When [`handle_timeout`](Self::handle_timeout) is to be called; the present while an output is not polled.
-    #[must_use]
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        let has_output = |connection: &Connection| {
-            connection.hang_up || matches!(connection.state, State::Due) || connection.has_offer()
-        };
-        if !self.events.is_empty() || self.released > 0 || has_output(&self.subscriber) || has_output(&self.publisher) {
-            return Some(self.now);
-        }
-        if self.is_closed() {
-            return None;
-        }
-        let settled = match self.phase {
-            Phase::Settling(until) => Some(until),
-            Phase::Partial | Phase::Open => None,
-        };
-        let lanes = [&self.subscriber, &self.publisher].map(|lane| lane.deadline(&self.limits).map(|(at, _)| at));
-        let expiry = self.publishes.oldest().map(|queued| queued + self.limits.publish_time);
-        let probe = self.probe.deadline(self.limits.probe_time, &self.subscriber, &self.publisher);
-        let pauses = [self.subscriptions.deadline(), self.publishes.deadline()];
-        let others = [self.start, settled, expiry, probe].into_iter().chain(pauses);
-        lanes.into_iter().chain(others).flatten().min()
     }
 
     // Getters.
@@ -476,7 +431,7 @@ impl Link {
     // Changes of the link as a whole.
 
     /// Draws the consequences of whatever came in: everything that follows from the state alone is here.
-    fn settle(&mut self, now: Instant) {
+    pub(super) fn settle(&mut self, now: Instant) {
         let are_ready = self.are_ready();
         if are_ready && !self.has_started {
             self.has_started = true;
@@ -599,7 +554,7 @@ impl Link {
         (connection, &self.url)
     }
 
-    fn advance(&mut self, now: Instant) -> Instant {
+    pub(super) fn advance(&mut self, now: Instant) -> Instant {
         self.now = self.now.max(now);
         self.now
     }

@@ -11,6 +11,7 @@
 
 mod answers;
 mod connection;
+mod deadlines;
 mod error;
 mod handshake;
 mod link;
@@ -84,6 +85,9 @@ pub enum Action {
     Dial(Lane),
     /// Close this lane's connection, or give up its dial. No input that comes of it may reach the link any more.
     HangUp(Lane),
+    /// Something on this lane is overdue and may have come without the owner having heard of it: read what lies in the
+    /// socket, or look whether the dial has succeeded, and hand that over; then [`Link::handle_looked`].
+    Look(Lane),
 }
 
 /// What the owner may want to know.

@@ -159,7 +159,7 @@ impl Probe {
                 Some(at)
             }
             State::Out(out) if out.is_missing => Some(out.hopeless(period, subscriber, publisher)),
-            State::Out(out) => Some(out.since + period),
+            State::Out(out) => Some(publisher.left(out.since) + period),
             State::Idle | State::Waits(_) => None,
         }
     }
@@ -258,17 +258,20 @@ impl Link {
     /// server. Both are made again. If it was not, the publishing one alone is known not to answer.
     pub(super) fn check_probe(&mut self, now: Instant) {
         let period = self.limits.probe_time;
-        let State::Out(out) = &mut self.probe.state else { return };
-        if out.since + period > now {
+        let State::Out(out) = self.probe.state else { return };
+        let missing = self.publisher.left(out.since) + period;
+        if missing > now || !self.are_looked_at(missing) {
             return;
         }
+        let State::Out(out) = &mut self.probe.state else { return };
         if !out.is_missing {
             out.is_missing = true;
             self.stats.probes_missing += 1;
             self.probe.proof = Err(Unready::Undelivered);
         }
         let State::Out(out) = self.probe.state else { return };
-        if out.hopeless(period, &self.subscriber, &self.publisher) > now {
+        let hopeless = out.hopeless(period, &self.subscriber, &self.publisher);
+        if hopeless > now || !self.are_looked_at(hopeless) {
             return;
         }
         if out.is_published {

@@ -371,6 +371,11 @@ impl Instance {
             if stats.missed > 0 {
                 ground.reference.set_missed(number);
             }
+            let (lost, most) = (stats.lost_connections, ground.reference.instances[number].lost_connections);
+            if most.is_some_and(|most| lost > most) {
+                let what = format!("instance {number} stood still and gave a sound connection to Redis up");
+                ground.fail(Promise::Readiness, what);
+            }
             self.check_drops(ground);
             let holes = ground.reference.holes(number);
             if let Some((worker, message)) = holes.first()

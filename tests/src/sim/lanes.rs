@@ -23,6 +23,8 @@ struct Socket {
     blocked: bool,
     /// Something may be there to read, or room to write.
     ready: bool,
+    /// The bus wants to know when it was read.
+    to_look: bool,
     /// The connection was made, refused, and the bus does not know yet.
     result: Option<Result<Port, ()>>,
 }
@@ -58,6 +60,10 @@ impl Instance {
         for lane in Lane::ALL {
             self.finish_dial(lane, ground);
             self.read_lane(lane, ground);
+            if std::mem::take(&mut self.lanes.0[lane as usize].to_look) {
+                let now = self.clock(ground);
+                self.bus().handle_looked(lane, now);
+            }
         }
         while let Some(lane) = self.bus().poll_transmit() {
             self.write_lane(lane, ground);
@@ -70,6 +76,10 @@ impl Instance {
             self.workers[0].moved += 1;
             match action {
                 Action::HangUp(lane) => self.hang_up(lane, ground),
+                Action::Look(lane) => {
+                    let socket = &mut self.lanes.0[lane as usize];
+                    (socket.ready, socket.to_look) = (true, true);
+                }
                 Action::Dial(lane) => {
                     let socket = &mut self.lanes.0[lane as usize];
                     socket.attempt += 1;
@@ -127,7 +137,7 @@ impl Instance {
                     let message = ground.reference.messages.get(id);
                     self.note_arrival(message.room, message.payload.len(), taken);
                 }
-                self.bus().handle_read(lane, &scratch[..n], now);
+                self.bus().handle_read(lane, &scratch[..n], n == READ_BYTES, now);
                 let (bus, model) = (self.bus().stats().oversized, ground.reference.oversized[self.number]);
                 if bus < model {
                     ground.fail(Promise::NoSilentLoss, format!("{bus} messages too big are counted, {model} came"));

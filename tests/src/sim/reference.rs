@@ -119,6 +119,8 @@ pub(super) struct Instance {
     pub(super) has_missed: bool,
     /// It takes no turn before.
     pub(super) stands_until: Instant,
+    /// How many connections to Redis it may have lost: nothing but its own standing still is to be seen since.
+    pub(super) lost_connections: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -445,6 +447,7 @@ impl Reference {
     /// Whether something is between the instance and Redis now, and before when the link cannot know of all that was.
     pub(super) fn set_calm(&mut self, instance: usize, is_calm: bool, not_before: Instant) {
         let instance = &mut self.instances[instance];
+        instance.lost_connections = None;
         instance.troubled = instance.troubled.max(not_before);
         instance.calm = is_calm.then_some(instance.troubled);
     }

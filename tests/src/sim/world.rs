@@ -325,8 +325,11 @@ impl<'p> World<'p> {
         for client in self.clients.iter_mut().filter(|client| client.setup.instance == instance) {
             client.is_hindered = true;
         }
+        let was_calm = self.ground.reference.is_calm_for(instance, SILENCE_FOUND, self.ground.now);
         // Redis may have given its connections up meanwhile.
         self.note_calm(instance, until.since(self.ground.now) + SILENCE_FOUND);
+        let lost = self.instances[instance].bus().stats().lost_connections;
+        self.ground.reference.instances[instance].lost_connections = was_calm.then_some(lost);
     }
 
     fn close_session(&mut self, client: usize) {

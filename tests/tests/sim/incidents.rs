@@ -367,6 +367,22 @@ fn an_instance_that_stood_still_in_the_middle_of_heads_and_messages_reads_the_re
     }
 }
 
+#[test]
+fn an_instance_that_stood_still_gives_no_sound_connection_to_redis_up() {
+    for driver in DRIVERS {
+        // Pings and probes leave every 5 s, and messages are on their way in either direction all the time.
+        for at in (19_990..20_012).step_by(2) {
+            let mut plan = stopped(driver, 8).at(at, stands(8_000));
+            for i in 0..1_500 {
+                plan = plan.at(17_000 + 10 * i, send(i as usize % 8));
+            }
+            let report = kept(&plan);
+            assert_eq!(report.buses[0].lost_connections, 0, "{driver:?} {at}");
+            assert_eq!((report.buses[0].gaps, report.buses[0].probes_missing), (0, 0), "{driver:?} {at}");
+        }
+    }
+}
+
 /// So many text rooms of the chat, in which everybody may speak.
 fn chat_rooms(count: usize) -> Vec<Room> {
     let room = |i| Room {

@@ -2,6 +2,7 @@
 
 mod admin;
 mod deadlines;
+mod lanes;
 mod memory;
 mod turn;
 mod unread;

@@ -203,7 +203,7 @@ fn a_message_in_whose_midst_two_connections_ended_is_given_up() {
             world.link.transmitted(Lane::Publisher, 10, world.now).unwrap();
             if blames {
                 let error = b"-ERR Protocol error: invalid bulk length\r\n";
-                world.link.handle_read(Lane::Publisher, error, world.now, |_, _| {});
+                world.link.handle_read(Lane::Publisher, error, false, world.now, |_, _| {});
             }
             world.cut(Lane::Publisher);
             assert_eq!(losses(&mut world), usize::from(attempt == tries), "{blames}");

@@ -248,7 +248,7 @@ fn a_long_pipeline_that_is_being_answered_is_not_dead() {
     }
     for _ in 0..10 {
         world.pass(ms(4_000));
-        world.link.handle_read(Lane::Publisher, b":0\r\n", world.now, |_, _| {});
+        world.link.handle_read(Lane::Publisher, b":0\r\n", false, world.now, |_, _| {});
     }
     assert!(world.link.is_up() && world.link.is_flushed());
 }
@@ -373,7 +373,7 @@ fn an_answer_out_of_turn_ends_the_connection() {
         (Lane::Subscriber, "$?\r\n"),
     ] {
         let mut world = World::up();
-        world.link.handle_read(lane, bytes.as_bytes(), world.now, |_, _| panic!("no message"));
+        world.link.handle_read(lane, bytes.as_bytes(), false, world.now, |_, _| panic!("no message"));
         world.run();
         assert_eq!(world.actions[2], (world.now, Action::HangUp(lane)), "{bytes:?}");
         world.pass(ms(1_000));
@@ -399,8 +399,8 @@ fn an_oversized_message_is_told_and_the_link_stays() {
 #[test]
 fn what_comes_of_an_old_connection_before_it_is_hung_up_means_nothing() {
     let mut world = World::up();
-    world.link.handle_read(Lane::Subscriber, b"junk", world.now, |_, _| {});
-    world.link.handle_read(Lane::Subscriber, b"+OK\r\n", world.now, |_, _| panic!("no message"));
+    world.link.handle_read(Lane::Subscriber, b"junk", false, world.now, |_, _| {});
+    world.link.handle_read(Lane::Subscriber, b"+OK\r\n", false, world.now, |_, _| panic!("no message"));
     world.link.handle_closed(Lane::Subscriber, "reset", world.now);
     world.link.handle_connected(Lane::Subscriber, world.now);
     world.link.handle_dial_failed(Lane::Subscriber, "refused", world.now);

@@ -7,4 +7,5 @@ mod incidents;
 mod model;
 mod probe;
 mod property;
+mod standing;
 mod table;

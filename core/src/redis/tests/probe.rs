@@ -31,7 +31,7 @@ fn time_until(world: &mut World, is_ready: bool) -> Duration {
 fn hang_ups(world: &World) -> Vec<(Duration, Lane)> {
     let hung_up = |&(at, action): &(Instant, Action)| match action {
         Action::HangUp(lane) => Some((at.since(Instant::ZERO), lane)),
-        Action::Dial(_) => None,
+        Action::Dial(_) | Action::Look(_) => None,
     };
     world.actions.iter().filter_map(hung_up).collect()
 }
@@ -278,10 +278,10 @@ fn a_publisher_that_is_slow_and_answers_is_not_ready_and_not_made_again() {
     }
     for _ in 0..10 {
         world.pass(ms(4_000));
-        world.link.handle_read(Lane::Publisher, b":0\r\n", world.now, |_, _| {});
+        world.link.handle_read(Lane::Publisher, b":0\r\n", false, world.now, |_, _| {});
     }
     assert_eq!(world.link.readiness(), Err(Unready::Undelivered));
-    assert_eq!((world.actions.len(), world.link.is_flushed()), (2, true));
+    assert_eq!((hang_ups(&world), world.link.is_flushed()), (vec![], true));
     let (channel, payload, _) = world.server.probes.last().unwrap().clone();
     world.server.delivers_nothing = false;
     world.server.deliver(&channel, &payload);
@@ -335,7 +335,7 @@ fn a_probe_waits_for_every_subscription_but_not_for_other_instances() {
             continue;
         };
         let bytes: Vec<u8> = client.output.drain(..client.output.len().min(1)).collect();
-        world.link.handle_read(Lane::Subscriber, &bytes, world.now, |_, _| {});
+        world.link.handle_read(Lane::Subscriber, &bytes, false, world.now, |_, _| {});
     }
     assert_eq!(world.server.probes.len(), 1);
     world.run();
@@ -445,7 +445,7 @@ fn every_state_has_an_answer_to_every_input() {
                 "came in" => world.link.handle_probe(&payload, now),
                 "stranger" => world.link.handle_probe(b"stranger", now),
                 "refused" => world.link.handle_probe_subscription_error(b"NOPERM", now).expect("no end"),
-                "period" => world.link.handle_timeout(now + P),
+                "period" => world.time_out(now + P),
                 "close" => world.link.close(now),
                 other => panic!("{other}"),
             }
@@ -454,7 +454,7 @@ fn every_state_has_an_answer_to_every_input() {
     }
 }
 
-/// A message of the channel `chat` that makes so long a read.
+/// A message of the channel `chat` that is so long on the wire.
 fn message(len: usize) -> Vec<u8> {
     let head = |payload: usize| format!(">3\r\n$7\r\nmessage\r\n$4\r\nchat\r\n${payload}\r\n");
     let payload = len - head(len).len() - 2;
@@ -464,18 +464,17 @@ fn message(len: usize) -> Vec<u8> {
 /// What Redis sent lies in the socket, behind messages: it is not Redis that is slow. That lasts a minute at most.
 #[test]
 fn whoever_is_behind_with_reading_does_not_take_redis_for_dead() {
-    const FULL: usize = 64 << 10;
-    for (len, ended) in [(FULL, Duration::from_secs(70)), (FULL - 1, 2 * P)] {
+    for (more, ended) in [(true, Duration::from_secs(70)), (false, 2 * P)] {
         let mut world = world(P);
         world.server.delivers_nothing = true;
         while hang_ups(&world).is_empty() {
             let now = world.now;
-            world.link.handle_read(Lane::Subscriber, &message(len), now, |_, _| {});
+            world.link.handle_read(Lane::Subscriber, &message(1_000), more, now, |_, _| {});
             world.pass(ms(500));
-            assert!(world.now <= Instant::ZERO + ended, "{len}");
+            assert!(world.now <= Instant::ZERO + ended, "{more}");
         }
         let both = Lane::ALL.map(|lane| (ended, lane));
-        assert_eq!(hang_ups(&world), both, "{len}");
+        assert_eq!(hang_ups(&world), both, "{more}");
     }
 }
 
@@ -489,7 +488,7 @@ fn whoever_is_behind_waits_for_replies_too() {
     let asked = limits.redis_ping_time;
     while hang_ups(&world).iter().all(|&(_, lane)| lane != Lane::Subscriber) {
         let now = world.now;
-        world.link.handle_read(Lane::Subscriber, &message(64 << 10), now, |_, _| {});
+        world.link.handle_read(Lane::Subscriber, &message(1_000), true, now, |_, _| {});
         // Heard all the time, it is asked by nothing but this.
         world.link.subscribe("another".into(), now);
         world.pass(ms(500));
@@ -499,18 +498,18 @@ fn whoever_is_behind_waits_for_replies_too() {
     assert_eq!(ended, Duration::from_secs(61), "a minute, and the time for a reply");
 }
 
-/// Long messages alone make full reads, too; the short one behind shows that nothing lies unread.
+/// The read behind a full one shows that nothing lies unread.
 #[test]
 fn whoever_has_caught_up_misses_what_has_not_come() {
-    for (rest, ended) in [(None, 14), (Some(100), 10)] {
+    for (reads, ended) in [(&[true][..], 14), (&[true, false], 10)] {
         let mut world = world(P);
         world.server.delivers_nothing = true;
         world.pass(Duration::from_secs(9));
-        for len in [Some(64 << 10), rest].into_iter().flatten() {
+        for &more in reads {
             let now = world.now;
-            world.link.handle_read(Lane::Subscriber, &message(len), now, |_, _| {});
+            world.link.handle_read(Lane::Subscriber, &message(1_000), more, now, |_, _| {});
         }
         world.pass(Duration::from_secs(20));
-        assert_eq!(hang_ups(&world)[0], (Duration::from_secs(ended), Lane::Subscriber), "{rest:?}");
+        assert_eq!(hang_ups(&world)[0], (Duration::from_secs(ended), Lane::Subscriber), "{reads:?}");
     }
 }

@@ -65,9 +65,9 @@ fn every_state_has_an_answer_to_every_input() {
                 "connected" => world.link.handle_connected(LANE, now),
                 "refused" => world.link.handle_dial_failed(LANE, "refused", now),
                 "closed" => world.link.handle_closed(LANE, "reset", now),
-                "pong" => world.link.handle_read(LANE, b"+PONG\r\n", now, |_, _| {}),
-                "junk" => world.link.handle_read(LANE, b"junk", now, |_, _| {}),
-                "late" => world.link.handle_timeout(now + ms(7_000)),
+                "pong" => world.link.handle_read(LANE, b"+PONG\r\n", false, now, |_, _| {}),
+                "junk" => world.link.handle_read(LANE, b"junk", false, now, |_, _| {}),
+                "late" => world.time_out(now + ms(7_000)),
                 "close" => world.link.close(now),
                 other => panic!("{other}"),
             }

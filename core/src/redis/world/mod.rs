@@ -25,6 +25,8 @@ pub(crate) struct World {
     pub(crate) full: BTreeSet<Lane>,
     /// Nothing comes in on these lanes.
     pub(crate) stuck: BTreeSet<Lane>,
+    /// Their dials have succeeded, which is found only by a look.
+    pub(crate) late: BTreeSet<Lane>,
     pub(crate) actions: Vec<(Instant, Action)>,
     pub(crate) events: Vec<LinkEvent>,
     pub(crate) received: Vec<(Vec<u8>, Vec<u8>)>,
@@ -57,6 +59,7 @@ impl World {
             piece: usize::MAX,
             full: BTreeSet::new(),
             stuck: BTreeSet::new(),
+            late: BTreeSet::new(),
             actions: Vec::new(),
             events: Vec::new(),
             received: Vec::new(),
@@ -123,6 +126,28 @@ impl World {
         self.run();
     }
 
+    /// This process has no turn for so long, while everybody else goes on.
+    pub(crate) fn stand_still(&mut self, time: Duration) {
+        self.now = self.now + time;
+        while self.link.poll_timeout().is_some_and(|at| at <= self.now) {
+            self.link.handle_timeout(self.now);
+            self.run();
+        }
+    }
+
+    /// Time has come to `now`; nothing lies in the sockets, and they take nothing.
+    #[cfg(test)]
+    pub(crate) fn time_out(&mut self, now: Instant) {
+        self.link.handle_timeout(now);
+        while Lane::ALL.map(|lane| self.link.parts(lane).0.ask_to_look()).contains(&true) {
+            while let Some(lane) = self.link.poll_transmit() {
+                self.link.blocked(lane);
+            }
+            Lane::ALL.into_iter().for_each(|lane| self.link.handle_looked(lane, now));
+            self.link.handle_timeout(now);
+        }
+    }
+
     /// Moves everything that can move now.
     pub(crate) fn run(&mut self) {
         while self.act() | self.write() | self.read() | self.take() {}
@@ -157,7 +182,16 @@ impl World {
                 self.link.handle_connected(lane, self.now);
             }
             Action::Dial(_) if self.dials_hang => {}
+            Action::Look(lane) if self.late.remove(&lane) => {
+                self.server.accept(lane);
+                self.link.handle_connected(lane, self.now);
+                self.link.handle_looked(lane, self.now);
+            }
             Action::Dial(lane) => self.link.handle_dial_failed(lane, "connection refused", self.now),
+            Action::Look(lane) => {
+                while self.read_lane(lane) {}
+                self.link.handle_looked(lane, self.now);
+            }
         }
         true
     }
@@ -179,20 +213,21 @@ impl World {
     }
 
     fn read(&mut self) -> bool {
-        for lane in Lane::ALL {
-            let Some(client) = self.server.clients.get_mut(&lane) else { continue };
-            if self.stuck.contains(&lane) || client.output.is_empty() {
-                continue;
-            }
-            let piece = client.output.len().min(self.piece);
-            let bytes: Vec<u8> = client.output.drain(..piece).collect();
-            let received = &mut self.received;
-            self.link.handle_read(lane, &bytes, self.now, |channel, payload| {
-                received.push((channel.to_vec(), payload.to_vec()));
-            });
-            return true;
+        Lane::ALL.into_iter().any(|lane| self.read_lane(lane))
+    }
+
+    fn read_lane(&mut self, lane: Lane) -> bool {
+        let Some(client) = self.server.clients.get_mut(&lane) else { return false };
+        if self.stuck.contains(&lane) || client.output.is_empty() {
+            return false;
         }
-        false
+        let piece = client.output.len().min(self.piece);
+        let bytes: Vec<u8> = client.output.drain(..piece).collect();
+        let (more, received) = (!client.output.is_empty(), &mut self.received);
+        self.link.handle_read(lane, &bytes, more, self.now, |channel, payload| {
+            received.push((channel.to_vec(), payload.to_vec()));
+        });
+        true
     }
 
     fn take(&mut self) -> bool {

@@ -30,7 +30,7 @@ pub(crate) struct Server {
     pub(crate) delivers_nothing: bool,
     /// Takes everything and answers nothing.
     pub(crate) swallows: bool,
-    /// Carries commands out, but answers nothing.
+    /// Carries commands out, but answers nothing any more on the connections they come on.
     pub(crate) is_mute: bool,
     pub(crate) published: Vec<(Vec<u8>, Vec<u8>)>,
     /// Channel and payload of each probe that came, and how many messages came before it.
@@ -46,6 +46,8 @@ pub(crate) struct Client {
     is_logged_in: bool,
     /// Whether the handshake has come so far that HELLO is no part of it any more.
     is_greeted: bool,
+    /// Once a reply is missing, no later one can stand for it.
+    is_mute: bool,
     database: u32,
     pub(crate) channels: BTreeSet<Vec<u8>>,
     input: Vec<u8>,
@@ -82,10 +84,11 @@ impl Server {
                 })
                 .collect();
             let reply = self.execute(lane, &words);
-            if !self.is_mute
-                && let Some(client) = self.clients.get_mut(&lane)
-            {
-                client.output.extend(reply);
+            if let Some(client) = self.clients.get_mut(&lane) {
+                client.is_mute |= self.is_mute;
+                if !client.is_mute {
+                    client.output.extend(reply);
+                }
             }
         }
     }

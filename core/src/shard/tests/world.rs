@@ -470,6 +470,7 @@ impl World {
             moved = true;
             match action {
                 Action::HangUp(lane) => drop(self.server.clients.remove(&lane)),
+                Action::Look(lane) => self.bus.handle_looked(lane, self.now),
                 Action::Dial(lane) if self.is_reachable => {
                     self.server.accept(lane);
                     self.bus.handle_connected(lane, self.now);
@@ -491,7 +492,7 @@ impl World {
                 moved = true;
                 let piece = connection.output.len().min(self.pieces.0);
                 let bytes: Vec<u8> = connection.output.drain(..piece).collect();
-                self.bus.handle_read(lane, &bytes, self.now);
+                self.bus.handle_read(lane, &bytes, false, self.now);
             }
         }
         moved
