@@ -11,6 +11,7 @@ use fanfare_tests::metrics::Metrics;
 use fanfare_tests::raw::{Raw, frame, good_request};
 use fanfare_tests::server::{Program, Server};
 use fanfare_tests::swarm::Swarm;
+use fanfare_tests::usage::most_memory;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
 
 fanfare_tests::for_each_program! {
@@ -37,7 +38,7 @@ const BOUNDS: [&str; 12] = [
     "64B",
 ];
 
-const MIB: usize = 1 << 20;
+const MIB: u64 = 1 << 20;
 
 fn clients() -> usize {
     std::env::var("FANFARE_MEMORY_CLIENTS").map_or(2_000, |count| count.parse().unwrap())
@@ -48,22 +49,8 @@ fn start(program: Program, clients: usize) -> Server {
     program.start(&[&BOUNDS[..], &["--max-connections", &most]].concat()).unwrap()
 }
 
-/// The bound that the server printed, in bytes.
-fn bound(server: &Server) -> usize {
-    let text = server.text();
-    let (_, rest) = text.split_once("memory: at most ").unwrap_or_else(|| panic!("{text}"));
-    rest.split_once("MiB").unwrap().0.parse::<usize>().unwrap() * MIB
-}
-
-/// The most that was resident, in bytes.
-fn most_resident(server: &Server) -> usize {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.id())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
-}
-
 fn check(server: &Server) {
-    let (most, bound) = (most_resident(server), bound(server));
+    let (most, bound) = (most_memory(server.id()).unwrap(), server.memory_bound().unwrap());
     let (most_mib, bound_mib) = (most / MIB, bound / MIB);
     eprintln!("{most_mib} MiB resident, bound {bound_mib} MiB");
     assert!(most < bound / 10 * 13 + 32 * MIB, "{most_mib} MiB for a bound of {bound_mib} MiB");

@@ -45,7 +45,7 @@ fn a_listening_socket_that_is_handed_over_is_used(program: Program) {
     let port = listener.local_addr().unwrap().port();
     let mut server = program.start_on_listener(&listener, &["--port", "1", "--workers", "2"]).unwrap();
     assert_eq!(server.port(), port, "the line says where it really listens");
-    assert!(server.text().contains("--host and --port not used"), "{}", server.text());
+    wait_until("its warning", PATIENCE, || server.text().contains("--host and --port not used")).unwrap();
     drop(listener);
     let mut client = Client::connect(port, "/chat").unwrap();
     client.send("hello").unwrap();
