@@ -1,7 +1,7 @@
 // The chat page: what it shows, and how it can be used. See helpers.mjs for how to run this against instances of yours.
 
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { once } from "node:events";
 import { test } from "node:test";
@@ -155,6 +155,18 @@ test("an empty page names Fanfare, its socket and a command that can be copied",
   await page.locator("#copy", { hasText: "Copied" }).waitFor();
   await say(page, "no longer empty");
   await page.locator("#command").waitFor({ state: "hidden" });
+});
+
+test("no shell reads more than one word in the command, whatever path a proxy serves the page at", async (t) => {
+  // A URL leaves all of these as they are.
+  const path = "/a;b&$(exit)c*[d]=~'e'!/";
+  const wire = await relay(t, FANFARE_A, (head) => head.replace(path, "/"));
+  const page = await open(t, `${wire.url}${path}`);
+  const url = await page.locator("#address").textContent();
+  assert.equal(decodeURIComponent(new URL(url).pathname).startsWith(path), true, url);
+  const command = await page.locator("#command").textContent();
+  const words = execFileSync("sh", ["-c", command.replace(/^npx/, "printf '%s\\n'")], { encoding: "utf8" });
+  assert.deepEqual(words.split("\n"), ["wscat", "-c", url, ""]);
 });
 
 test("without JavaScript the page says so and nothing else", async (t) => {

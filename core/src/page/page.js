@@ -118,8 +118,8 @@ function howMany(messages) {
 
 function lasted(seconds) {
   if (!(seconds >= 1)) return "";
-  if (seconds < 100) return `${Math.round(seconds)} s`;
-  return seconds < 6_000 ? `${Math.round(seconds / 60)} min` : `${Math.round(seconds / 3_600)} h`;
+  if (seconds < 100) return `${Math.round(seconds)}\u00a0s`;
+  return seconds < 6_000 ? `${Math.round(seconds / 60)}\u00a0min` : `${Math.round(seconds / 3_600)}\u00a0h`;
 }
 
 // ---- Sending ----
@@ -276,12 +276,17 @@ function paragraph(text) {
 
 // ---- The page around the messages ----
 
-// In a form that no shell reads as more than a word.
 function showCommand() {
   const url = address.href.replace(/[!'()*]/g, (c) => `%${c.charCodeAt(0).toString(16)}`);
   byId("address").textContent = url;
-  byId("command").textContent = `npx wscat -c ${url}`;
+  byId("command").textContent = `npx wscat -c ${shellWord(url)}`;
   byId("copy").addEventListener("click", copyCommand);
+}
+
+// Host and path are the server's or a proxy's, and no shell may read more than one word in them. Without need for quotes
+// there are none, since not every shell knows the same.
+function shellWord(url) {
+  return /^[\w:/.%@+~-]+$/.test(url) ? url : `'${url}'`;
 }
 
 async function copyCommand() {
