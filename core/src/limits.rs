@@ -71,8 +71,8 @@ pub struct Limits {
     pub publish_bytes: usize,
     /// Age at which a waiting publish is given up, counted and logged.
     pub publish_time: Duration,
-    /// How long a session that finds no credit waits. Then it is read once more: a message ends it with 1013, a ping, a
-    /// pong or a Close does not.
+    /// How long a message that finds no credit waits. Then it is not published, and its session is closed with 1013. What
+    /// is no message needs no credit.
     pub pause_time: Duration,
     /// From a dial to Redis to its connection.
     pub dial_time: Duration,

@@ -204,6 +204,7 @@ fn whatever_clients_do_no_more_is_allocated_than_the_formula_says() {
     one_run_each();
     publishes_while_redis_is_away(0);
     publishes_while_redis_is_away(10_000);
+    reads_that_wait_for_credit();
     rooms_that_come_and_go();
 }
 
@@ -396,6 +397,31 @@ fn publishes_while_redis_is_away(payload: usize) {
     assert!(!world.node.shard.has_credit());
     let least = config.limits.publish_bytes;
     world.end(&format!("publishes of {payload} bytes while Redis is away"), &config, least);
+}
+
+/// Behind what is free of an unfinished message, and beside what its socket does not take.
+fn reads_that_wait_for_credit() {
+    const CLIENTS: usize = 2_000;
+    let mut config = config();
+    config.redis = Some("redis://127.0.0.1:1".parse().unwrap());
+    config.chat = Some(true);
+    config.routes = vec!["/in=a,subscribe=no".parse().unwrap()];
+    let mut world = World::new(&config, CLIENTS);
+    let begun = masked(0x01, 4_000, 4_000);
+    for _ in 0..CLIENTS {
+        let id = world.join("/in");
+        world.read(id, &begun);
+    }
+    while world.node.shard.has_credit() {
+        world.node.shard.publish(&"a".into(), &[b'x'; 10_000]).unwrap();
+    }
+    let more = masked(0x00, 16_000, 16_000);
+    for id in world.clients.clone() {
+        world.read(id, &more);
+        world.read(id, &more);
+    }
+    world.settle();
+    world.end("reads that wait for credit", &config, CLIENTS * 20_000);
 }
 
 fn rooms_that_come_and_go() {

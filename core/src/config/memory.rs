@@ -22,8 +22,9 @@ const CONTROL_FRAMES: usize = 5 << 10;
 const SESSION: usize = 3 << 10;
 /// A channel that lingers, in bus and link, without its names.
 const LINGERING: usize = 1 << 10;
-/// What a plain answer takes, if it is the chat page.
-const ANSWER: usize = 16 << 10;
+/// What an open session holds beside that: a read in which a message found no credit, and what is free of an unfinished
+/// message and of the runs that wait. A plain answer takes less, even the chat page.
+const OPEN: usize = (16 << 10) + (4 << 10) + (4 << 10);
 /// Connections for operation, beside those of clients.
 pub(crate) const ADMIN_CONNECTIONS: usize = 8;
 /// A worker's connections for which there is no place, and which are only told so.
@@ -56,10 +57,9 @@ impl Config {
     /// | 8 + 4 `workers` connections | for operation, and without a place |
     /// | 4 (64 KiB + `message_bytes`) + 1 MiB | replies of Redis that are not whole, and constants |
     ///
-    /// and for each connection `head_bytes`, or 16 KiB if that is more, for its request or its answer, 2 `channel_bytes`,
-    /// and 8 KiB: control frames that it does not take, and its session and channel.
-    ///
-    /// The first 4 KiB of an unfinished message are among the latter: whoever has begun one has no request any more.
+    /// and for each connection `head_bytes`, or 24 KiB if that is more, for its request, its answer, or a read that waits for
+    /// credit, 4 KiB of an unfinished message and 4 KiB of what it has not taken; 2 `channel_bytes`; and 8 KiB: control
+    /// frames that it does not take, and its session and channel.
     ///
     /// Not in it: what the embedder leaves unpolled, publishes and refuses with, or hands over as a leftover beyond
     /// `head_bytes`; channels of clients that left while Redis was slow to unsubscribe, which count as connections; what the
@@ -69,7 +69,7 @@ impl Config {
         let (limits, workers) = (&self.limits, workers.get());
         let read = limits.message_bytes.saturating_add(READ_FROM_REDIS);
         let names = limits.channel_bytes.saturating_mul(2);
-        let request = if limits.head_bytes > ANSWER { limits.head_bytes } else { ANSWER };
+        let request = if limits.head_bytes > OPEN { limits.head_bytes } else { OPEN };
         let each = sum(&[
             (limits.mailbox_bytes / 2, 3),
             (read, 12),

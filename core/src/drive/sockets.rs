@@ -156,11 +156,7 @@ impl<S: Stream> Sockets<S> {
         if std::mem::take(blocked) {
             shard.handle_writable(id);
         }
-        // A session waits for credit only from when it has something to say.
         let named = std::mem::take(named);
-        if !named && !shard.may_be_read(id) && stream.poll_readable(&mut context).is_pending() {
-            return;
-        }
         if !shard.handle_readable(id, now) {
             if !std::mem::replace(unread, true) {
                 // Most may be read again before that.

@@ -85,7 +85,11 @@ fn a_socket_that_was_not_to_be_read_is_named_when_it_is() {
     let mut node = Node::new(settings(limits, 1), None, 7, NOW);
     let id = join(&mut node);
     node.shard.publish(&"chat".into(), &vec![b'x'; bytes]).unwrap();
+    node.handle_read(id, &mut text("waits"), false, NOW);
     assert!(!node.handle_readable(id, NOW), "the credit is used up");
+    settle(&mut node);
+    assert_eq!(node.poll_timeout(), Some(NOW), "there is credit");
+    node.handle_timeout(NOW);
     let (_, others) = settle(&mut node);
     assert_eq!(others, [Action::Read(id)]);
     assert!(node.handle_readable(id, NOW));

@@ -1,88 +1,126 @@
 //! Who may publish: the worker's share of the bus's publish queue, and the sessions that wait for some of it.
+//!
+//! Every session is read, whatever the credit: what needs none (pings, pongs, a Close, a question for a note) is taken in
+//! at once. The first byte of a message that finds no credit, and what was read behind it, is held, at most one read of
+//! each session, and the socket is not read until that is taken in. Where a session's input stands:
+//!
+//! | state | its socket | left by |
+//! | --- | --- | --- |
+//! | `Clear` | is read | input that is handed over: `Held`; a message without credit: `Waits` |
+//! | `Held` | waits | its turn, in which it is taken in: `Clear`, or as from there |
+//! | `Waits` | waits, as do its deadlines | credit, when it is first in line; our Close: `Held`; [`pause_time`]: Close 1013 |
+//!
+//! [`pause_time`]: crate::limits::Limits::pause_time
+
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::session::{LastRead, Stage};
-use super::{SessionId, Shard, get_mut};
-use crate::error::Misuse;
+use super::session::{Session, Stage};
+use super::{KEPT, SessionId, Shard, get_mut};
+use crate::error::{Error, Misuse};
 use crate::exchange::publish_cost;
+use crate::limits::Limits;
 use crate::time::Instant;
 
-/// What a session that is named is expected to use: one read.
-pub(super) const READ_BYTES: usize = 16 << 10;
+/// Held input is taken in from so many sessions in one call, as much as a turn reads from sockets.
+const READS_AT_ONCE: usize = 64;
+
+/// What may be published, and the sessions that wait for some of it or for their turn.
+#[derive(Debug)]
+pub(super) struct Credit {
+    /// Bytes that may still be published; below zero by at most what one read held.
+    left: i64,
+    /// Sessions that wait for credit, longest waiting first; among them some that do not any more.
+    line: VecDeque<SessionId>,
+    /// Sessions whose input is held and has not been looked at; among them some that are gone.
+    held: VecDeque<SessionId>,
+}
+
+/// Where the input of an open session stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Intake {
+    /// All that was read is taken in.
+    #[default]
+    Clear,
+    /// Some is held, and has its turn in the next call of [`Shard::handle_timeout`].
+    Held,
+    /// A message is held that found no credit at that time.
+    Waits(Instant),
+}
+
+/// What happens to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Input is held that has not been looked at.
+    Hold,
+    /// A message found no credit, and is held.
+    Starve(Instant),
+    /// The session needs no credit any more.
+    Free,
+    /// What is held is taken out.
+    Take,
+}
+
+impl Intake {
+    /// Every transition there is.
+    pub(super) const fn after(self, step: Step) -> Self {
+        match (self, step) {
+            (_, Step::Take) => Self::Clear,
+            (Self::Clear | Self::Held, Step::Starve(now)) => Self::Waits(now),
+            (Self::Clear, Step::Hold) | (Self::Waits(_), Step::Free) => Self::Held,
+            (Self::Held | Self::Waits(_), Step::Hold)
+            | (Self::Waits(_), Step::Starve(_))
+            | (Self::Clear | Self::Held, Step::Free) => self,
+        }
+    }
+
+    /// Since when it waits for credit.
+    pub(super) const fn waits(self) -> Option<Instant> {
+        if let Self::Waits(since) = self { Some(since) } else { None }
+    }
+}
+
+impl Credit {
+    pub(super) const fn new(left: i64) -> Self {
+        Self { left, line: VecDeque::new(), held: VecDeque::new() }
+    }
+
+    pub(super) fn give(&mut self, bytes: usize) {
+        self.left = self.left.saturating_add(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// A message of that size goes to the bus.
+    pub(super) fn spend(&mut self, channel: &[u8], payload_len: usize) {
+        self.left -= i64::try_from(publish_cost(channel, payload_len)).unwrap_or(i64::MAX);
+    }
+
+    pub(super) const fn is_left(&self) -> bool {
+        self.left > 0
+    }
+
+    /// Whether somebody may publish who has not stood in line.
+    pub(super) fn is_free(&self) -> bool {
+        self.left > 0 && self.line.is_empty()
+    }
+
+    /// Whether input that is held may be taken in now.
+    pub(super) fn has_turn(&self) -> bool {
+        !self.held.is_empty() || self.left > 0 && !self.line.is_empty()
+    }
+
+    #[cfg(test)]
+    pub(super) const fn left(&self) -> i64 {
+        self.left
+    }
+
+    #[cfg(test)]
+    pub(super) const fn lists(&self) -> [&VecDeque<SessionId>; 2] {
+        [&self.held, &self.line]
+    }
+}
 
 impl Shard {
-    /// A session's socket is readable: may it be read? If not, [`Shard::poll_readable`] names it when it may.
-    ///
-    /// No is said while the embedder or the bus has yet to answer, while what came behind the request is yet to be taken in,
-    /// when no credit to publish is left, and after the peer's end. For want of credit the session waits in line and its pong deadline stands still. After
-    /// [`Limits::pause_time`](crate::limits::Limits::pause_time) it is named to be read once: a message, or a part of one,
-    /// ends it with 1013; a ping, a pong or a Close does not.
-    pub fn handle_readable(&mut self, id: SessionId, now: Instant) -> bool {
-        let now = self.at(now);
-        self.note_look(id);
-        let Some(session) = get_mut(&mut self.sessions, id) else { return false };
-        if session.has_leftover() {
-            session.flags.unread = true;
-            return false;
-        }
-        let is_yes = self.ask(id, now);
-        if let Some(session) = get_mut(&mut self.sessions, id)
-            && !session.flags.peer_ended
-        {
-            session.flags.unread |= !is_yes;
-        }
-        is_yes
-    }
-
-    /// Whether [`Shard::handle_readable`] has said no and it may not be asked again yet. Nobody reads such a session, so
-    /// that its end has to be found otherwise: by [`Shard::handle_reset`] and [`Shard::handle_unread_eof`].
-    #[must_use]
-    pub fn is_unread(&self, id: SessionId) -> bool {
-        self.get(id).is_some_and(|session| session.flags.unread && !session.flags.peer_ended)
-    }
-
-    /// Whether the session may be read now, its socket or its leftover. If it has to wait for credit, it stands in line.
-    pub(super) fn ask(&mut self, id: SessionId, now: Instant) -> bool {
-        let free = self.free_credit();
-        let Some(session) = get_mut(&mut self.sessions, id) else { return false };
-        let promised = std::mem::take(&mut session.flags.promised);
-        self.promised -= i64::from(promised);
-        if session.flags.peer_ended {
-            return false;
-        }
-        // Who has no promise stands behind those that have one.
-        if session.may_be_read(if promised { self.credit } else { free }) {
-            session.unpause(now);
-            session.flags.last_read.ask();
-            return true;
-        }
-        session.flags.last_read = LastRead::None;
-        if let Stage::Open(open) = &mut session.stage
-            && session.paused.is_none()
-        {
-            session.paused = Some(now);
-            open.ws.pause(now);
-            if promised {
-                self.paused.push_front(id);
-            } else {
-                self.paused.push_back(id);
-                self.stats.pauses += 1;
-            }
-            self.settle(id, now);
-        }
-        false
-    }
-
-    /// What [`Shard::handle_readable`] would say, without telling the shard that anything waits.
-    #[must_use]
-    pub fn may_be_read(&self, id: SessionId) -> bool {
-        self.get(id).is_some_and(|session| {
-            !session.has_leftover()
-                && session.may_be_read(if session.flags.promised { self.credit } else { self.free_credit() })
-        })
-    }
-
     /// Publishes a message in the embedder's own name.
     ///
     /// Nothing stops it at the end of the credit: an embedder that floods looks at [`Shard::has_credit`] first.
@@ -96,7 +134,7 @@ impl Shard {
         if channel.is_empty() || channel.len() > limits.channel_bytes || payload.len() > limits.message_bytes {
             return Err(Misuse::InvalidArgument);
         }
-        self.credit -= cost(channel, payload.len());
+        self.credit.spend(channel, payload.len());
         self.to_bus.publish(channel, payload);
         Ok(())
     }
@@ -104,53 +142,118 @@ impl Shard {
     /// Whether the bus takes publishes without exceeding its bound.
     #[must_use]
     pub const fn has_credit(&self) -> bool {
-        self.credit > 0
+        self.credit.is_left()
     }
 
-    /// A session has waited for credit long enough. What it has to say may be no message, and then it stays.
-    pub(super) fn hear_out(&mut self, id: SessionId, now: Instant) {
+    /// Something has happened to a session's input.
+    pub(super) fn step_intake(&mut self, id: SessionId, step: Step, now: Instant) {
         let Some(session) = get_mut(&mut self.sessions, id) else { return };
-        session.unpause(now);
-        session.flags.last_read = LastRead::Due;
-        // Nearly always the first in line.
-        if let Some(place) = self.paused.iter().position(|&other| other == id) {
-            self.paused.remove(place);
+        let (before, after) = (session.intake, session.intake.after(step));
+        if before == after {
+            return;
         }
-        self.settle(id, now);
-    }
-
-    /// Has those read again that wait longest, as far as the credit will go.
-    pub(super) fn resume_paused(&mut self, now: Instant) {
-        while let Some(&id) = self.paused.front() {
-            let free = self.free_credit();
-            // Who is gone, or closing, waits no more.
-            let waiting = get_mut(&mut self.sessions, id).filter(|session| session.paused.is_some());
-            if waiting.is_some() && free <= 0 {
-                return;
-            }
-            self.paused.pop_front();
-            if let Some(session) = waiting {
-                session.unpause(now);
-                session.flags.promised = true;
-                self.promised += 1;
-                self.settle(id, now);
+        session.intake = after;
+        if let Intake::Waits(since) = before {
+            session.resume(since, now);
+        }
+        match after {
+            Intake::Clear => {}
+            Intake::Held => self.credit.held.push_back(id),
+            Intake::Waits(_) => {
+                session.pause(now);
+                self.credit.line.push_back(id);
+                self.stats.pauses += 1;
             }
         }
-        self.paused.shrink_to(super::KEPT);
     }
 
-    /// Whether [`Shard::resume_paused`] has something to do.
-    pub(super) fn can_resume(&self) -> bool {
-        !self.paused.is_empty() && self.free_credit() > 0
+    /// Takes in input that is held: first of those in line, as far as the credit goes; of many, the first, and of each no
+    /// more than one read.
+    pub(super) fn take_in_held(&mut self, now: Instant) {
+        let mut held = self.credit.held.len();
+        for _ in 0..READS_AT_ONCE {
+            if self.credit.is_left()
+                && let Some(id) = self.first_in_line()
+            {
+                self.credit.line.pop_front();
+                self.take_in(id, true, now);
+            } else if held > 0
+                && let Some(id) = self.credit.held.pop_front()
+            {
+                held -= 1;
+                if self.get(id).is_some_and(|session| session.intake == Intake::Held) {
+                    self.take_in(id, self.credit.is_free(), now);
+                }
+            } else {
+                break;
+            }
+        }
+        self.credit.held.shrink_to(KEPT);
+        self.credit.line.shrink_to(KEPT);
     }
 
-    /// What is left beyond what those that were named will use.
-    const fn free_credit(&self) -> i64 {
-        self.credit - self.promised * READ_BYTES as i64
+    /// All that is held, whatever the credit is: the owner has read what comes behind it.
+    pub(super) fn flush_held(&mut self, id: SessionId, now: Instant) {
+        while let Some(session) = self.get(id)
+            && session.intake != Intake::Clear
+        {
+            if session.intake.waits().is_some() {
+                self.credit.line.retain(|&other| other != id);
+            }
+            self.take_in(id, true, now);
+        }
+    }
+
+    /// A session has waited for credit long enough: its message is not taken.
+    pub(super) fn refuse_held(&mut self, id: SessionId, now: Instant) {
+        let (mut held, ends) = self.take_held(id, now);
+        let Some(session) = get_mut(&mut self.sessions, id) else { return };
+        if let Stage::Open(open) = &mut session.stage
+            && open.ws.handle_read(&mut &mut held[..], &self.settings.limits, now).is_some()
+        {
+            self.stats.messages_in += 1;
+            self.stats.discarded += 1;
+        }
+        self.fail(id, Error::NoCredit, now);
+        if ends {
+            self.handle_eof(id, now);
+        }
+        self.first_in_line();
+    }
+
+    /// Who waits longest. Those before it who wait no more are forgotten: as all in the line leave it in time, it is not
+    /// longer than what came in within that time.
+    fn first_in_line(&mut self) -> Option<SessionId> {
+        while let Some(&id) = self.credit.line.front() {
+            if self.get(id).is_some_and(|session| session.intake.waits().is_some()) {
+                return Some(id);
+            }
+            self.credit.line.pop_front();
+        }
+        None
     }
 }
 
-/// What a publish takes of the credit.
-pub(super) fn cost(channel: &[u8], payload_len: usize) -> i64 {
-    i64::try_from(publish_cost(channel, payload_len)).unwrap_or(i64::MAX)
+impl Session {
+    /// When its wait for credit is over.
+    pub(super) fn pause_deadline(&self, limits: &Limits) -> Option<Instant> {
+        self.intake.waits().map(|since| since + limits.pause_time)
+    }
+
+    /// Its time stands still.
+    fn pause(&mut self, now: Instant) {
+        if let Stage::Open(open) = &mut self.stage {
+            open.ws.pause(now);
+        }
+    }
+
+    /// Its time goes on; it stood still since then.
+    fn resume(&mut self, since: Instant, now: Instant) {
+        if let Stage::Open(open) = &mut self.stage {
+            open.ws.resume(now);
+            if let Some(unfinished) = &mut open.unfinished {
+                unfinished.since = unfinished.since + now.since(since);
+            }
+        }
+    }
 }

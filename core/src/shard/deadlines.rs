@@ -1,6 +1,7 @@
 //! What comes of a deadline that has passed. The clock alone ends nobody: whatever the deadline waits for may have
 //! arrived and not been read, because this process stood still or had no turn. So the owner is asked to look first.
 
+use super::credit::Intake;
 use super::session::{Session, Stage};
 use super::{DUE_AT_ONCE, SessionId, Shard, get_mut};
 use crate::error::{Closed, Error, Side};
@@ -43,14 +44,42 @@ impl Shard {
         if session.awaits_bus() {
             session.flags.overdue = Overdue::AwaitsBus;
             self.to_ask_bus.push(id);
-        } else if session.may_be_read(i64::MAX) {
+        } else {
+            self.have_looked_at(id);
+        }
+    }
+
+    /// Has the owner look at the session's socket before it is judged.
+    fn have_looked_at(&mut self, id: SessionId) {
+        let Some(session) = get_mut(&mut self.sessions, id) else { return };
+        if session.may_be_read() {
             session.flags.overdue = Overdue::ToLook;
             self.readable.push_back(id);
         } else {
-            // Only the embedder can help it, who has until the next turn.
+            // Only the embedder can help it, or what its socket takes, until the next turn.
             session.flags.overdue = Overdue::Looked;
             self.looked.push(id);
         }
+    }
+
+    /// A session's socket is readable: may it be read? If not, [`Shard::poll_readable`] names it when it may.
+    ///
+    /// No is said while the embedder or the bus has yet to answer, while input that was read before is yet to be taken in,
+    /// such as a message for which there was no credit to publish, and after the peer's end.
+    pub fn handle_readable(&mut self, id: SessionId, now: Instant) -> bool {
+        self.at(now);
+        self.note_look(id);
+        let Some(session) = get_mut(&mut self.sessions, id) else { return false };
+        let is_yes = session.may_be_read();
+        session.flags.unread |= !is_yes && !session.flags.peer_ended;
+        is_yes
+    }
+
+    /// Whether [`Shard::handle_readable`] has said no and it may not be asked again yet. Nobody reads such a session, so
+    /// that its end has to be found otherwise: by [`Shard::handle_reset`] and [`Shard::handle_unread_eof`].
+    #[must_use]
+    pub fn is_unread(&self, id: SessionId) -> bool {
+        self.get(id).is_some_and(|session| session.flags.unread && !session.flags.peer_ended)
     }
 
     /// The owner asks whether it may read: it has been told to look, or looks by itself.
@@ -82,16 +111,16 @@ impl Shard {
     }
 
     /// Whatever the bus had when it was asked first is here.
-    pub(super) fn bus_has_looked(&mut self, now: Instant) {
+    pub(super) fn bus_has_looked(&mut self) {
         for id in self.asked_bus.pop_front().unwrap_or_default() {
             if self.get(id).is_some_and(|session| session.flags.overdue == Overdue::AwaitsBus) {
-                self.judge(id, now);
+                self.have_looked_at(id);
             }
         }
     }
 
     /// Judges those for whom the owner has looked. Those whose sockets were full and are not any more are judged by what
-    /// they take.
+    /// they take, and those whose input is held and about to be taken in by that.
     pub(super) fn judge_looked(&mut self, now: Instant) {
         let count = self.looked.len().min(DUE_AT_ONCE);
         let mut looked = std::mem::take(&mut self.looked);
@@ -100,11 +129,20 @@ impl Shard {
             let Some(session) = self.get(id).filter(|session| session.flags.overdue == Overdue::Looked) else {
                 continue;
             };
-            if session.is_offered_output() {
+            if session.is_offered_output() || self.has_turn(session) {
                 self.looked.push(id);
             } else {
                 self.judge(id, now);
             }
+        }
+    }
+
+    /// Whether input of the session is held that is taken in without anything else.
+    fn has_turn(&self, session: &Session) -> bool {
+        match session.intake {
+            Intake::Clear => false,
+            Intake::Held => true,
+            Intake::Waits(_) => self.credit.is_left(),
         }
     }
 
@@ -122,6 +160,7 @@ impl Shard {
             return self.settle(id, now);
         }
         let is_late = session.message_deadline(limits).is_some_and(|at| at <= now);
+        let is_starved = session.pause_deadline(limits).is_some_and(|at| at <= now);
         let local = |error| Closed { by: Side::Local, code: None, error };
         match &mut session.stage {
             Stage::Head(head) if head.reader.is_empty() => self.remove(id, local(Some(self.late(Error::SlowHead)))),
@@ -132,9 +171,7 @@ impl Shard {
                 let error = *error;
                 self.remove(id, local(error));
             }
-            Stage::Open(_) if session.paused.is_some_and(|since| since + limits.pause_time <= now) => {
-                self.hear_out(id, now);
-            }
+            Stage::Open(_) if is_starved => self.refuse_held(id, now),
             Stage::Open(_) if is_late => self.fail(id, Error::SlowMessage, now),
             Stage::Open(open) => {
                 if open.ws.handle_timeout(limits, now) {
@@ -163,7 +200,7 @@ impl Session {
     fn awaits_bus(&self) -> bool {
         match &self.stage {
             Stage::Joining(_) => true,
-            Stage::Open(_) => self.paused.is_some(),
+            Stage::Open(_) => self.intake.waits().is_some(),
             Stage::Head(_) | Stage::Deciding(_) | Stage::Scraping { .. } | Stage::Answered { .. } => false,
         }
     }

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use super::credit::cost;
+use bytes::BytesMut;
+
+use super::credit::Step;
 use super::deadlines::Overdue;
 use super::queue::Content;
-use super::session::{LastRead, Session, Stage};
+use super::session::{Session, Stage};
 use super::slow::Arrived;
 use super::{Event, SessionId, Shard, get_mut, id_of};
 use crate::error::{Closed, Error, Side};
@@ -14,16 +16,27 @@ use crate::run::Run;
 use crate::time::Instant;
 
 impl Shard {
-    /// Every message that is whole goes to the bus.
-    pub(super) fn read_frames(&mut self, id: SessionId, mut input: &mut [u8], now: Instant) {
+    /// Every message that is whole goes to the bus, if the session `admits` any; if not, the first and what comes behind it
+    /// is held, before what was held `behind` the input.
+    pub(super) fn read_frames(
+        &mut self,
+        id: SessionId,
+        (mut input, behind): (&mut [u8], BytesMut),
+        admits: bool,
+        now: Instant,
+    ) {
         let limits = &self.settings.limits;
         let Some(session) = get_mut(&mut self.sessions, id) else { return };
-        let is_last = std::mem::take(&mut session.flags.last_read) == LastRead::Asked && self.credit <= 0;
         let Stage::Open(open) = &mut session.stage else { return };
-        let is_last = is_last && open.ws.can_send();
+        let admits = admits || !open.needs_credit();
+        let asks = open.target.notes;
         let (mut error, mut has_message) = (None, false);
         let (mut taken, mut is_asked) = (0, false);
-        while let Some(message) = open.ws.handle_read(&mut input, limits, now) {
+        while let Some(message) = if admits {
+            open.ws.handle_read(&mut input, limits, now)
+        } else {
+            open.ws.handle_read_before_data(&mut input, asks, limits, now)
+        } {
             has_message = true;
             if message.frame != open.target.frame && open.is_question(&message) {
                 is_asked = true;
@@ -34,15 +47,12 @@ impl Shard {
                 error = Some(Error::ReadOnly);
             } else if message.frame != open.target.frame {
                 error = Some(Error::FrameType);
-            } else if !open.ws.can_send() && self.credit <= 0 {
+            } else if !open.ws.can_send() && !self.credit.is_left() {
                 // It is read in spite of the credit only for the sake of its Close.
                 self.stats.discarded += 1;
                 continue;
-            } else if is_last {
-                self.stats.discarded += 1;
-                error = Some(Error::NoCredit);
             } else {
-                self.credit -= cost(&open.target.channel, message.payload.len());
+                self.credit.spend(&open.target.channel, message.payload.len());
                 self.to_bus.publish(&open.target.channel, &message.payload);
                 taken += 1;
                 continue;
@@ -54,10 +64,10 @@ impl Shard {
             session.note_alive(taken, limits);
         }
         if is_unfinished {
-            let grows = self.note_unfinished(id, has_message, now);
-            if grows && is_last {
-                error = error.or(Some(Error::NoCredit));
-            }
+            self.note_unfinished(id, has_message, now);
+        }
+        if error.is_none() {
+            self.hold(id, input, behind, now);
         }
         if let Some(error) = error {
             self.fail(id, error, now);
@@ -144,16 +154,11 @@ impl Shard {
         if let Some(closed) = session.closed() {
             return self.remove(id, closed);
         }
-        let has_leftover = session.has_leftover();
-        if (session.flags.unread || has_leftover) && !session.waits() {
-            session.unpause(now);
-            if !has_leftover {
-                session.flags.unread = false;
-                self.readable.push_back(id);
-            } else if session.list_leftover() {
-                self.leftovers.push_back(id);
-            }
+        if session.flags.unread && session.may_be_read() {
+            session.flags.unread = false;
+            self.readable.push_back(id);
         }
+        let waits_in_vain = session.waits_in_vain();
         if session.has_finished() && !session.flags.ended_writes {
             session.flags.ended_writes = true;
             self.events.push_back(Event::EndWrites(id));
@@ -169,6 +174,9 @@ impl Shard {
         self.list(id);
         if may_have_dropped {
             self.caught_up(id);
+        }
+        if waits_in_vain {
+            self.step_intake(id, Step::Free, now);
         }
         if closing {
             self.leave(id);
@@ -199,7 +207,6 @@ impl Shard {
         Self::count_end(&mut self.stats, session, &closed);
         session.queue.clear(&mut self.runs);
         self.timers.set(id.index, &mut session.deadline, None);
-        self.promised -= i64::from(session.flags.promised);
         self.admins -= usize::from(session.flags.admin);
         let is_given_up =
             !session.flags.peer_ended && !matches!(session.stage, Stage::Head(_)) && closed.by != Side::Transport;

@@ -153,10 +153,10 @@ impl Shard {
         let channel = target.channel.clone();
         session.stage = Stage::Open(Open::new(ws::Session::new(jitter, now), target));
         session.note_alive(0, &self.settings.limits);
-        session.keep_leftover(leftover);
         if let Some(switch) = switch {
             session.answer = Some(Box::new(Leaving::new(switch)));
         }
+        self.keep_leftover(id, leftover, now);
         self.ledger.opened(id, &channel, now);
         self.stats.opened += 1;
         self.events.push_back(Event::Opened(id));

@@ -1,15 +1,15 @@
-//! Input that was read from a socket before its session was open: what came behind the request, or behind a handshake that
-//! somebody else made. It is treated as if it still lay in the socket, so that it costs credit as all input does.
+//! Input that is held of an open session: what was read before it was open, behind the request or behind a handshake that
+//! somebody else made, and messages for which there was no credit. It is treated as if it still lay in the socket.
 
 use bytes::{Bytes, BytesMut};
 
-use super::credit::READ_BYTES;
+use super::credit::{Intake, Step};
 use super::session::{Session, Stage};
 use super::{SessionId, Shard, extend_exactly, get_mut};
 use crate::time::Instant;
 
-/// As much as a turn reads from sockets.
-const READS_AT_ONCE: usize = 64;
+/// As much of what is held is taken in at a time as one read brings.
+const READ_BYTES: usize = 16 << 10;
 
 /// What was read of a session and is yet to be taken in.
 #[derive(Debug, Default)]
@@ -17,14 +17,12 @@ pub(super) struct Leftover {
     bytes: BytesMut,
     /// The peer's end of the stream comes behind it.
     ends: bool,
-    /// The session is in the shard's list of those whose leftover may be read.
-    listed: bool,
 }
 
 impl Shard {
-    /// `leftover` was read from the session's socket by somebody else, before the shard was asked whether it may be read.
-    /// It is kept, and taken in as if it came from the socket now: in pieces of 16 KiB and only while there is credit to
-    /// publish. [`Shard::handle_readable`] says no until then. The caller bounds it.
+    /// `leftover` was read from the session's socket by somebody else. It is kept, and taken in as if it came from the
+    /// socket now: in pieces of 16 KiB, messages only while there is credit to publish. [`Shard::handle_readable`] says no
+    /// until then. The caller bounds it.
     ///
     /// For a session that is not about to open or open, or whose peer has ended its side, it does nothing.
     pub fn handle_leftover(&mut self, id: SessionId, leftover: Vec<u8>, now: Instant) {
@@ -33,7 +31,7 @@ impl Shard {
         match &mut session.stage {
             Stage::Joining(joining) => extend_exactly(&mut joining.leftover, &leftover),
             Stage::Open(_) if !session.flags.peer_ended => {
-                session.keep_leftover(leftover);
+                self.keep_leftover(id, leftover, now);
                 self.settle(id, now);
             }
             Stage::Open(_) | Stage::Head(_) | Stage::Deciding(_) | Stage::Scraping { .. } | Stage::Answered { .. } => {}
@@ -47,7 +45,7 @@ impl Shard {
         let keeps_input = self.get(id).is_some_and(|session| match &session.stage {
             Stage::Deciding(deciding) => !deciding.leftover.is_empty(),
             Stage::Joining(joining) => !joining.leftover.is_empty(),
-            Stage::Open(_) => session.has_leftover(),
+            Stage::Open(_) => session.intake != Intake::Clear,
             Stage::Head(_) | Stage::Scraping { .. } | Stage::Answered { .. } => false,
         });
         if !keeps_input {
@@ -55,48 +53,50 @@ impl Shard {
         }
     }
 
-    /// Reads each session once that has a leftover and need not wait, in the order in which they came; of many, the first.
-    pub(super) fn read_leftovers(&mut self, now: Instant) {
-        for _ in 0..self.leftovers.len().min(READS_AT_ONCE) {
-            if let Some(id) = self.leftovers.pop_front() {
-                self.read_leftover(id, now);
-            }
+    /// What came before the session was open is held behind what is held already.
+    pub(super) fn keep_leftover(&mut self, id: SessionId, more: Vec<u8>, now: Instant) {
+        let Some(session) = get_mut(&mut self.sessions, id).filter(|_| !more.is_empty()) else { return };
+        let bytes = &mut session.rare.get_or_insert_default().leftover.bytes;
+        if bytes.is_empty() {
+            *bytes = BytesMut::from(Bytes::from(more));
+        } else {
+            bytes.extend_from_slice(&more);
         }
-        self.leftovers.shrink_to(super::KEPT);
+        self.step_intake(id, Step::Hold, now);
     }
 
-    fn read_leftover(&mut self, id: SessionId, now: Instant) {
+    /// Holds what is left of a read, and before it was taken out what was held `behind` that.
+    pub(super) fn hold(&mut self, id: SessionId, rest: &[u8], behind: BytesMut, now: Instant) {
+        if rest.is_empty() && behind.is_empty() {
+            return;
+        }
         let Some(session) = get_mut(&mut self.sessions, id) else { return };
-        let Some(rare) = &mut session.rare else { return };
-        rare.leftover.listed = false;
-        if session.has_leftover() && self.ask(id, now) {
-            self.take_leftover(id, now);
-        }
+        let mut bytes = BytesMut::from(rest);
+        bytes.unsplit(behind);
+        session.rare.get_or_insert_default().leftover.bytes = bytes;
+        self.step_intake(id, if rest.is_empty() { Step::Hold } else { Step::Starve(now) }, now);
     }
 
-    /// All of the leftover, whatever the credit is: the owner has read what comes behind it.
-    pub(super) fn flush_leftover(&mut self, id: SessionId, now: Instant) {
-        while self.get(id).is_some_and(Session::has_leftover) {
-            self.take_leftover(id, now);
-        }
-    }
-
-    /// As much as one read brings, and then what comes behind the last of it.
-    fn take_leftover(&mut self, id: SessionId, now: Instant) {
-        let Some(rare) = get_mut(&mut self.sessions, id).and_then(|session| session.rare.as_mut()) else { return };
-        let leftover = &mut rare.leftover;
-        let mut piece = leftover.bytes.split_to(leftover.bytes.len().min(READ_BYTES));
-        let is_last = leftover.bytes.is_empty();
-        let ends = is_last && std::mem::take(&mut leftover.ends);
+    /// As much of what is held as one read brings, and then what comes behind the last of it.
+    pub(super) fn take_in(&mut self, id: SessionId, admits: bool, now: Instant) {
+        let (mut bytes, ends) = self.take_held(id, now);
+        let behind = bytes.split_off(bytes.len().min(READ_BYTES));
         #[cfg(feature = "fuzzing")]
-        self.leftovers_read.push(id);
-        self.read_frames(id, &mut piece, now);
+        self.taken_in.push(id);
+        self.read_frames(id, (&mut bytes, behind), admits, now);
         if ends {
             self.handle_eof(id, now);
         }
-        if is_last && let Some(session) = get_mut(&mut self.sessions, id) {
-            session.drop_rare_if_bare();
-        }
+    }
+
+    /// Takes out what is held, and says whether the peer's end comes behind it.
+    pub(super) fn take_held(&mut self, id: SessionId, now: Instant) -> (BytesMut, bool) {
+        self.step_intake(id, Step::Take, now);
+        let Some(session) = get_mut(&mut self.sessions, id) else { return Default::default() };
+        let Some(rare) = &mut session.rare else { return Default::default() };
+        let Leftover { bytes, ends } = std::mem::take(&mut rare.leftover);
+        session.drop_rare_if_bare();
+        (bytes, ends)
     }
 
     /// Bytes that were read of an open session and are yet to be taken in.
@@ -110,42 +110,15 @@ impl Shard {
 #[cfg(feature = "fuzzing")]
 impl Shard {
     /// Since when a session waits for credit.
-    pub(crate) fn paused_since(&self, id: SessionId) -> Option<Instant> {
-        self.get(id)?.paused
-    }
-
-    /// Whether others were named to be read, so that what credit there is is theirs.
-    pub(crate) fn keeps_credit_from(&self, id: SessionId) -> bool {
-        let own = self.get(id).is_some_and(|session| session.flags.promised);
-        !own && self.promised > 0
+    pub(crate) fn waits_since(&self, id: SessionId) -> Option<Instant> {
+        self.get(id)?.intake.waits()
     }
 }
 
 impl Session {
-    pub(super) fn has_leftover(&self) -> bool {
-        self.rare.as_ref().is_some_and(|rare| !rare.leftover.bytes.is_empty())
-    }
-
-    pub(super) fn keep_leftover(&mut self, more: Vec<u8>) {
-        if more.is_empty() {
-            return;
-        }
-        let bytes = &mut self.rare.get_or_insert_default().leftover.bytes;
-        if bytes.is_empty() {
-            *bytes = BytesMut::from(Bytes::from(more));
-        } else {
-            bytes.extend_from_slice(&more);
-        }
-    }
-
-    /// Whether it is yet to be put into the list of those whose leftover may be read.
-    pub(super) fn list_leftover(&mut self) -> bool {
-        self.rare.as_mut().is_some_and(|rare| !std::mem::replace(&mut rare.leftover.listed, true))
-    }
-
-    /// The peer has ended its side. With a leftover that counts once it is taken in; says whether it has to wait.
-    pub(super) fn ends_behind_leftover(&mut self) -> bool {
-        let waits = self.has_leftover();
+    /// The peer has ended its side. If input is held, that counts once it is taken in; says whether it has to wait.
+    pub(super) fn ends_behind_held(&mut self) -> bool {
+        let waits = self.intake != Intake::Clear;
         if let Some(rare) = self.rare.as_mut().filter(|_| waits) {
             rare.leftover.ends = true;
         }

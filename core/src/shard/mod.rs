@@ -13,9 +13,10 @@
 //!
 //! **Reading.** When a socket is readable, ask [`Shard::handle_readable`]; if it says yes, read once and hand the bytes
 //! to [`Shard::handle_read`]. If it says no, leave the socket alone until [`Shard::poll_readable`] names the session, then
-//! ask again. While [`Shard::is_unread`] says so, no read finds that the client has hung up: look now and then in another way,
+//! ask again. A message that finds no credit to publish is kept, with what was read behind it, and the socket waits until it
+//! is taken in. While [`Shard::is_unread`] says so, no read finds that the client has hung up: look now and then in another way,
 //! or it keeps its place. How much one read holds is yours to choose, and is what bounds are exceeded by at most: 16 KiB is good.
-//! What came behind a request, before the session was open, is read by the same rules, 16 KiB in one
+//! What came behind a request, before the session was open, is kept in the same way. What is kept is taken in by
 //! [`Shard::handle_timeout`], which is due at once while some of it may be.
 //!
 //! **Writing.** [`Shard::poll_transmit`] names each session that has new output, once. Write what
@@ -46,7 +47,7 @@
 //! | waits for its channel's subscription | the bus's confirmation: 101 and [`Event::Opened`] | 503; [`confirm_time`] |
 //! | open (RFC 6455) | a Close of either side, an error | a ping, then the end; [`ping_time`], [`pong_time`] |
 //! | open, a message has begun | its last byte | Close 1013; [`message_time`] |
-//! | open, waits for credit to publish | credit | read once, Close 1013 for a message; [`pause_time`] |
+//! | open, a message waits for credit | credit | Close 1013; [`pause_time`] |
 //! | open, missed a gap that its route does not keep it through | the end, otherwise | Close 1012; [`gap_close_time`] |
 //! | closing, or a plain answer leaves | the peer's end | the end; [`close_time`] |
 //!
@@ -95,10 +96,11 @@ use std::io::IoSlice;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use slab::Slab;
 
 use self::channels::Channels;
+use self::credit::Credit;
 use self::deadlines::Overdue;
 use self::ledger::Ledger;
 use self::queue::Runs;
@@ -197,12 +199,7 @@ pub struct Shard {
     behind: Timers<u32>,
     /// Those that hold more than is free of an unfinished message, by when its first byte came.
     unfinished: Timers<u32>,
-    /// Bytes that may still be published; below zero by at most what one read held.
-    credit: i64,
-    /// Sessions that were named to be read and have not asked yet.
-    promised: i64,
-    /// Sessions without credit, longest waiting first; among them some that are gone.
-    paused: VecDeque<SessionId>,
+    credit: Credit,
     to_bus: ToBus,
     /// Bytes of runs taken out of the mailbox that the bus was not told of.
     taken: usize,
@@ -212,11 +209,9 @@ pub struct Shard {
     readable: VecDeque<SessionId>,
     /// Clients' connections in the order in which they came, and among them some that have told their request.
     mute: VecDeque<SessionId>,
-    /// Sessions whose leftover may be read, among them some that are gone.
-    leftovers: VecDeque<SessionId>,
-    /// Sessions of which a leftover was read, for the model beside it.
+    /// Sessions of which held input was taken in, for the model beside it.
     #[cfg(feature = "fuzzing")]
-    pub(crate) leftovers_read: Vec<SessionId>,
+    pub(crate) taken_in: Vec<SessionId>,
     /// Sessions whose pings have left since.
     pinged: Vec<SessionId>,
     /// Sessions to be judged when time is told next, among them some that are gone.
@@ -257,18 +252,15 @@ impl Shard {
             partial: 0,
             behind: Timers::new(),
             unfinished: Timers::new(),
-            credit: i64::try_from(credit).unwrap_or(i64::MAX),
-            promised: 0,
-            paused: VecDeque::new(),
+            credit: Credit::new(i64::try_from(credit).unwrap_or(i64::MAX)),
             to_bus: ToBus::default(),
             taken: 0,
             readiness: Err(Unready::NoConnection),
             writable: VecDeque::new(),
             readable: VecDeque::new(),
             mute: VecDeque::new(),
-            leftovers: VecDeque::new(),
             #[cfg(feature = "fuzzing")]
-            leftovers_read: Vec::new(),
+            taken_in: Vec::new(),
             pinged: Vec::new(),
             looked: Vec::new(),
             to_ask_bus: Vec::new(),
@@ -327,8 +319,8 @@ impl Shard {
         match &mut session.stage {
             Stage::Head(_) => self.read_head(id, input, now),
             Stage::Open(_) => {
-                self.flush_leftover(id, now);
-                self.read_frames(id, input, now);
+                self.flush_held(id, now);
+                self.read_frames(id, (input, BytesMut::new()), self.credit.is_free(), now);
             }
             Stage::Deciding(deciding) if deciding.held() + input.len() <= limit => {
                 extend_exactly(&mut deciding.leftover, input);
@@ -346,7 +338,7 @@ impl Shard {
     pub fn handle_eof(&mut self, id: SessionId, now: Instant) {
         let now = self.at(now);
         let Some(session) = self.get_mut(id) else { return };
-        if session.ends_behind_leftover() {
+        if session.ends_behind_held() {
             return;
         }
         session.flags.peer_ended = true;
@@ -418,7 +410,7 @@ impl Shard {
         if let Stage::Open(open) = &mut session.stage {
             open.ws.handle_blocked(now);
         }
-        let is_paused = session.paused.is_some();
+        let is_paused = session.intake.waits().is_some();
         if let Some(session) = get_mut(&mut self.sessions, id) {
             session.fall_in(id.index, &mut self.behind, (&self.runs, 0), &self.settings.limits, now);
         }
@@ -449,17 +441,16 @@ impl Shard {
                     self.fan_out(channel, &run, now);
                 }
                 News::Missed { channel, messages } => self.missed(channel, messages, now),
-                News::Credit(bytes) => self.credit += i64::try_from(bytes).unwrap_or(i64::MAX),
+                News::Credit(bytes) => self.credit.give(bytes),
                 News::GapBegan { epoch, since } => self.gap_began(epoch, since, now),
                 News::GapEnded(gap) => tracing::debug!(event = "gap_ended", gap.epoch, "subscribed again"),
                 News::Ready(readiness) => self.readiness = readiness,
-                News::Looked => self.bus_has_looked(now),
+                News::Looked => self.bus_has_looked(),
             }
         }
         if self.taken > exchange::unsaid_bytes(self.settings.limits.mailbox_bytes) {
             self.to_bus.wishes.push(Wish::Taken { bytes: std::mem::take(&mut self.taken) });
         }
-        self.resume_paused(now);
     }
 
     /// Time has come to `now`. Too early or too often does no harm. Of many sessions for which something is due some have
@@ -477,8 +468,7 @@ impl Shard {
             self.session_timeout(id, now);
         }
         self.ask_bus();
-        self.resume_paused(now);
-        self.read_leftovers(now);
+        self.take_in_held(now);
     }
 
     // Commands.
@@ -591,8 +581,7 @@ impl Shard {
 
     /// A session whose socket is to be looked at: it may be read again after [`Shard::handle_readable`] said no, or one of
     /// its deadlines has passed. Can change after every input and command. Ask [`Shard::handle_readable`] for each one that
-    /// is named, whether or not anything is known to have come, and try to read: part of the credit may be kept for it until
-    /// then, and only then is it judged.
+    /// is named, whether or not anything is known to have come, and try to read: only then is it judged.
     pub fn poll_readable(&mut self) -> Option<SessionId> {
         while let Some(id) = self.readable.pop_front() {
             if self.get(id).is_some() {
@@ -628,8 +617,7 @@ impl Shard {
             || !self.looked.is_empty()
             || !self.writable.is_empty()
             || !self.to_bus.is_empty()
-            || !self.leftovers.is_empty()
-            || self.can_resume();
+            || self.credit.has_turn();
         if unpolled { Some(self.latest) } else { self.timers.next() }
     }
 

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 
+use super::credit::Intake;
 use super::deadlines::Overdue;
 use super::leftover::Leftover;
 use super::planned::Planned;
@@ -30,8 +31,8 @@ pub(super) struct Session {
     pub(super) member: Option<Member>,
     /// As the shard's timers have it.
     pub(super) deadline: Option<Instant>,
-    /// Since when it waits for credit.
-    pub(super) paused: Option<Instant>,
+    /// Where the input of an open one stands.
+    pub(super) intake: Intake,
     pub(super) rare: Option<Box<Rare>>,
     pub(super) flags: Flags,
 }
@@ -47,7 +48,7 @@ pub(super) struct Rare {
     pub(super) noted: u64,
     /// If it has notes, the messages of its client's that were taken.
     pub(super) received: u64,
-    /// What was read of it before it was open.
+    /// What was read of it and is yet to be taken in.
     pub(super) leftover: Leftover,
     /// Its place among those that are behind, as the shard has it.
     pub(super) behind: Option<Instant>,
@@ -65,10 +66,6 @@ pub(super) struct Flags {
     pub(super) peer_ended: bool,
     /// The embedder was told not to read, and hears when it may again.
     pub(super) unread: bool,
-    /// The embedder heard that it may be read again, and has not asked yet.
-    pub(super) promised: bool,
-    /// Whether it is read without credit, because it has waited for that long enough.
-    pub(super) last_read: LastRead,
     /// How far it has come if a deadline of it has passed.
     pub(super) overdue: Overdue,
     /// Reads that brought something since then.
@@ -77,17 +74,6 @@ pub(super) struct Flags {
     pub(super) admin: bool,
     /// It has no place among the clients.
     pub(super) crowded: bool,
-}
-
-/// The one read of a session that has waited for credit long enough.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum LastRead {
-    #[default]
-    None,
-    /// When the embedder asks next, it is told to read.
-    Due,
-    /// It was told so.
-    Asked,
 }
 
 #[derive(Debug)]
@@ -161,13 +147,6 @@ pub struct Asked {
     pub route: Option<Target>,
 }
 
-impl LastRead {
-    /// The embedder is told to read. If it was before and nothing came, that was it.
-    pub(super) fn ask(&mut self) {
-        *self = if *self == Self::Due { Self::Asked } else { Self::None };
-    }
-}
-
 impl Deciding {
     /// Bytes of the client's that wait for an answer.
     pub(super) fn held(&self) -> usize {
@@ -194,7 +173,7 @@ impl Open {
 
     /// Whether what is read from it may have to be published. Once our Close is on its way it is read for the
     /// client's Close.
-    fn needs_credit(&self) -> bool {
+    pub(super) fn needs_credit(&self) -> bool {
         self.target.rights.publish && self.ws.can_send()
     }
 }
@@ -218,7 +197,7 @@ impl Session {
             answer: None,
             member: None,
             deadline: None,
-            paused: None,
+            intake: Intake::Clear,
             rare: None,
             flags: Flags::default(),
         }
@@ -237,23 +216,19 @@ impl Session {
         open.ws.note(Note::Alive { time: limits.ping_time, received }.to_string().as_bytes());
     }
 
-    /// Whether its socket may be read, with so much credit to publish.
-    pub(super) fn may_be_read(&self, credit: i64) -> bool {
+    /// Whether its socket may be read.
+    pub(super) fn may_be_read(&self) -> bool {
         match &self.stage {
             _ if self.flags.peer_ended => false,
             Stage::Head(_) | Stage::Scraping { .. } | Stage::Answered { .. } => true,
             Stage::Deciding(_) | Stage::Joining(_) => false,
-            Stage::Open(open) => credit > 0 || self.flags.last_read == LastRead::Due || !open.needs_credit(),
+            Stage::Open(_) => self.intake == Intake::Clear,
         }
     }
 
-    /// Whether something must happen before it is of use to ask again whether it may be read.
-    pub(super) fn waits(&self) -> bool {
-        match &self.stage {
-            Stage::Head(_) | Stage::Scraping { .. } | Stage::Answered { .. } => false,
-            Stage::Deciding(_) | Stage::Joining(_) => true,
-            Stage::Open(open) => self.paused.is_some() && open.needs_credit(),
-        }
+    /// Whether it waits for credit that it does not need any more, since our Close is on its way.
+    pub(super) fn waits_in_vain(&self) -> bool {
+        self.intake.waits().is_some() && matches!(&self.stage, Stage::Open(open) if !open.needs_credit())
     }
 
     /// Gives back what few sessions have if it does not any more.
@@ -263,16 +238,6 @@ impl Session {
             rare.planned.is_none() && rare.behind.is_none() && !has_counts && rare.leftover.is_empty()
         };
         self.rare.take_if(is_bare);
-    }
-
-    /// It no longer waits for credit.
-    pub(super) fn unpause(&mut self, now: Instant) {
-        if let (Stage::Open(open), Some(since)) = (&mut self.stage, self.paused.take()) {
-            open.ws.resume(now);
-            if let Some(unfinished) = &mut open.unfinished {
-                unfinished.since = unfinished.since + now.since(since);
-            }
-        }
     }
 
     /// A member of its channel that takes new messages.
@@ -300,7 +265,7 @@ impl Session {
 
     /// When its message has to be whole, or its wait for credit is over.
     pub(super) fn turn_deadline(&self, limits: &Limits) -> Option<Instant> {
-        earlier(self.paused.map(|since| since + limits.pause_time), self.message_deadline(limits))
+        earlier(self.pause_deadline(limits), self.message_deadline(limits))
     }
 
     /// Lends what may leave now, in order: an answer, the rest of a begun frame, control frames, data.

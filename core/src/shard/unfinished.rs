@@ -30,13 +30,12 @@ impl Unfinished {
 
 impl Shard {
     /// Something was read of a session. Notes what of it is not whole; `is_new` says that this began just now, behind a
-    /// message that is whole. Says whether it is more than before.
-    pub(super) fn note_unfinished(&mut self, id: SessionId, is_new: bool, now: Instant) -> bool {
-        let Some(session) = get_mut(&mut self.sessions, id) else { return false };
-        let Stage::Open(open) = &mut session.stage else { return false };
+    /// message that is whole.
+    pub(super) fn note_unfinished(&mut self, id: SessionId, is_new: bool, now: Instant) {
+        let Some(session) = get_mut(&mut self.sessions, id) else { return };
+        let Stage::Open(open) = &mut session.stage else { return };
         if !open.ws.is_amid() {
-            self.forget_unfinished(id);
-            return false;
+            return self.forget_unfinished(id);
         }
         let begun = || Box::new(Unfinished { since: now, bytes: 0, place: None });
         let unfinished = open.unfinished.get_or_insert_with(begun);
@@ -44,13 +43,11 @@ impl Shard {
             unfinished.since = now;
         }
         let bytes = open.ws.partial_bytes();
-        let grows = bytes > unfinished.bytes;
         self.partial -= unfinished.counted();
         unfinished.bytes = bytes;
         self.partial += unfinished.counted();
         let place = (unfinished.counted() > 0).then_some(unfinished.since);
         self.unfinished.set(id.index, &mut unfinished.place, place);
-        grows
     }
 
     /// Ends those that have been at a message for longest, until what is unfinished fits into its bound.
@@ -78,7 +75,7 @@ impl Session {
     /// When a message that it has begun has to be whole. The time stands still while it is not read.
     pub(super) fn message_deadline(&self, limits: &Limits) -> Option<Instant> {
         match &self.stage {
-            Stage::Open(open) if self.paused.is_none() && open.ws.can_send() => {
+            Stage::Open(open) if self.intake.waits().is_none() && open.ws.can_send() => {
                 open.unfinished.as_ref().map(|unfinished| unfinished.since + limits.message_time)
             }
             _ => None,

@@ -107,6 +107,25 @@ impl Decoder {
         self.partial.is_some() || matches!(self.state, State::Header { len: 1.., .. } | State::Payload(_))
     }
 
+    /// Whether what comes next belongs to a message and not to a control frame, as far as `input` says.
+    #[must_use]
+    pub fn is_before_data(&self, input: &[u8]) -> bool {
+        match self.state {
+            State::Header { bytes, len } => {
+                let first = if len > 0 { Some(&bytes[0]) } else { input.first() };
+                first.is_some_and(|first| !frame::is_control(*first))
+            }
+            State::Payload(frame) => !frame.opcode.is_control(),
+            State::Closed | State::Failed(_) => false,
+        }
+    }
+
+    /// Whether a whole empty binary message comes next.
+    #[must_use]
+    pub fn is_before_empty(&self, input: &[u8]) -> bool {
+        self.partial.is_none() && matches!(self.state, State::Header { len: 0, .. }) && frame::is_empty_binary(input)
+    }
+
     fn read<'i>(&mut self, input: &mut &'i mut [u8], limits: &Limits) -> Result<Option<Event<'i>>, Error> {
         loop {
             let frame = match self.state {

@@ -27,6 +27,16 @@ impl Opcode {
     }
 }
 
+/// Whether a frame that begins with this byte is a control frame (RFC 6455 §5.5).
+pub(super) const fn is_control(first: u8) -> bool {
+    first & Opcode::Close as u8 != 0
+}
+
+/// Whether `input` begins with a client's whole binary message that is empty.
+pub(super) fn is_empty_binary(input: &[u8]) -> bool {
+    input.len() >= 6 && input.starts_with(&[FIN | Opcode::Binary as u8, MASKED])
+}
+
 /// Writes the header of a server's frame: final, not masked, the length in its shortest form.
 #[inline]
 pub(crate) fn encode_header(opcode: Opcode, len: usize, out: &mut Vec<u8>) {

@@ -216,26 +216,62 @@ impl Session {
     /// Messages that come after our own Close, and before the client's, are given too: the client sent them in good
     /// faith. Afterwards, [`partial_bytes`](Self::partial_bytes) may have grown, by no more than `input` had.
     pub fn handle_read<'i>(&mut self, input: &mut &'i mut [u8], limits: &Limits, now: Instant) -> Option<Message<'i>> {
+        let now = self.see_input(input, now);
+        while self.state.reads() {
+            match self.decoder.next(input, limits) {
+                Ok(Some(Event::Message(message))) => return Some(message),
+                Ok(None) => return None,
+                event => self.handle_control(event, now),
+            }
+        }
+        *input = &mut [];
+        None
+    }
+
+    /// As [`handle_read`](Self::handle_read), up to the first byte of a message, with which `input` then begins: for an
+    /// owner that can take no message now, and keeps the rest. With `asks` an empty binary message is no such message,
+    /// and is given.
+    pub fn handle_read_before_data<'i>(
+        &mut self,
+        input: &mut &'i mut [u8],
+        asks: bool,
+        limits: &Limits,
+        now: Instant,
+    ) -> Option<Message<'i>> {
+        let now = self.see_input(input, now);
+        while self.state.reads() {
+            let is_question = asks && self.decoder.is_before_empty(input);
+            if input.is_empty() || self.decoder.is_before_data(input) && !is_question {
+                return None;
+            }
+            match self.decoder.next(input, limits) {
+                Ok(Some(Event::Message(message))) => return Some(message),
+                event => self.handle_control(event, now),
+            }
+        }
+        *input = &mut [];
+        None
+    }
+
+    fn see_input(&mut self, input: &[u8], now: Instant) -> Instant {
         let now = self.see(now);
         // Whoever takes nothing is no reader, whatever it sends.
         if !input.is_empty() && !self.stalled {
             self.note_life(now);
         }
-        while self.state.reads() {
-            match self.decoder.next(input, limits) {
-                Ok(Some(Event::Message(message))) => return Some(message),
-                Ok(Some(Event::Ping(payload))) if self.state == State::Open => self.control.pong(&payload),
-                Ok(Some(Event::Ping(_) | Event::Pong(_))) => {}
-                Ok(Some(Event::Close { code, .. })) => {
-                    self.record(Side::Peer, code, None);
-                    self.leave(Input::PeerClose, code, "", CloseWhen::AfterData, now);
-                }
-                Ok(None) => return None,
-                Err(error) => self.fail(error, now),
+        now
+    }
+
+    fn handle_control(&mut self, event: Result<Option<Event<'_>>, Error>, now: Instant) {
+        match event {
+            Ok(Some(Event::Ping(payload))) if self.state == State::Open => self.control.pong(&payload),
+            Ok(Some(Event::Close { code, .. })) => {
+                self.record(Side::Peer, code, None);
+                self.leave(Input::PeerClose, code, "", CloseWhen::AfterData, now);
             }
+            Ok(_) => {}
+            Err(error) => self.fail(error, now),
         }
-        *input = &mut [];
-        None
     }
 
     /// The client's stream has ended. A Close of ours that answers something may still reach it.

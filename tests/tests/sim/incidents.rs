@@ -383,6 +383,26 @@ fn an_instance_that_stood_still_gives_no_sound_connection_to_redis_up() {
     }
 }
 
+/// Somebody else's flood fills the queue of publishes while Redis is away: nobody's pong waits behind it, and a client
+/// that is gone does not stay for it.
+#[test]
+fn without_credit_an_instance_that_stood_still_drops_who_is_gone_and_nobody_else() {
+    for driver in DRIVERS {
+        let mut plan = stopped(driver, 8);
+        plan.setup.limits.publish_bytes = 64 << 10;
+        let mut plan = plan.joined().at(9_000, Deed::StopRedis { silent: false });
+        for i in 0..200 {
+            plan = plan.at(10_000 + 10 * i, Deed::Send { client: 0, bytes: 4_000, pieces: 2 });
+        }
+        let plan = plan
+            .at(22_500, Deed::Leave { client: 7, how: Way::Silent })
+            .at(25_020, stands(30_000))
+            .at(90_000, Deed::StartRedis { loading: 0, refuses: 0 });
+        let report = kept(&plan);
+        assert_eq!((ends(&report, "NoCredit"), ends(&report, "PongTimeout")), (1, 1), "{driver:?}: {:?}", report.ends);
+    }
+}
+
 /// So many text rooms of the chat, in which everybody may speak.
 fn chat_rooms(count: usize) -> Vec<Room> {
     let room = |i| Room {

@@ -373,26 +373,17 @@ impl<'a> Teller<'a> {
     }
 
     fn say(&mut self, id: SessionId, said: &Said<'a>) {
-        // Who is read for the last time was asked when it was named.
-        let peer = self.model.peer(id);
-        let was_asked = peer.is_last_read && peer.leftover.is_empty();
-        if !was_asked && !self.ask(id) {
-            return;
+        if self.ask(id) {
+            self.shard.handle_read(id, &mut said.bytes(), self.model.now);
+            self.model.hear_all(id, vec![said.clone()]);
         }
-        self.shard.handle_read(id, &mut said.bytes(), self.model.now);
-        self.model.hear(id, said);
     }
 
     /// Asks whether the session may be read.
     fn ask(&mut self, id: SessionId) -> bool {
-        // Those whom the credit is kept for go first.
-        let kept = self.shard.keeps_credit_from(id) && !self.model.needs_no_credit(id);
-        let may = self.model.may_be_read(id) && !kept;
-        assert_eq!(self.shard.may_be_read(id), may);
+        let may = self.model.may_be_read(id);
         assert_eq!(self.shard.handle_readable(id, self.model.now), may);
-        if may {
-            self.model.read(id);
-        } else {
+        if !may {
             self.model.pause(id);
         }
         may
@@ -457,13 +448,15 @@ impl<'a> Teller<'a> {
 
     /// Nothing has arrived for those whose deadline has passed.
     fn judge(&mut self) {
-        self.exchange();
-        self.shard.handle_timeout(self.model.now);
-        self.follow_leftovers();
+        for _ in 0..2 {
+            self.exchange();
+            self.shard.handle_timeout(self.model.now);
+            self.follow_leftovers();
+        }
     }
 
     fn follow_leftovers(&mut self) {
-        for id in std::mem::take(&mut self.shard.leftovers_read) {
+        for id in std::mem::take(&mut self.shard.taken_in) {
             self.model.hear_leftover(id);
         }
     }
@@ -488,7 +481,7 @@ impl<'a> Teller<'a> {
             self.take_outputs();
         }
         for id in self.model.sessions() {
-            self.model.wait(id, self.shard.paused_since(id));
+            self.model.wait(id, self.shard.waits_since(id));
         }
     }
 

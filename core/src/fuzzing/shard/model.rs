@@ -107,10 +107,7 @@ impl<'a> Model<'a> {
             "a loss that nobody heard of"
         );
         assert_eq!(shard.has_credit(), self.credit > 0);
-        // Those that wait for credit are named one by one, each time that the shard is called.
-        let is_called = shard.poll_timeout().is_some_and(|at| at <= self.now);
-        let is_forgotten =
-            |id, peer: &Peer<'_>| peer.is_unread && self.may_be_read(id) && !(is_called && peer.phase == Phase::Open);
+        let is_forgotten = |id, peer: &Peer<'_>| peer.is_unread && self.may_be_read(id);
         assert!(!self.peers.iter().any(|(&id, peer)| is_forgotten(id, peer)), "may be read, and nobody said so");
     }
 
@@ -147,14 +144,8 @@ impl<'a> Model<'a> {
         match peer.phase {
             _ if peer.has_ended || !peer.leftover.is_empty() => false,
             Phase::Asked { .. } | Phase::Joining { .. } => false,
-            Phase::Open => self.credit > 0 || peer.is_heard_out || !peer.target.rights.publish,
-            Phase::Closing { .. } | Phase::Answered => true,
+            Phase::Open | Phase::Closing { .. } | Phase::Answered => true,
         }
-    }
-
-    pub(super) fn needs_no_credit(&self, id: SessionId) -> bool {
-        let peer = &self.peers[&id];
-        peer.phase != Phase::Open || peer.is_heard_out || !peer.target.rights.publish
     }
 
     // What clients and the embedder do.
@@ -209,47 +200,54 @@ impl<'a> Model<'a> {
         }
     }
 
-    /// The shard has read what came early, for which there must be credit, as for a read of its socket.
+    /// The shard has taken in what was held of the session, messages only if there is credit.
     pub(super) fn hear_leftover(&mut self, id: SessionId) {
         let has_credit = self.credit > 0;
         let peer = self.peer(id);
-        let is_heard_out = std::mem::take(&mut peer.is_heard_out);
         let needs_credit = peer.phase == Phase::Open && peer.target.rights.publish;
-        assert!(has_credit || is_heard_out || !needs_credit, "read without credit: {peer:?}");
-        assert!(matches!(peer.phase, Phase::Open | Phase::Closing { .. }) && !peer.leftover.is_empty());
-        peer.paused = None;
-        for said in std::mem::take(&mut peer.leftover) {
-            self.peer(id).is_last_read = is_heard_out;
-            self.hear(id, &said);
-        }
-        let peer = self.peer(id);
-        peer.is_last_read = false;
-        peer.end_leftover();
+        assert!(peer.waits.is_none() || has_credit || !needs_credit, "taken in without credit: {peer:?}");
+        assert!(matches!(peer.phase, Phase::Open | Phase::Closing { .. }) && !peer.leftover.is_empty(), "{peer:?}");
+        peer.waits = None;
+        let said = std::mem::take(&mut peer.leftover);
+        self.hear_all(id, said);
     }
 
-    /// Nothing more can be done without time: a session whose leftover is not read waits for credit.
+    /// Nothing more can be done without time: a session of which something is held waits for credit.
     pub(super) fn wait(&mut self, id: SessionId, since: Option<Instant>) {
         let has_credit = self.credit > 0;
         let peer = self.peer(id);
         if !peer.leftover.is_empty() && matches!(peer.phase, Phase::Open | Phase::Closing { .. }) {
-            assert!(peer.phase == Phase::Open && peer.target.rights.publish && !has_credit, "unread: {peer:?}");
-            assert!(since >= peer.paused && since.is_some());
-            peer.paused = since;
-            peer.is_last_read = false;
+            assert!(peer.phase == Phase::Open && peer.target.rights.publish && !has_credit, "held: {peer:?}");
+            assert!(since == peer.waits && since.is_some());
         }
     }
 
-    pub(super) fn hear(&mut self, id: SessionId, said: &Said<'_>) {
+    /// The first message for which there is no credit waits, and so does what comes behind it.
+    pub(super) fn hear_all(&mut self, id: SessionId, said: Vec<Said<'a>>) {
+        let mut said = said.into_iter().peekable();
+        let has_credit = self.credit > 0;
+        while let Some(next) = said.peek()
+            && (has_credit || !self.peer(id).needs_credit_for(next))
+        {
+            self.hear(id, next);
+            said.next();
+        }
+        let now = self.now;
+        let peer = self.peer(id);
+        peer.leftover = said.collect();
+        peer.waits = (!peer.leftover.is_empty()).then_some(now);
+        peer.end_leftover();
+    }
+
+    fn hear(&mut self, id: SessionId, said: &Said<'_>) {
         let message_bytes = self.limits.message_bytes;
         let has_credit = self.credit > 0;
         let peer = self.peer(id);
-        let is_last = std::mem::take(&mut peer.is_last_read) && !has_credit && peer.phase == Phase::Open;
         if !matches!(peer.phase, Phase::Open | Phase::Closing { reads: true }) {
             return;
         }
         match said {
-            // It asks whether the connection lives.
-            Said::Message { is_text: false, bytes: b"" } if peer.target.notes && !peer.is_amid => {}
+            _ if peer.is_question(said) => {}
             Said::Message { is_text, bytes } => {
                 let frame = if *is_text { FrameType::Text } else { FrameType::Binary };
                 let is_valid = !peer.is_amid
@@ -257,7 +255,7 @@ impl<'a> Model<'a> {
                     && (!is_text || core::str::from_utf8(bytes).is_ok())
                     && frame == peer.target.frame
                     && peer.target.rights.publish;
-                if !is_valid || is_last {
+                if !is_valid {
                     return peer.close(false);
                 }
                 if peer.phase != Phase::Open && !has_credit {
@@ -270,35 +268,20 @@ impl<'a> Model<'a> {
                 self.debt += cost;
                 self.publishes.push_back((channel, bytes.to_vec()));
             }
-            Said::Beginning if !peer.is_amid && !is_last => peer.is_amid = true,
+            Said::Beginning if !peer.is_amid => peer.is_amid = true,
             Said::Ping(_) => {}
             Said::Beginning | Said::Close | Said::NotMasked => peer.close(false),
         }
     }
 
     pub(super) fn pause(&mut self, id: SessionId) {
-        let now = self.now;
         let peer = self.peer(id);
-        peer.is_last_read = false;
-        if peer.has_ended {
-            return;
-        }
-        peer.is_unread = true;
-        if peer.phase == Phase::Open && peer.leftover.is_empty() {
-            peer.paused.get_or_insert(now);
-        }
-    }
-
-    /// The shard said that the session may be read.
-    pub(super) fn read(&mut self, id: SessionId) {
-        let peer = self.peer(id);
-        peer.is_last_read = std::mem::take(&mut peer.is_heard_out);
+        peer.is_unread |= !peer.has_ended;
     }
 
     pub(super) fn resume(&mut self, id: SessionId) {
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.is_unread = false;
-            peer.paused = None;
         }
     }
 
@@ -334,10 +317,11 @@ impl<'a> Model<'a> {
                 Phase::Joining { until, is_adopted: true } if until <= now => peer.turn_away(),
                 Phase::Asked { until } | Phase::Joining { until, .. } if until <= now => peer.answer(),
                 Phase::Open if peer.is_doomed => peer.close(true),
-                Phase::Open if peer.paused.is_some_and(|since| since + pause_time <= now) => {
+                Phase::Open if peer.waits.is_some_and(|since| since + pause_time <= now) => {
                     assert!(self.credit <= 0, "waits for credit that is there");
-                    peer.paused = None;
-                    peer.is_heard_out = true;
+                    peer.leftover.clear();
+                    peer.close(false);
+                    peer.end_leftover();
                 }
                 _ => {}
             }

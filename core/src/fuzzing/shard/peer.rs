@@ -16,12 +16,8 @@ pub(super) struct Peer<'a> {
     pub(super) queue: VecDeque<Frame>,
     /// Bytes of the first of them that it has heard.
     begun: usize,
-    /// Since when it waits for credit.
-    pub(super) paused: Option<Instant>,
-    /// It waited for credit long enough, and is to be read once without.
-    pub(super) is_heard_out: bool,
-    /// What it says next is heard without credit.
-    pub(super) is_last_read: bool,
+    /// Since when a message of it waits for credit.
+    pub(super) waits: Option<Instant>,
     /// The shard said not to read it, and has not named it since.
     pub(super) is_unread: bool,
     /// A message of the client's has begun and never ends.
@@ -33,7 +29,7 @@ pub(super) struct Peer<'a> {
     pub(super) behind: Option<Instant>,
     /// The client says nothing more.
     pub(super) has_ended: bool,
-    /// What it said before it was open, or what was read of it elsewhere.
+    /// What it said before it was open, what was read of it elsewhere, and what waits for credit.
     pub(super) leftover: Vec<Said<'a>>,
     /// It ended behind that.
     ends_behind: bool,
@@ -94,9 +90,7 @@ impl<'a> Peer<'a> {
             phase,
             queue: VecDeque::new(),
             begun: 0,
-            paused: None,
-            is_heard_out: false,
-            is_last_read: false,
+            waits: None,
             is_unread: false,
             is_amid: false,
             is_named: false,
@@ -289,7 +283,7 @@ impl<'a> Peer<'a> {
 
     pub(super) fn close(&mut self, reads: bool) {
         self.phase = Phase::Closing { reads };
-        self.paused = None;
+        self.waits = None;
     }
 
     /// It reads too slowly: only the rest of a frame that has begun to leave still does.
@@ -308,9 +302,9 @@ impl<'a> Peer<'a> {
         }
     }
 
-    /// All of what came early is read.
+    /// Its end counts once all that was read before is taken in.
     pub(super) fn end_leftover(&mut self) {
-        if std::mem::take(&mut self.ends_behind) {
+        if self.leftover.is_empty() && std::mem::take(&mut self.ends_behind) {
             self.end_input();
         }
     }
@@ -332,6 +326,17 @@ impl<'a> Peer<'a> {
         if let Phase::Closing { reads } = &mut self.phase {
             *reads = false;
         }
+    }
+
+    /// Whether it asks whether the connection lives.
+    pub(super) fn is_question(&self, said: &Said<'_>) -> bool {
+        self.target.notes && !self.is_amid && matches!(said, Said::Message { is_text: false, bytes: b"" })
+    }
+
+    /// Whether what it says waits for credit.
+    pub(super) fn needs_credit_for(&self, said: &Said<'_>) -> bool {
+        let is_data = !matches!(said, Said::Ping(_) | Said::Close) && !self.is_question(said);
+        is_data && self.phase == Phase::Open && self.target.rights.publish
     }
 
     /// Whoever has something to write and can write is named.

@@ -1,8 +1,9 @@
 //! What must hold between any two calls.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use crate::exchange::{ChannelId, Wish, publish_cost};
+use crate::shard::credit::Intake;
 use crate::shard::deadlines::Overdue;
 use crate::shard::session::Stage;
 use crate::shard::{SessionId, Shard};
@@ -14,8 +15,6 @@ impl Shard {
         let waiting: Vec<SessionId> = self.writable.iter().copied().filter(|&id| self.get(id).is_some()).collect();
         assert_eq!(waiting.len(), listed, "listed flags");
         assert!(waiting.iter().all(|&id| self.get(id).is_some_and(|session| session.flags.listed)));
-        let promised = self.sessions.iter().filter(|(_, session)| session.flags.promised).count();
-        assert_eq!(self.promised, promised as i64, "promises");
         let mut partial = 0;
         let mut entries: HashMap<u32, u32> = HashMap::new();
         for (index, session) in &self.sessions {
@@ -34,14 +33,15 @@ impl Shard {
             if session.has_output() && !session.flags.blocked {
                 assert!(session.flags.listed || !self.is_drained(), "output that nobody hears of");
             }
-            if session.paused.is_some() && session.waits() {
-                assert_eq!(self.paused.iter().filter(|&&one| one == id).count(), 1, "in line once");
+            assert_eq!(session.intake == Intake::Clear, self.leftover(id) == 0, "input is held without a turn");
+            let [held, line] = self.credit.lists();
+            let places = |list: &VecDeque<SessionId>| list.iter().filter(|&&one| one == id).count();
+            match session.intake {
+                Intake::Clear => {}
+                Intake::Held => assert!(places(held) > 0, "input that nobody takes in"),
+                Intake::Waits(_) => assert_eq!((places(line), session.waits_in_vain()), (1, false), "in line once"),
             }
-            let is_to_be_read = session.has_leftover() && !session.waits();
-            assert!(!is_to_be_read || self.leftovers.contains(&id), "a leftover that nobody reads");
-            if session.flags.unread && !session.waits() && !session.has_leftover() {
-                panic!("may be read and was not named");
-            }
+            assert!(!session.flags.unread || !session.may_be_read(), "may be read and was not named");
             let next = session.next_deadline(&self.settings.limits);
             let has_timer = session.deadline.is_some_and(|at| Some(at) <= next);
             let is_due = match session.flags.overdue {
@@ -89,6 +89,6 @@ impl Shard {
             Wish::Publish { name, len } => publish_cost(name, *len) as i64,
             _ => 0,
         });
-        self.credit + leaving.sum::<i64>()
+        self.credit.left() + leaving.sum::<i64>()
     }
 }

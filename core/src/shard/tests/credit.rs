@@ -5,7 +5,8 @@ use crate::error::Error;
 use crate::exchange::publish_cost;
 use crate::limits::Limits;
 use crate::route::{Rights, Target};
-use crate::time::Duration;
+use crate::shard::credit::{Intake, Step};
+use crate::time::{Duration, Instant};
 use crate::ws::tests::frame;
 
 /// A Redis that was there for the handshakes and is away now, and so much credit.
@@ -23,18 +24,23 @@ fn message_cost(len: usize) -> usize {
 }
 
 #[test]
-fn a_session_that_finds_no_credit_is_not_read_until_there_is_some() {
-    for (bound, reads) in [(message_cost(10) + 1, true), (message_cost(10), false), (message_cost(10) - 1, false)] {
+fn a_message_that_finds_no_credit_is_kept_and_the_socket_is_not_read_until_there_is_some() {
+    for (bound, waits) in [(message_cost(10) + 1, false), (message_cost(10), true), (message_cost(10) - 1, true)] {
         let (mut world, clients) = world(&["/chat", "/news"], |limits| limits.publish_bytes = bound);
         world.send(clients[0], &text("0123456789"));
         world.send(clients[0], &text("waits"));
-        assert_eq!(world.clients[clients[0]].input.is_empty(), reads, "{bound} bytes");
-        assert_eq!(world.shards[0].stats().pauses, u64::from(!reads || world.clients[clients[0]].waits));
+        let id = world.id(clients[0]);
+        let held = if waits { text("waits").len() } else { 0 };
+        assert_eq!(world.shards[0].leftover(id), held, "{bound} bytes");
+        assert_eq!(world.shards[0].stats().pauses, u64::from(waits));
+        world.send(clients[0], &text("stays in the socket"));
+        world.send(clients[0], &text("too"));
+        assert!(world.clients[clients[0]].waits && !world.clients[clients[0]].input.is_empty());
         world.send(clients[1], &frame(0x89, b"still read"));
         assert_eq!(world.messages(clients[1]).len(), 1, "whoever may not publish needs no credit");
         world.is_reachable = true;
         world.pass(Duration::from_secs(3));
-        assert_eq!(world.texts(clients[0]), ["0123456789", "waits"]);
+        assert_eq!(world.texts(clients[0]), ["0123456789", "waits", "stays in the socket", "too"]);
     }
 }
 
@@ -52,7 +58,7 @@ fn what_was_read_is_admitted_whole_and_the_bound_is_exceeded_by_one_read_at_most
 }
 
 #[test]
-fn after_pause_time_a_session_without_credit_is_closed_with_1013() {
+fn after_pause_time_a_message_without_credit_is_refused_with_1013() {
     let (mut world, clients) = world(&["/chat"], |limits| limits.publish_bytes = 100);
     world.send(clients[0], &text(&"x".repeat(100)));
     world.send(clients[0], &text("waits"));
@@ -60,50 +66,71 @@ fn after_pause_time_a_session_without_credit_is_closed_with_1013() {
     assert_eq!(world.close_code(clients[0]), None);
     world.pass(ms(1));
     assert_eq!(world.close_code(clients[0]), Some(1013));
+    assert_eq!(world.shards[0].stats().discarded, 1);
     world.send(clients[0], &frame(CLOSE, b""));
     world.end(clients[0]);
     assert_eq!(world.error(clients[0]), Some(Error::NoCredit));
 }
 
 #[test]
-fn who_has_nothing_to_publish_outlives_any_want_of_credit() {
-    let (mut world, clients) = world(&["/chat"; 3], |limits| {
+fn an_end_behind_a_message_that_is_refused_is_the_end() {
+    let (mut world, clients) = world(&["/chat"], |limits| limits.publish_bytes = 100);
+    world.send(clients[0], &text(&"x".repeat(100)));
+    world.send(clients[0], &text("waits"));
+    let (id, now) = (world.id(clients[0]), world.now);
+    world.shard().handle_unread_eof(id, now);
+    assert!(world.shard().contains(id), "what was sent before counts");
+    world.shard().handle_eof(id, now);
+    world.pass(Duration::from_secs(10));
+    assert_eq!(world.close_code(clients[0]), Some(1013));
+    assert_eq!(world.error(clients[0]), Some(Error::NoCredit));
+}
+
+/// Somebody else's flood delays no pong, and a dead client does not live on for it.
+#[test]
+fn what_needs_no_credit_is_taken_in_at_once() {
+    let (mut world, clients) = world(&["/chat"; 4], |limits| {
         limits.publish_bytes = 100;
         limits.publish_time = Duration::from_secs(1_000);
     });
-    let [flood, quiet, begins] = clients[..] else { unreachable!() };
+    let [flood, quiet, begins, dead] = clients[..] else { unreachable!() };
     world.send(flood, &text(&"x".repeat(100)));
     world.send(begins, &frame(0x01, b"a message that"));
     world.pass(Duration::from_secs(10));
-    assert_eq!(world.close_code(begins), Some(1013));
-    for round in 0..5 {
+    assert_eq!(world.close_code(begins), Some(1013), "a part of a message waits as a whole one does");
+    for round in 1..6 {
         world.send(quiet, &frame(0x8A, b"an answer"));
         world.send(quiet, &frame(0x89, b"still there?"));
-        assert!(world.clients[quiet].waits, "round {round}");
+        assert_eq!((world.clients[quiet].waits, world.messages(quiet).len()), (false, round), "round {round}");
         world.pass(Duration::from_secs(10));
-        assert!(!world.clients[quiet].waits && world.close_code(quiet).is_none(), "round {round}");
     }
+    assert_eq!(world.error(dead), Some(Error::PongTimeout), "its ping has had no answer");
     world.send(quiet, &frame(CLOSE, b""));
-    world.pass(Duration::from_secs(10));
+    assert!(world.clients[quiet].ended);
     world.end(quiet);
-    assert_eq!(world.error(quiet), None);
+    assert_eq!((world.error(quiet), world.shards[0].stats().pauses), (None, 1));
 }
 
 #[test]
-fn who_is_heard_out_but_says_nothing_has_all_the_time_again() {
+fn control_frames_before_a_message_without_credit_and_around_its_parts_are_taken_in() {
     let (mut world, clients) = world(&["/chat"; 2], |limits| limits.publish_bytes = 100);
-    world.send(clients[0], &text(&"x".repeat(100)));
-    world.send(clients[1], &text("gone before it is read"));
-    world.clients[clients[1]].input.clear();
-    world.pass(Duration::from_secs(10));
-    let (id, now) = (world.id(clients[1]), world.now);
-    assert!(world.shard().handle_readable(id, now), "named, and asked for");
-    world.send(clients[1], &text("late"));
-    world.pass(Duration::from_millis(9_999));
-    assert_eq!(world.close_code(clients[1]), None);
-    world.pass(ms(1));
-    assert_eq!(world.close_code(clients[1]), Some(1013));
-    assert_eq!(world.shards[0].stats().discarded, 1);
+    let [flood, client] = clients[..] else { unreachable!() };
+    world.send(client, &frame(0x01, b"begun with credit"));
+    world.send(flood, &text(&"x".repeat(100)));
+    world.send(client, &frame(0x89, b"1"));
+    let mut bytes = frame(0x89, b"2");
+    bytes.extend(frame(0x80, b", ended without"));
+    bytes.extend(frame(0x89, b"behind that"));
+    // Cut in a ping, and then in the first byte of the rest.
+    let (first, rest) = bytes.split_at(4);
+    world.send(client, first);
+    assert_eq!(world.messages(client).len(), 1);
+    world.send(client, rest);
+    assert_eq!(world.messages(client).len(), 2, "the third lies behind the message");
+    world.is_reachable = true;
+    world.pass(Duration::from_secs(3));
+    assert_eq!(world.messages(client).len(), 5);
+    assert_eq!(world.texts(client).last().map(String::as_str), Some("begun with credit, ended without"));
 }
 
 #[test]
@@ -136,53 +163,51 @@ fn sessions_are_read_again_in_the_order_in_which_they_came_to_wait() {
 
 #[test]
 fn whoever_comes_later_does_not_get_ahead_of_those_who_wait() {
-    let (mut world, clients) = world(&["/chat"; 3], |limits| limits.publish_bytes = 100);
-    world.send(clients[0], &text(&"x".repeat(100)));
-    world.send(clients[1], &text("waits"));
-    world.is_reachable = true;
-    // The embedder does not read the first in line at once: its place is kept.
-    world.clients[clients[1]].input.clear();
-    world.pass(Duration::from_secs(3));
-    assert!(world.shard().has_credit() && !world.clients[clients[1]].waits);
-    world.send(clients[2], &text("later"));
-    assert!(world.clients[clients[2]].waits);
-    world.send(clients[1], &text("first"));
-    assert_eq!(world.texts(clients[0])[1..], ["first", "later"]);
+    let mut world = World::with(Limits { publish_bytes: 200, ..limits() }, 1);
+    let clients = ["/chat"; 2].map(|path| world.join(path));
+    let [first, later] = clients.map(|client| world.id(client));
+    let now = world.now;
+    world.shard().publish(&"elsewhere".into(), &[b'x'; 200]).unwrap();
+    world.shard().handle_read(first, &mut text("first"), now);
+    while !world.shard().has_credit() {
+        world.bus.handle_timeout(now);
+        world.exchange();
+    }
+    // The first in line has its turn when time is told next.
+    assert_eq!(world.shard().poll_timeout(), Some(now));
+    world.shard().handle_read(later, &mut text("later"), now);
+    world.run();
+    assert_eq!(world.texts(clients[0]), ["first", "later"]);
 }
 
 #[test]
-fn who_was_named_and_finds_the_credit_gone_is_first_in_line_again() {
-    let (mut world, clients) = world(&["/chat"; 3], |limits| limits.publish_bytes = 100);
-    world.send(clients[0], &text(&"x".repeat(100)));
-    world.send(clients[1], &text("waits"));
-    world.send(clients[2], &text("second"));
-    world.clients[clients[1]].input.clear();
-    world.is_reachable = true;
-    world.pass(Duration::from_secs(3));
-    assert!(!world.clients[clients[1]].waits && world.clients[clients[2]].waits);
-    world.lose_redis();
-    world.shard().publish(&"elsewhere".into(), &[b'x'; 100]).unwrap();
-    world.send(clients[1], &text("first"));
-    assert!(world.clients[clients[1]].waits);
-    world.is_reachable = true;
-    world.pass(Duration::from_secs(3));
-    assert_eq!(world.texts(clients[0])[1..], ["first", "second"]);
+fn those_who_wait_take_turns_a_read_each() {
+    let mut world = World::with(Limits { publish_bytes: 1 << 10, ..limits() }, 1);
+    let clients = ["/chat"; 3].map(|path| world.join(path));
+    for (client, message) in clients.into_iter().zip(["a", "b", "c"]) {
+        world.clients[client].input.extend(text(&message.repeat(4_000)).repeat(12));
+    }
+    world.run();
+    let texts: Vec<String> = world.texts(clients[0]).iter().map(|text| text[..1].to_owned()).collect();
+    for name in ["a", "b", "c"] {
+        assert_eq!(texts.iter().filter(|text| *text == name).count(), 12);
+    }
+    for turn in texts.windows(6) {
+        assert!(turn.iter().any(|text| *text != turn[0]), "one read holds four messages at most: {texts:?}");
+    }
 }
 
-/// Those who were named publish nothing, so that no credit comes back for which the others could be named.
 #[test]
-fn nobody_waits_while_there_is_credit_that_others_do_not_use() {
-    let mut paths = vec!["/chat"; 40];
-    paths[0] = "/chat/flood";
-    let (mut world, clients) = world(&paths, |limits| limits.publish_bytes = 100);
+fn nobody_waits_while_there_is_credit() {
+    let (mut world, clients) = world(&["/chat"; 200], |limits| limits.publish_bytes = 100);
     world.send(clients[0], &text(&"x".repeat(100)));
     for &client in &clients[1..] {
-        world.send(client, &frame(0x89, b"ping"));
+        world.send(client, &text("!"));
     }
-    assert_eq!(world.shards[0].stats().pauses, 39);
+    assert_eq!(world.shards[0].stats().pauses, 199);
     world.is_reachable = true;
     world.pass(Duration::from_secs(3));
-    assert!(clients[1..].iter().all(|&client| world.messages(client).len() == 1));
+    assert_eq!(world.texts(clients[0]).len(), 200);
 }
 
 #[test]
@@ -206,9 +231,26 @@ fn the_line_does_not_remember_those_who_are_gone() {
             }
         }
         world.pass(Duration::from_secs(20));
-        assert!(world.shards[0].paused.len() <= 20, "round {round}: {}", world.shards[0].paused.len());
+        let [_, line] = world.shards[0].credit.lists();
+        assert!(line.len() <= 20, "round {round}: {}", line.len());
     }
     assert_eq!(world.shards[0].stats().sessions, usize::from(world.clients[0].closed.is_none()));
+}
+
+/// Every state of a session's input against everything that happens to it.
+#[test]
+fn where_input_stands_is_a_table() {
+    use Intake::{Clear, Held, Waits};
+    let [past, now] = [1, 2].map(|second| Instant::ZERO + Duration::from_secs(second));
+    let table = [
+        (Clear, [Held, Waits(now), Clear, Clear]),
+        (Held, [Held, Waits(now), Held, Clear]),
+        (Waits(past), [Waits(past), Waits(past), Held, Clear]),
+    ];
+    for (before, after) in table {
+        let steps = [Step::Hold, Step::Starve(now), Step::Free, Step::Take];
+        assert_eq!(steps.map(|step| before.after(step)), after, "{before:?}");
+    }
 }
 
 /// It was asked to be read while it joined, and opens when no credit is left.

@@ -57,6 +57,18 @@ fn cases() -> Vec<Case> {
     ]
 }
 
+/// Each case, with and without credit to publish: a client that has sent nothing waits for none.
+fn worlds() -> impl Iterator<Item = (Case, bool)> {
+    [true, false].into_iter().flat_map(|has_credit| cases().into_iter().map(move |case| (case, has_credit)))
+}
+
+fn spend_credit(world: &mut World) {
+    let most = world.shards[0].limits().message_bytes;
+    while world.shards[0].has_credit() {
+        world.shard().publish(&"elsewhere".into(), &vec![b'x'; most]).unwrap();
+    }
+}
+
 /// Time jumps far beyond the deadline, and the shard hears of that before anything else.
 fn jump(world: &mut World) -> Instant {
     world.now = world.now + LONG;
@@ -71,9 +83,12 @@ fn named(world: &mut World) -> Option<SessionId> {
 
 #[test]
 fn whatever_has_arrived_when_a_deadline_is_found_to_have_passed_is_read_first() {
-    for (what, make, bytes, _) in cases() {
+    for ((what, make, bytes, _), has_credit) in worlds() {
         let mut world = World::with(limits(), 1);
         let client = make(&mut world);
+        if !has_credit {
+            spend_credit(&mut world);
+        }
         let id = world.id(client);
         let now = jump(&mut world);
         assert_eq!(named(&mut world), Some(id), "{what}");
@@ -92,9 +107,12 @@ fn whatever_has_arrived_when_a_deadline_is_found_to_have_passed_is_read_first() 
 
 #[test]
 fn who_has_sent_nothing_is_judged_as_soon_as_its_owner_has_looked() {
-    for (what, make, _, error) in cases() {
+    for ((what, make, _, error), has_credit) in worlds() {
         let mut world = World::with(limits(), 1);
         let client = make(&mut world);
+        if !has_credit {
+            spend_credit(&mut world);
+        }
         let id = world.id(client);
         let now = jump(&mut world);
         assert_eq!(named(&mut world), Some(id), "{what}");
@@ -170,4 +188,31 @@ fn who_waits_for_the_bus_is_judged_after_what_the_bus_has() {
     }
     world.run();
     assert!(world.clients[client].opened);
+}
+
+/// A socket that was full takes bytes again, while the session waits for credit.
+#[test]
+fn who_waits_for_the_bus_is_judged_after_what_its_socket_takes_as_well() {
+    for takes in [true, false] {
+        let limits = Limits { pause_time: 2 * LONG, publish_time: 4 * LONG, publish_bytes: 100, ..limits() };
+        let mut world = World::redis(limits, 1);
+        let client = world.join("/chat");
+        let id = world.id(client);
+        world.lose_redis();
+        world.make_room(client, 0);
+        world.send(client, &frame(PING, b"a pong is to leave"));
+        world.send(client, &text(&"x".repeat(100)));
+        world.send(client, &text("waits"));
+        // A ping waits for its socket, too.
+        world.pass(ms(2_000));
+        let now = jump(&mut world);
+        world.exchange();
+        assert!(world.shard().contains(id), "the bus has nothing for it, and its socket is yet to be offered the pong");
+        if takes {
+            world.make_room(client, usize::MAX);
+        }
+        world.run();
+        assert_eq!(world.shard().contains(id), takes);
+        assert_eq!(world.now, now);
+    }
 }

@@ -95,6 +95,7 @@ fn who_waits_for_credit_holds_up_no_answer() {
         world.shard().publish(&"other".into(), &vec![b'x'; limits().message_bytes]).unwrap();
     }
     let (id, now) = (world.id(paused), world.now);
+    world.shard().handle_read(id, &mut text("waits"), now);
     assert!(!world.shard().handle_readable(id, now));
     let client = world.connect();
     let id = world.id(client);

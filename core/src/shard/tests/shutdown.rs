@@ -203,7 +203,9 @@ fn who_waits_for_credit_is_closed_as_others_are() {
     let client = world.join("/chat");
     world.lose_redis();
     world.send(client, &text("accepted"));
+    world.send(client, &text("not published"));
     world.send(client, &text("not read"));
+    world.send(client, &text("nor this"));
     assert!(world.clients[client].waits);
     shut_down(&mut world);
     world.pass(ms(5));

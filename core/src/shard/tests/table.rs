@@ -150,6 +150,7 @@ fn world_in(stage: Stage) -> World {
     match stage {
         Stage::Paused => {
             world.shard().publish(&"chat".into(), &[b'x'; 1200]).unwrap();
+            world.shard().handle_read(id, &mut text("waits"), now);
             assert!(!world.shard().handle_readable(id, now));
         }
         Stage::Closing => {

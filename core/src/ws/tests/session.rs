@@ -447,3 +447,41 @@ fn an_earlier_now_counts_as_the_latest() {
     read(&mut session, b"\x80", at(3));
     assert_eq!(session.deadline(&limits), Some(at(75)));
 }
+
+/// An owner may take in what needs no message first, and the messages later.
+#[test]
+fn what_is_read_before_data_and_then_on_is_what_is_read_at_once() {
+    for seed in 0..2_000 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut bytes = Vec::new();
+        for _ in 0..rng.usize(1..12) {
+            let kinds = if rng.bool() { 7 } else { 10 };
+            let first = [0x89, 0x8A, 0x81, 0x82, 0x01, 0x00, 0x80, 0x88, 0xC1, 0x83][rng.usize(..kinds)];
+            bytes.extend(frame(first, &b"0123456789"[..rng.usize(..10)]));
+        }
+        let limits = Limits::default();
+        let (mut at_once, mut in_parts) = (Session::new(0, Instant::ZERO), Session::new(0, Instant::ZERO));
+        let (mut all, mut parts) = (Vec::new(), Vec::new());
+        while !bytes.is_empty() {
+            let piece: Vec<u8> = bytes.drain(..rng.usize(1..=bytes.len())).collect();
+            let (mut first, mut second) = (piece.clone(), piece);
+            let mut input = &mut first[..];
+            while let Some(message) = at_once.handle_read(&mut input, &limits, Instant::ZERO) {
+                all.push((message.frame, message.payload.into_owned()));
+            }
+            let mut input = &mut second[..];
+            assert_eq!(in_parts.handle_read_before_data(&mut input, false, &limits, Instant::ZERO), None);
+            let asks = rng.bool();
+            if asks && let Some(message) = in_parts.handle_read_before_data(&mut input, asks, &limits, Instant::ZERO) {
+                assert_eq!((message.frame, message.payload.len()), (crate::route::FrameType::Binary, 0));
+                parts.push((message.frame, Vec::new()));
+            }
+            while let Some(message) = in_parts.handle_read(&mut input, &limits, Instant::ZERO) {
+                parts.push((message.frame, message.payload.into_owned()));
+            }
+            assert_eq!(in_parts.state(), at_once.state(), "seed {seed}");
+        }
+        assert_eq!(parts, all, "seed {seed}");
+        assert_eq!(in_parts.control(false), at_once.control(false), "seed {seed}");
+    }
+}
