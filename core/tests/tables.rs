@@ -8,8 +8,8 @@ use fanfare_core::config::cli::options_table;
 use fanfare_core::metrics::metrics_table;
 
 #[test]
-fn the_table_of_options_in_readme_is_current() {
-    check("../README.md", "options", &options_table());
+fn the_table_of_options_is_current() {
+    check("docs/options.md", "options", &options_table());
 }
 
 #[test]

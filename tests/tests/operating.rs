@@ -360,17 +360,18 @@ fn the_memory_bound_of_the_page_is_the_one_that_is_printed() {
 #[test]
 fn the_user_of_the_recipe_may_do_all_that_is_needed_and_nothing_else() {
     let page = page();
-    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).unwrap();
+    let (_, recipe) = page.split_once("```sh\nredis-cli ACL SETUSER").unwrap();
+    let recipe = format!("redis-cli ACL SETUSER{}", recipe.split("\n```").next().unwrap());
+    let password = recipe.split(['>', '\'']).nth(2).unwrap();
     for program in programs() {
-        for (text, prefix) in [(&page, ""), (&page, "staging:"), (&readme, "")] {
-            let (_, recipe) = text.split_once("ACL SETUSER fanfare ").unwrap();
-            let recipe = recipe.split("\n```").next().unwrap().replace(['\'', '\\', '\n'], "");
-            let password = recipe.split(' ').find_map(|word| word.strip_prefix('>')).unwrap();
+        for prefix in ["", "staging:"] {
             let redis = Redis::start_program(&program, &[]).unwrap();
             let mut admin = redis.connect().unwrap();
-            let line = format!("ACL SETUSER fanfare {}", recipe.replace('&', &format!("&{prefix}")));
-            let parts: Vec<_> = line.split_ascii_whitespace().map(str::as_bytes).collect();
-            assert_eq!(admin.command(&parts).unwrap(), Reply::Simple("OK".to_owned()), "{line}");
+            let line = recipe
+                .replace('&', &format!("&{prefix}"))
+                .replace("redis-cli", &format!("redis-cli -p {}", redis.port()));
+            let shell = Command::new("sh").args(["-c", &line]).output().unwrap();
+            assert_eq!(String::from_utf8_lossy(&shell.stdout).trim(), "OK", "{line}: {shell:?}");
             assert_eq!(
                 admin.command(&[b"ACL", b"SETUSER", b"default", b"off"]).unwrap(),
                 Reply::Simple("OK".to_owned())
@@ -389,6 +390,8 @@ fn the_user_of_the_recipe_may_do_all_that_is_needed_and_nothing_else() {
             sleep(Duration::from_millis(500));
             assert!(watch.is_ready() && !server.text().contains("refuse"), "{}", server.text());
 
+            let denials = admin.command(&[b"ACL", b"LOG"]).unwrap();
+            assert!(matches!(&denials, Reply::Array(all) if all.is_empty()), "{denials:?}");
             let mut user = redis.connect().unwrap();
             user.command(&[b"AUTH", b"fanfare", password.as_bytes()]).unwrap();
             let forbidden: [&[&[u8]]; 5] = [

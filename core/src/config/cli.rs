@@ -90,7 +90,7 @@ pub(crate) fn log_format(args: &[OsString], env: &[(OsString, OsString)]) -> Log
     if is_json { LogFormat::Json } else { LogFormat::Text }
 }
 
-/// The options as a Markdown table, for README.
+/// The options as a Markdown table, for `core/docs/options.md`.
 #[must_use]
 pub fn options_table() -> String {
     let defaults = Config::default();
