@@ -9,6 +9,7 @@ use std::num::NonZero;
 use cap::Cap;
 use fanfare_core::config::Config;
 use fanfare_core::node::{Action, Node, SocketId};
+use fanfare_core::redis::Lane;
 use fanfare_core::time::{Duration, Instant};
 
 #[global_allocator]
@@ -25,6 +26,8 @@ struct World {
     stuck: Vec<bool>,
     /// Bytes of one read.
     scratch: Vec<u8>,
+    /// What was written to Redis.
+    to_redis: Vec<u8>,
     /// What was allocated before.
     before: usize,
     /// The most since then.
@@ -39,12 +42,12 @@ impl World {
     /// With an embedder that decides about each request, if it `asks`.
     fn asking(config: &Config, clients: usize, asks: bool) -> Self {
         let (ids, stuck) = (Vec::with_capacity(clients), vec![false; clients + 2]);
-        let scratch = vec![0; 64 << 10];
+        let (scratch, to_redis) = (vec![0; 64 << 10], Vec::with_capacity(2 * MIB));
         let mut settings = config.settings(NonZero::<usize>::MIN).unwrap();
         settings.ask = asks;
         let before = ALLOCATOR.allocated();
         let node = Node::new(settings, config.redis.clone(), 7, Instant::ZERO);
-        Self { node, now: Instant::ZERO, clients: ids, stuck, scratch, before, most: 0 }
+        Self { node, now: Instant::ZERO, clients: ids, stuck, scratch, to_redis, before, most: 0 }
     }
 
     fn connect(&mut self) -> SocketId {
@@ -88,6 +91,9 @@ impl World {
                         let mut slices = [IoSlice::new(&[]); 8];
                         let filled = self.node.transmit(id, &mut slices);
                         let bytes = slices[..filled].iter().map(|slice| slice.len()).sum();
+                        if let SocketId::Redis(Lane::Subscriber) = id {
+                            slices[..filled].iter().for_each(|slice| self.to_redis.extend_from_slice(slice));
+                        }
                         self.node.transmitted(id, bytes, self.now).unwrap();
                     }
                     Action::EndWrites(id) => self.node.handle_eof(id, self.now),
@@ -99,6 +105,42 @@ impl World {
             if self.node.poll_timeout().is_none_or(|at| at > self.now) {
                 return;
             }
+        }
+    }
+
+    /// Redis takes both connections, as one that knows no HELLO.
+    fn connect_to_redis(&mut self) {
+        self.settle();
+        // The last one to be greeted is the one whose commands are looked at.
+        for lane in [Lane::Publisher, Lane::Subscriber] {
+            self.node.handle_connected(lane, self.now);
+            self.settle();
+            self.to_redis.clear();
+            self.node.handle_read(SocketId::Redis(lane), &mut b"-ERR\r\n+OK\r\n+PONG\r\n".to_vec(), false, self.now);
+            self.settle();
+        }
+    }
+
+    /// Redis confirms all subscriptions that it was asked for.
+    fn confirm(&mut self) {
+        while !self.to_redis.is_empty() {
+            let mut words = self.to_redis.split(|&byte| byte == b'\n').filter(|word| !word.starts_with(b"$"));
+            let mut replies = Vec::new();
+            while let Some(head) = words.next().and_then(|word| word.strip_prefix(b"*")) {
+                let count: usize = std::str::from_utf8(head).unwrap().trim().parse().unwrap();
+                match words.next() {
+                    Some(b"PING\r") => replies.extend(b"+PONG\r\n"),
+                    command => assert_eq!(command, Some(&b"SUBSCRIBE\r"[..])),
+                }
+                for name in words.by_ref().take(count - 1) {
+                    replies.extend(format!("*3\r\n$9\r\nsubscribe\r\n${}\r\n", name.len() - 1).into_bytes());
+                    replies.extend([name, b"\n:1\r\n"].concat());
+                }
+            }
+            self.to_redis.clear();
+            self.node.handle_read(SocketId::Redis(Lane::Subscriber), &mut replies, false, self.now);
+            drop(replies);
+            self.settle();
         }
     }
 
@@ -206,6 +248,9 @@ fn whatever_clients_do_no_more_is_allocated_than_the_formula_says() {
     publishes_while_redis_is_away(10_000);
     reads_that_wait_for_credit();
     rooms_that_come_and_go();
+    for config in [config(), wide()] {
+        rooms_that_redis_has_yet_to_unsubscribe(&config);
+    }
 }
 
 fn half_a_message_each() {
@@ -341,7 +386,7 @@ fn one_connection_after_the_other(config: &Config) {
     }
     assert_eq!(world.node.bus.stats().lingering, config.limits.lingering_channels);
     let held = config.limits.lingering_channels * 2;
-    world.clients.push(SocketId::Redis(fanfare_core::redis::Lane::Subscriber));
+    world.clients.push(SocketId::Redis(Lane::Subscriber));
     world.end("one connection after the other", config, held * config.limits.channel_bytes.min(4_000) / 2);
 }
 
@@ -442,4 +487,30 @@ fn rooms_that_come_and_go() {
         world.connect();
     }
     world.end("rooms that come and go", &config, MIB);
+}
+
+/// Everybody leaves, and comes back to other rooms before Redis has answered.
+fn rooms_that_redis_has_yet_to_unsubscribe(config: &Config) {
+    const CLIENTS: usize = 1_000;
+    let mut config = config.clone();
+    config.redis = Some("redis://127.0.0.1:1".parse().unwrap());
+    (config.limits.linger_time, config.limits.lingering_channels) = (Duration::ZERO, 0);
+    let name = "n".repeat(config.limits.channel_bytes.min(4_000) - 20);
+    let mut world = World::new(&config, CLIENTS);
+    world.connect_to_redis();
+    for round in 0..2 {
+        while let Some(id) = world.clients.pop() {
+            world.node.handle_reset(id, "gone", world.now);
+        }
+        world.settle();
+        for number in 0..CLIENTS {
+            world.join(&format!("/chat/{round}-{number}-{name}"));
+            if round == 0 {
+                world.confirm();
+            }
+        }
+    }
+    let stats = world.node.bus.stats();
+    assert_eq!((stats.channels, stats.subscribed), (CLIENTS, CLIENTS), "others are subscribed than are wanted");
+    world.end("rooms that Redis has yet to unsubscribe", &config, 2 * CLIENTS * name.len());
 }

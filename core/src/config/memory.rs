@@ -25,6 +25,10 @@ const LINGERING: usize = 1 << 10;
 /// What an open session holds beside that: a read in which a message found no credit, and what is free of an unfinished
 /// message and of the runs that wait. A plain answer takes less, even the chat page.
 const OPEN: usize = (16 << 10) + (4 << 10) + (4 << 10);
+/// A channel that Redis has yet to unsubscribe, without its name. There are as many as were ever wanted, and some more.
+const UNWANTED: usize = 512;
+/// Channels that are being subscribed and unsubscribed, beyond those.
+const IN_FLIGHT: usize = 2 << 20;
 /// Connections for operation, beside those of clients.
 pub(crate) const ADMIN_CONNECTIONS: usize = 8;
 /// A worker's connections for which there is no place, and which are only told so.
@@ -53,22 +57,22 @@ impl Config {
     /// | `workers` × 3/2 `mailbox_bytes` | what the bus has handed to workers, and its places in lists |
     /// | `workers` × 12 (64 KiB + `message_bytes`) | what one turn brings: it is taken in whole |
     /// | `workers` × (1 MiB + 8 KiB × `channel_bytes`) | buffers, and the publishes of one read, each with the name |
-    /// | `lingering_channels` × (1 KiB + 2 `channel_bytes`) | channels that nobody is in any more |
+    /// | `lingering_channels` × 3 (512 + `channel_bytes`) | channels that nobody is in any more |
     /// | 8 + 4 `workers` connections | for operation, and without a place |
-    /// | 4 (64 KiB + `message_bytes`) + 1 MiB | replies of Redis that are not whole, and constants |
+    /// | 4 (64 KiB + `message_bytes`) + 3 MiB | replies of Redis that are not whole, commands on their way, and constants |
     ///
     /// and for each connection `head_bytes`, or 24 KiB if that is more, for its request, its answer, or a read that waits for
-    /// credit, 4 KiB of an unfinished message and 4 KiB of what it has not taken; 2 `channel_bytes`; and 8 KiB: control
-    /// frames that it does not take, and its session and channel.
+    /// credit, 4 KiB of an unfinished message and 4 KiB of what it has not taken; 3 `channel_bytes`; and 8 1/2 KiB: control
+    /// frames that it does not take, its session and channel, and a channel that it has left and Redis has yet to
+    /// unsubscribe.
     ///
     /// Not in it: what the embedder leaves unpolled, publishes and refuses with, or hands over as a leftover beyond
-    /// `head_bytes`; channels of clients that left while Redis was slow to unsubscribe, which count as connections; what the
-    /// allocator, the runtime and the kernel take. A sum beyond `usize::MAX` is that.
+    /// `head_bytes`; what the allocator, the runtime and the kernel take. A sum beyond `usize::MAX` is that.
     #[must_use]
     pub const fn memory_bound(&self, workers: NonZero<usize>) -> MemoryBound {
         let (limits, workers) = (&self.limits, workers.get());
         let read = limits.message_bytes.saturating_add(READ_FROM_REDIS);
-        let names = limits.channel_bytes.saturating_mul(2);
+        let names = limits.channel_bytes.saturating_mul(3);
         let request = if limits.head_bytes > OPEN { limits.head_bytes } else { OPEN };
         let each = sum(&[
             (limits.mailbox_bytes / 2, 3),
@@ -77,7 +81,7 @@ impl Config {
             (EMPTY_PUBLISH, PUBLISH_FACTOR * MESSAGES_OF_A_READ),
             (CONSTANT / 2, 1),
         ]);
-        let connection = sum(&[(request, 1), (names, 1), (CONTROL_FRAMES + SESSION, 1)]);
+        let connection = sum(&[(request, 1), (names, 1), (CONTROL_FRAMES + SESSION + UNWANTED, 1)]);
         let others = workers.saturating_mul(CROWDED_CONNECTIONS).saturating_add(ADMIN_CONNECTIONS);
         MemoryBound {
             fixed: sum(&[
@@ -86,9 +90,9 @@ impl Config {
                 (limits.partial_bytes, 1),
                 (limits.publish_bytes, PUBLISH_FACTOR),
                 (each, workers),
-                (names.saturating_add(LINGERING), limits.lingering_channels),
+                (names.saturating_add(LINGERING + UNWANTED), limits.lingering_channels),
                 (read, 4),
-                (CONSTANT, 1),
+                (CONSTANT + IN_FLIGHT, 1),
             ]),
             connection,
         }

@@ -16,14 +16,18 @@ const BATCH_BYTES: usize = 16 << 10;
 const PARTS: usize = 8;
 /// The first and the longest pause before Redis is asked again for a refused channel on the same connection. It doubles.
 pub(super) const REFUSED_PAUSES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(30));
-/// What a channel adds to a command besides its name, roughly.
+/// What a channel adds to a command besides its name, and to a window, roughly: there it takes places in lists.
 const OVERHEAD: usize = 16;
+const OVERHEAD_IN_FLIGHT: usize = 64;
 
 /// Works until wanted and confirmed channels are equal, whatever happens in between.
 ///
 /// Commands leave without waiting for the replies to those before. Replies come in the order of the commands, so that
 /// each has one meaning; and a channel is in one command at a time. Each channel is in one [`State`], and the queues hold
 /// exactly those that wait to be asked for, oldest first.
+///
+/// Channels that nobody wants any more and Redis still has are bounded by the most that were ever wanted at once, and two
+/// windows: as long as a window of them waits, no more come in a round trip than leave, since both windows are the same.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Subscriptions {
     channels: BTreeMap<Bytes, State>,
@@ -90,11 +94,12 @@ enum Class {
 impl Class {
     const ALL: [Self; 4] = [Self::New, Self::Suspect, Self::Refused, Self::Unwanted];
 
-    /// Bytes of commands in flight. Enough for 2,000 channels a second, entered and left, over a round trip of 100 ms.
+    /// Bytes of channels in flight. Enough for 8,000 channels a second with the longest names, entered and left, over a
+    /// round trip of 100 ms. What is entered is left sooner or later, so that those two are the same.
     const fn window(self) -> usize {
         match self {
-            Self::New => 256 << 10,
-            Self::Suspect | Self::Unwanted => 64 << 10,
+            Self::New | Self::Unwanted => 256 << 10,
+            Self::Suspect => 64 << 10,
             Self::Refused => 16 << 10,
         }
     }
@@ -227,7 +232,7 @@ impl Subscriptions {
             };
             channels.push_back(entry.remove());
         }
-        self.used[class as usize] += channels.iter().map(cost).sum::<usize>();
+        self.used[class as usize] += channels.iter().map(in_flight).sum::<usize>();
         self.asking += usize::from(class == Class::Refused);
         self.in_flight.push_back(Batch { class, channels });
         self.in_flight.back()
@@ -395,7 +400,7 @@ impl Subscriptions {
         let batch = self.in_flight.front_mut().filter(|batch| batch.kind() == kind).ok_or(OutOfTurn)?;
         let at = batch.channels.iter().position(|name| name == channel).ok_or(OutOfTurn)?;
         let name = batch.channels.remove(at).ok_or(OutOfTurn)?;
-        self.used[batch.class as usize] -= cost(&name);
+        self.used[batch.class as usize] -= in_flight(&name);
         let ends = batch.channels.is_empty();
         if ends {
             self.asking -= usize::from(batch.class == Class::Refused);
@@ -408,7 +413,7 @@ impl Subscriptions {
     /// Takes the oldest command in flight, of which nothing more will be answered.
     fn take_batch(&mut self) -> Result<Batch, OutOfTurn> {
         let batch = self.in_flight.pop_front().ok_or(OutOfTurn)?;
-        self.used[batch.class as usize] -= batch.channels.iter().map(cost).sum::<usize>();
+        self.used[batch.class as usize] -= batch.channels.iter().map(in_flight).sum::<usize>();
         self.asking -= usize::from(batch.class == Class::Refused);
         Ok(batch)
     }
@@ -444,7 +449,12 @@ impl Subscriptions {
     }
 }
 
-/// What a channel takes of a window.
+/// What a channel takes of a command.
 fn cost(channel: &Bytes) -> usize {
     channel.len() + OVERHEAD
+}
+
+/// What a channel takes of a window.
+fn in_flight(channel: &Bytes) -> usize {
+    channel.len() + OVERHEAD_IN_FLIGHT
 }

@@ -9,3 +9,4 @@ mod probe;
 mod property;
 mod standing;
 mod table;
+mod walk;
