@@ -148,7 +148,7 @@ impl<S: Stream> Sockets<S> {
     fn turn(&mut self, id: SessionId, shard: &mut Shard, scratch: &mut [u8], budget: &mut Budget, now: Instant) {
         let read_bytes = self.read_bytes;
         budget.spend(0);
-        let Some(Socket { stream, bell, waker, blocked, named, unread, .. }) = self.get(id) else { return };
+        let Some(Socket { stream, bell, waker, blocked, named, .. }) = self.get(id) else { return };
         bell.hush();
         let mut context = Context::from_waker(waker);
         stream.advance(&mut context);
@@ -158,14 +158,7 @@ impl<S: Stream> Sockets<S> {
         }
         let named = std::mem::take(named);
         if !shard.handle_readable(id, now) {
-            if !std::mem::replace(unread, true) {
-                // Most may be read again before that.
-                if self.unread.is_empty() {
-                    self.look_at = now + LOOK_TIME;
-                }
-                self.unread.push_back(id);
-            }
-            return;
+            return self.watch(id, shard, now);
         }
         let mut read = stream.poll_read(&mut context, &mut scratch[..read_bytes]);
         if named && read.is_pending() {
@@ -174,7 +167,10 @@ impl<S: Stream> Sockets<S> {
         match read {
             Poll::Pending => {}
             Poll::Ready(Err(_)) => shard.handle_reset(id),
-            Poll::Ready(Ok(0)) => shard.handle_eof(id, now),
+            Poll::Ready(Ok(0)) => {
+                shard.handle_eof(id, now);
+                self.watch(id, shard, now);
+            }
             Poll::Ready(Ok(read)) => {
                 if stream.poll_readable(&mut context).is_ready() {
                     bell.ring();
@@ -183,6 +179,17 @@ impl<S: Stream> Sockets<S> {
                 budget.spend(8 * read);
                 shard.handle_read(id, &mut scratch[..read], now);
             }
+        }
+    }
+
+    /// Puts one that nobody reads on the list of those that are looked at.
+    fn watch(&mut self, id: SessionId, shard: &Shard, now: Instant) {
+        // Most may be read again before that.
+        let look_at = if self.unread.is_empty() { now + LOOK_TIME } else { self.look_at };
+        let Some(socket) = self.get(id).filter(|_| shard.is_unread(id)) else { return };
+        if !std::mem::replace(&mut socket.unread, true) {
+            self.look_at = look_at;
+            self.unread.push_back(id);
         }
     }
 

@@ -75,11 +75,12 @@ impl Shard {
         is_yes
     }
 
-    /// Whether [`Shard::handle_readable`] has said no and it may not be asked again yet. Nobody reads such a session, so
-    /// that its end has to be found otherwise: by [`Shard::handle_reset`] and [`Shard::handle_unread_eof`].
+    /// Whether nobody reads the session, so that its end has to be found otherwise: by [`Shard::handle_reset`] and
+    /// [`Shard::handle_unread_eof`]. [`Shard::handle_readable`] has said no and it may not be asked again yet, or the client
+    /// has ended its side and is still written to.
     #[must_use]
     pub fn is_unread(&self, id: SessionId) -> bool {
-        self.get(id).is_some_and(|session| session.flags.unread && !session.flags.peer_ended)
+        self.get(id).is_some_and(|session| session.flags.unread)
     }
 
     /// The owner asks whether it may read: it has been told to look, or looks by itself.

@@ -60,6 +60,7 @@ impl Shard {
             break;
         }
         let is_unfinished = open.ws.is_amid() || open.unfinished.is_some();
+        session.flags.spoke = taken > 0;
         if is_asked || taken > 0 {
             session.note_alive(taken, limits);
         }

@@ -49,6 +49,7 @@
 //! | open, a message has begun | its last byte | Close 1013; [`message_time`] |
 //! | open, a message waits for credit | credit | Close 1013; [`pause_time`] |
 //! | open, missed a gap that its route does not keep it through | the end, otherwise | Close 1012; [`gap_close_time`] |
+//! | open, the client has ended its side right behind a message | 1 s | the end |
 //! | closing, or a plain answer leaves | the peer's end | the end; [`close_time`] |
 //!
 //! [`Event::Closed`] is the last that is heard of a session, whichever way it ends.
@@ -333,22 +334,31 @@ impl Shard {
         }
     }
 
-    /// The session's peer has ended its side of the stream. An answer or a Close that is on its way still leaves.
-    /// [`Shard::handle_readable`] says no from here on.
+    /// The session's peer has ended its side of the stream. An answer or a Close that is on its way still leaves; and if the
+    /// last that came was a message, what its channel brings for a second more, so that its sender gets its echo.
+    /// [`Shard::handle_readable`] says no from here on. Once more, this does nothing.
     pub fn handle_eof(&mut self, id: SessionId, now: Instant) {
         let now = self.at(now);
         let Some(session) = self.get_mut(id) else { return };
         if session.ends_behind_held() {
             return;
         }
-        session.flags.peer_ended = true;
+        if std::mem::replace(&mut session.flags.peer_ended, true) {
+            return;
+        }
         match &mut session.stage {
             Stage::Head(head) if !head.reader.is_empty() => self.answer_error(id, Error::HeadSyntax, now),
             Stage::Head(_) | Stage::Deciding(_) | Stage::Joining(_) => {
                 self.remove(id, Closed { by: Side::Peer, code: None, error: None });
             }
             Stage::Open(open) => {
-                open.ws.handle_eof(now);
+                if session.flags.spoke && session.member.is_some() {
+                    // If the client is gone, the echo finds that out.
+                    open.ws.handle_half_close(now);
+                    session.flags.unread = true;
+                } else {
+                    open.ws.handle_eof(now);
+                }
                 self.settle(id, now);
             }
             Stage::Scraping { .. } | Stage::Answered { .. } => self.settle(id, now),

@@ -2,7 +2,7 @@
 
 use crate::error::{Closed, Error, Misuse, Side, Told};
 use crate::limits::Limits;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 
 use super::close::{MAX_REASON, may_be_sent};
 use super::control::Control;
@@ -11,11 +11,16 @@ use super::decoder::{Decoder, Event, Message};
 /// As much as a control frame may have (RFC 6455 §5.5).
 const MAX_NOTE: usize = 125;
 
+/// How long a client is written to that has ended its stream right behind a message. The message comes back within that
+/// time, if it comes at all: it has to go through Redis once.
+pub const ECHO_TIME: Duration = Duration::from_secs(1);
+
 /// Where a session is between its 101 and its end.
 ///
 /// | state | our Close | the client's Close | reads |
 /// | --- | --- | --- | --- |
 /// | `Open` | | | yes |
+/// | `HalfClosed` | | will not come: the client's stream has ended | nothing comes |
 /// | `Closing` | waits | awaited | yes |
 /// | `Awaiting` | is out | awaited | yes |
 /// | `Answering` | waits | is here, or not wanted after an error | discards |
@@ -26,6 +31,8 @@ const MAX_NOTE: usize = 125;
 pub enum State {
     /// Messages flow both ways.
     Open,
+    /// Messages flow to the client alone, for a second: its stream has ended, without a Close, behind a message of its own.
+    HalfClosed,
     /// We have asked to close; our Close waits to leave.
     Closing,
     /// Our Close is out, the client's answer is not here.
@@ -62,6 +69,8 @@ enum Input {
     CloseOut,
     /// The client's stream has ended.
     Eof,
+    /// It has, and the client's own message is on its way back to it.
+    HalfClose,
     /// The connection is lost, or given up at a deadline.
     Lost,
 }
@@ -72,15 +81,22 @@ impl State {
         match (self, input) {
             (Self::Ended, _) | (_, Input::Lost) => Self::Ended,
             (Self::Open, Input::Close) => Self::Closing,
+            (Self::Open, Input::HalfClose) => Self::HalfClosed,
+            (Self::HalfClosed, Input::Close | Input::Error) => Self::Parting,
             (Self::Open | Self::Closing, Input::PeerClose | Input::Error) => Self::Answering,
             (Self::Awaiting, Input::PeerClose | Input::Error) => Self::Finished,
             (Self::Closing, Input::CloseOut) => Self::Awaiting,
             (Self::Answering, Input::CloseOut) => Self::Finished,
             (Self::Parting, Input::CloseOut) => Self::Ended,
-            (Self::Answering | Self::Parting, Input::Eof) => Self::Parting,
-            (Self::Open | Self::Closing | Self::Awaiting | Self::Finished, Input::Eof) => Self::Ended,
-            (_, Input::Close | Input::PeerClose | Input::Error | Input::CloseOut) => self,
+            (Self::Answering | Self::Parting, Input::Eof | Input::HalfClose) => Self::Parting,
+            (_, Input::Eof) | (Self::Closing | Self::Awaiting | Self::Finished, Input::HalfClose) => Self::Ended,
+            (_, Input::Close | Input::PeerClose | Input::Error | Input::CloseOut | Input::HalfClose) => self,
         }
+    }
+
+    /// Whether a message may be queued for the client.
+    const fn sends(self) -> bool {
+        matches!(self, Self::Open | Self::HalfClosed)
     }
 
     /// Whether what the client sends still means something.
@@ -150,7 +166,7 @@ impl Session {
     /// Whether new data may be queued for the client.
     #[must_use]
     pub const fn can_send(&self) -> bool {
-        matches!(self.state, State::Open)
+        self.state.sends()
     }
 
     /// How the session ended; `None` until it has.
@@ -187,6 +203,7 @@ impl Session {
     pub fn deadline(&self, limits: &Limits) -> Option<Instant> {
         let time = match self.state {
             State::Ended => return None,
+            State::HalfClosed => ECHO_TIME,
             State::Open if self.paused.is_some() && !self.stalled => return None,
             State::Open if self.ping != Ping::None => limits.pong_time,
             State::Open => limits.ping_time.saturating_sub(limits.ping_time / 2560 * u32::from(self.jitter)),
@@ -281,6 +298,19 @@ impl Session {
         self.step(Input::Eof);
     }
 
+    /// The client's stream has ended, and its last message is on its way back to it. It is written to for a second more if
+    /// that message came within the last one; otherwise this is [`handle_eof`](Self::handle_eof).
+    pub fn handle_half_close(&mut self, now: Instant) {
+        let now = self.see(now);
+        let has_spoken = self.ping == Ping::None && now <= self.since + ECHO_TIME;
+        if self.state != State::Open || self.decoder.is_amid() || self.stalled || !has_spoken {
+            return self.handle_eof(now);
+        }
+        self.record(Side::Peer, None, None);
+        self.since = now;
+        self.step(Input::HalfClose);
+    }
+
     /// The connection is lost: reading or writing failed.
     pub fn handle_reset(&mut self, now: Instant) {
         self.see(now);
@@ -344,7 +374,9 @@ impl Session {
         if self.deadline(limits).is_none_or(|deadline| now < deadline) {
             return false;
         }
-        if self.state != State::Open {
+        if self.state == State::HalfClosed {
+            self.step(Input::Eof);
+        } else if self.state != State::Open {
             self.fail(Error::CloseTimeout, now);
         } else if self.ping != Ping::None {
             self.fail(Error::PongTimeout, now);
@@ -368,7 +400,7 @@ impl Session {
         if !may_be_sent(code) || reason.len() > MAX_REASON {
             return Err(Misuse::InvalidArgument);
         }
-        if self.state != State::Open {
+        if !self.state.sends() {
             return Err(Misuse::WrongState);
         }
         let now = self.see(now);
@@ -444,7 +476,7 @@ impl Session {
 
     /// Leaves the open state with a Close; later, only a Close that is in a hurry changes anything for the one queued.
     fn leave(&mut self, input: Input, code: Option<u16>, reason: &str, when: CloseWhen, now: Instant) {
-        if self.state == State::Open {
+        if self.state.sends() {
             self.control.close(code, reason, when == CloseWhen::AfterData);
             self.since = now;
         } else if when == CloseWhen::Now {

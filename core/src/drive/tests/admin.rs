@@ -63,7 +63,7 @@ fn the_numbers_of_all_workers_are_added_up() {
         // Each message is a turn of each worker.
         assert_eq!(value(&metrics, "fanfare_fan_out_seconds_count"), 6.0 * workers as f64);
         drop(server);
-        clients.iter().for_each(|client| client.change(|pipe| pipe.input_ends = true));
+        clients.iter().for_each(|client| client.change(|pipe| pipe.is_reset = true));
         assert_eq!(memory.running(), 0);
     }
 }

@@ -122,7 +122,7 @@ fn out_of_descriptors_it_rests_until_time_has_passed_or_a_connection_is_closed()
         let other = opened_already(&first);
         assert_eq!((waiting.take(), memory.lock().accept_tries), (vec![], 1), "others are served, nobody is accepted");
         if ends_by_close {
-            other.change(|pipe| pipe.input_ends = true);
+            other.change(|pipe| pipe.is_reset = true);
         } else {
             memory.pass(Duration::from_millis(499));
             assert_eq!(memory.lock().accept_tries, 1);

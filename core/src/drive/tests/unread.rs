@@ -6,6 +6,7 @@ use crate::config::Config;
 use crate::drive::Server;
 use crate::shard::tests::world::{request, text};
 use crate::time::Duration;
+use crate::ws::ECHO_TIME;
 
 /// By then every client that has hung up has been found.
 const SOON: Duration = Duration::from_millis(200);
@@ -57,7 +58,28 @@ fn who_hangs_up_while_it_waits_for_credit_is_gone_at_once() {
     hold_bus(&memory, false);
     memory.pass(SOON);
     assert!(other.take().ends_with(&[heard("last"), heard("last")].concat()), "of the one that has ended as well");
+    assert!(says_and_ends.take().ends_with(&heard("last")), "it may have ended its side alone");
+    assert!(!says_and_ends.is_closed());
+    memory.pass(ECHO_TIME);
     assert!(says_and_ends.is_closed() && !stays.is_closed());
+}
+
+#[test]
+fn who_hangs_up_right_behind_a_message_is_gone_at_once_if_the_echo_finds_nobody() {
+    let (memory, _server) = started();
+    let [other, resets, ends, silent]: [Client; 4] = std::array::from_fn(|_| opened(&memory));
+    for client in [&resets, &ends] {
+        client.send(&text("last"));
+        end(client);
+    }
+    end(&silent);
+    assert!(silent.is_closed() && !ends.is_closed() && !resets.is_closed());
+    assert!(ends.take().starts_with(&heard("last")) && other.take().starts_with(&heard("last")));
+    reset(&resets);
+    memory.pass(SOON);
+    assert!(resets.is_closed() && !ends.is_closed());
+    memory.pass(ECHO_TIME);
+    assert!(ends.is_closed());
 }
 
 #[test]
@@ -83,6 +105,7 @@ fn who_hangs_up_while_it_joins_is_gone_at_once() {
     hold_bus(&memory, false);
     memory.pass(SOON);
     assert_eq!(listener.take(), heard("last"));
+    memory.pass(ECHO_TIME);
     assert!(says_and_ends.is_closed() && !stays.is_closed());
     assert!(stays.take().starts_with(b"HTTP/1.1 101 "));
 }

@@ -8,6 +8,7 @@ mod deadlines;
 mod delivery;
 mod drain;
 mod gap;
+mod half_close;
 mod handshake;
 mod health;
 mod leftover;

@@ -15,6 +15,10 @@ fn open() -> Session {
     Session::new(0, Instant::ZERO)
 }
 
+const fn ms(millis: u64) -> Instant {
+    Instant::from_micros(millis * 1_000)
+}
+
 /// The messages in `bytes`.
 fn read(session: &mut Session, bytes: &[u8], now: Instant) -> Vec<Message<'static>> {
     let mut scratch = bytes.to_vec();
@@ -53,6 +57,7 @@ fn in_state(state: State) -> Session {
     let peer_close = |session: &mut Session| assert!(read(session, &close_frame(1000, ""), Instant::ZERO).is_empty());
     match state {
         State::Open => {}
+        State::HalfClosed => session.handle_half_close(Instant::ZERO),
         State::Closing => close(&mut session),
         State::Awaiting => {
             close(&mut session);
@@ -73,48 +78,61 @@ fn in_state(state: State) -> Session {
     session
 }
 
-const STATES: [State; 7] =
-    [State::Open, State::Closing, State::Awaiting, State::Answering, State::Parting, State::Finished, State::Ended];
+const STATES: [State; 8] = [
+    State::Open,
+    State::HalfClosed,
+    State::Closing,
+    State::Awaiting,
+    State::Answering,
+    State::Parting,
+    State::Finished,
+    State::Ended,
+];
 
 #[test]
 fn every_event_in_every_state_leads_where_the_table_says() {
-    use State::{Answering, Awaiting, Closing, Ended, Finished, Open, Parting};
+    use State::{Answering, Awaiting, Closing, Ended, Finished, HalfClosed, Open, Parting};
     type Event = fn(&mut Session);
-    let table: [(&str, Event, [State; 7]); 11] = [
+    let table: [(&str, Event, [State; 8]); 12] = [
         ("message", |s| drop(read(s, &frame(0x81, b"hi"), at(1))), STATES),
         ("ping", |s| drop(read(s, &frame(0x89, b"hi"), at(1))), STATES),
         (
             "client's Close",
             |s| drop(read(s, &close_frame(1000, ""), at(1))),
-            [Answering, Answering, Finished, Answering, Parting, Finished, Ended],
+            [Answering, HalfClosed, Answering, Finished, Answering, Parting, Finished, Ended],
         ),
         (
             "wrong frame",
             |s| drop(read(s, b"\xFF", at(1))),
-            [Answering, Answering, Finished, Answering, Parting, Finished, Ended],
+            [Answering, HalfClosed, Answering, Finished, Answering, Parting, Finished, Ended],
         ),
         (
             "slow reader",
             |s| s.fail(Error::SlowReader, at(1)),
-            [Answering, Answering, Finished, Answering, Parting, Finished, Ended],
+            [Answering, Parting, Answering, Finished, Answering, Parting, Finished, Ended],
         ),
         (
             "close",
             |s| _ = s.close(1001, "", CloseWhen::Now, at(1)),
-            [Closing, Closing, Awaiting, Answering, Parting, Finished, Ended],
+            [Closing, Parting, Closing, Awaiting, Answering, Parting, Finished, Ended],
         ),
         (
             "control frames written",
             |s| drop(write(s, at(1))),
-            [Open, Awaiting, Awaiting, Finished, Ended, Finished, Ended],
+            [Open, HalfClosed, Awaiting, Awaiting, Finished, Ended, Finished, Ended],
         ),
-        ("end of stream", |s| s.handle_eof(at(1)), [Ended, Ended, Ended, Parting, Parting, Ended, Ended]),
-        ("reset", |s| s.handle_reset(at(1)), [Ended; 7]),
-        ("early timeout", |s| assert!(!s.handle_timeout(&Limits::default(), at(1))), STATES),
+        ("end of stream", |s| s.handle_eof(at(1)), [Ended, Ended, Ended, Ended, Parting, Parting, Ended, Ended]),
+        (
+            "end of stream behind a message",
+            |s| s.handle_half_close(at(1)),
+            [HalfClosed, Ended, Ended, Ended, Parting, Parting, Ended, Ended],
+        ),
+        ("reset", |s| s.handle_reset(at(1)), [Ended; 8]),
+        ("early timeout", |s| assert!(!s.handle_timeout(&Limits::default(), ms(999))), STATES),
         (
             "late timeout",
             |s| _ = s.handle_timeout(&Limits::default(), at(99)),
-            [Open, Ended, Ended, Ended, Ended, Ended, Ended],
+            [Open, Ended, Ended, Ended, Ended, Ended, Ended, Ended],
         ),
     ];
     for (name, event, expected) in table {
@@ -124,7 +142,7 @@ fn every_event_in_every_state_leads_where_the_table_says() {
             assert_eq!(session.state(), expected, "{name} in {state:?}");
             assert_eq!(session.closed().is_some(), expected == Ended, "{name} in {state:?}");
             assert_eq!(session.deadline(&Limits::default()).is_none(), expected == Ended);
-            assert_eq!(session.can_send(), expected == Open);
+            assert_eq!(session.can_send(), matches!(expected, Open | HalfClosed));
         }
     }
 }
