@@ -10,6 +10,7 @@ fanfare_tests::for_each_setup! {
     bad_text_fails_before_its_message_is_whole
     pings_are_answered_with_their_payload_also_inside_a_message
     a_close_is_answered_with_its_code
+    a_message_and_the_end_of_the_stream_get_the_echo
     messages_arrive_up_to_the_limit_in_size_and_fragments
     a_message_sent_byte_by_byte_arrives
     a_binary_route_takes_binary_alone
@@ -187,6 +188,15 @@ fn a_close_is_answered_with_its_code(setup: &Setup) {
     raw.send(&frame(CLOSE, b"")).unwrap();
     assert_eq!(raw.frame().unwrap(), ServerFrame { first: CLOSE, payload: vec![] });
     assert_eq!(raw.rest().unwrap(), b"");
+}
+
+fn a_message_and_the_end_of_the_stream_get_the_echo(setup: &Setup) {
+    let server = setup.start(&[]).unwrap();
+    let mut raw = Raw::upgrade(server.port(), "/chat").unwrap();
+    raw.send(&frame(TEXT, b"last")).unwrap();
+    raw.finish().unwrap();
+    assert_eq!(raw.frame().unwrap(), ServerFrame { first: TEXT, payload: b"last".to_vec() });
+    assert_eq!(raw.rest().unwrap(), b"", "and then the connection ends");
 }
 
 fn messages_arrive_up_to_the_limit_in_size_and_fragments(setup: &Setup) {
