@@ -1,4 +1,4 @@
-//! What can go wrong on a client's connection, in families, and the one place that says what the peer is told.
+//! Errors of a client's connection, in families, and the table of the status or close code that the peer gets for each.
 
 use core::fmt;
 
@@ -19,23 +19,23 @@ pub enum Family {
 pub enum Unready {
     /// A connection to Redis is missing.
     NoConnection,
-    /// Redis takes connections and does not answer on them.
+    /// Redis accepts connections and does not answer on them.
     Silent,
-    /// Redis answers, but not so that it could be used: it wants another password, or is no Redis. The log has it.
+    /// Redis answers and cannot be used: it wants another password, or is no Redis. The log has the reason.
     Refused,
-    /// Redis answers that it cannot serve at the moment: it loads its data set, or runs a script.
+    /// Redis cannot serve at the moment: it loads its data set, or runs a script.
     Busy,
-    /// Redis is a replica: what is published there does not reach the other instances.
+    /// Redis is a replica: messages published there do not reach the other instances.
     Replica,
-    /// Not every wanted channel is subscribed since the connection was made.
+    /// Not every wanted channel is confirmed on the present connection.
     Subscribing,
-    /// Everything is subscribed, and no probe has come back yet.
+    /// Every channel is confirmed, and no probe has come back yet.
     Unproven,
-    /// Redis answers, and what is published does not come back.
+    /// Redis answers, and probes do not come back.
     Undelivered,
-    /// Redis does not let this user probe, so that nothing can be proven. The log says what to allow.
+    /// Redis does not allow this user to probe, so delivery cannot be proven. The log says what to allow.
     ProbeRefused,
-    /// It is shutting down.
+    /// The instance is shutting down.
     Draining,
 }
 
@@ -54,7 +54,7 @@ impl Unready {
         Self::Draining,
     ];
 
-    /// One line for anybody: neither an address nor a channel nor words of Redis are in it.
+    /// One line that is safe to show to anybody: it has no address, channel or text of Redis.
     #[must_use]
     pub const fn text(self) -> &'static str {
         match self {
@@ -80,7 +80,7 @@ impl fmt::Display for Unready {
 
 impl std::error::Error for Unready {}
 
-/// What the peer is told about an [`Error`].
+/// What the peer gets for an [`Error`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Told {
     /// A complete HTTP answer with this status; nothing more is parsed.
@@ -113,14 +113,14 @@ errors! {
     // Request head: RFC 9112 and RFC 6455 §4.2.
     /// A line ends in LF without CR (RFC 9112 §2.2).
     BareLf => Malformed, Told::Status(400), "a line ends in LF without CR";
-    /// Not the syntax of a request head: obs-fold, NUL, blank before a colon and all else that RFC 9112 refuses.
+    /// Not the syntax of a request head: obs-fold, NUL, a blank before a colon, or anything else that RFC 9112 refuses.
     HeadSyntax => Malformed, Told::Status(400), "not a valid HTTP/1.1 request head";
-    /// Neither origin-form nor absolute-form (RFC 9112 §3.2), or with what could end it for somebody else: a control
-    /// character, a blank, `#`, or `\` in its path.
+    /// Neither origin-form nor absolute-form (RFC 9112 §3.2), or a character that another server could take for the end
+    /// of the target or for a slash: a control character, a blank, `#`, or `\` in the path.
     Target => Malformed, Told::Status(400), "not a valid request target";
     /// A major version other than 1 (RFC 9110 §15.6.6).
     HttpVersion => Violation, Told::Status(505), "only HTTP/1.1 and HTTP/1.0 are spoken here";
-    /// Several or an invalid Host, or none over HTTP/1.1 (RFC 9112 §3.2).
+    /// More than one Host, an invalid one, or none over HTTP/1.1 (RFC 9112 §3.2).
     Host => Violation, Told::Status(400), "exactly one valid Host header is required";
     /// A body is announced: Content-Length above 0, an invalid one, or Transfer-Encoding.
     Body => Violation, Told::Status(400), "a request here has no body";
@@ -128,9 +128,9 @@ errors! {
     Method => Violation, Told::Status(405), "only GET and HEAD are answered here";
     /// The path is on no route and no page.
     NotFound => Violation, Told::Status(404), "nothing is here";
-    /// A socket's path was asked for without a complete offer to upgrade, or with a version other than 13.
+    /// A request for a socket's path without a complete offer to upgrade, or with a version other than 13.
     UpgradeRequired => Violation, Told::Status(426), "this path speaks WebSocket version 13";
-    /// None, several or an invalid Sec-WebSocket-Key: 16 bytes in base64 (RFC 6455 §4.2.1).
+    /// No Sec-WebSocket-Key, more than one, or not 16 bytes in base64 (RFC 6455 §4.2.1).
     Key => Violation, Told::Status(400), "exactly one Sec-WebSocket-Key of 16 bytes in base64 is required";
     /// Sec-WebSocket-Protocol is not a list of names (RFC 6455 §4.1), or has more than 32.
     Subprotocol => Violation, Told::Status(400), "Sec-WebSocket-Protocol is not a list of at most 32 names";
@@ -178,9 +178,9 @@ errors! {
     LongMessage => Limit, Told::Close(1009), "a message is too big";
     /// A message of more than `message_fragments`.
     ManyFragments => Limit, Told::Close(1009), "a message has too many fragments";
-    /// All unfinished messages together are beyond `partial_bytes`, and this one was begun first.
+    /// All unfinished messages together are beyond `partial_bytes`, and this one began first.
     PartialFull => Limit, Told::Close(1013), "too many unfinished messages, try again later";
-    /// A message was not whole within `message_time` of its first byte.
+    /// A message was not complete within `message_time` of its first byte.
     SlowMessage => Limit, Told::Close(1013), "a message took too long to arrive";
     /// The session's queue is beyond `queue_bytes`, or all queues beyond `all_queues_bytes`.
     SlowReader => Limit, Told::Close(1013), "reads too slowly";
@@ -188,7 +188,7 @@ errors! {
     NoCredit => Limit, Told::Close(1013), "messages cannot be taken right now, try again later";
     /// No sign of life within `pong_time` of a ping.
     PongTimeout => Limit, Told::Nothing, "no answer to a ping";
-    /// The peer did not finish its side within `close_time`.
+    /// The peer did not end its side within `close_time`.
     CloseTimeout => Limit, Told::Nothing, "the closing handshake was not answered";
 }
 
@@ -199,7 +199,7 @@ impl Error {
         self.row().0
     }
 
-    /// What the peer is told.
+    /// What the peer gets.
     #[must_use]
     pub const fn told(self) -> Told {
         self.row().1
@@ -224,9 +224,9 @@ impl std::error::Error for Error {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Misuse {
-    /// The session is gone, or was never there.
+    /// The session has ended, or never existed.
     NoSuchSession,
-    /// The session is not in a state in which this call means something.
+    /// The session's state does not allow the call.
     WrongState,
     /// A close code, reason, channel name or subprotocol that cannot be sent.
     InvalidArgument,
@@ -250,7 +250,7 @@ impl std::error::Error for Misuse {}
 /// How a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Closed {
-    /// Who ended it.
+    /// The side that ended it.
     pub by: Side,
     /// The close code that was first sent or received, if the session got that far.
     pub code: Option<u16>,
@@ -258,7 +258,7 @@ pub struct Closed {
     pub error: Option<Error>,
 }
 
-/// Who ended a session.
+/// The side that ended a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     /// This instance.

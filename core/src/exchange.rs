@@ -1,6 +1,7 @@
-//! What a shard and the bus say to each other: batches that an adapter carries between threads and never looks into.
+//! The batches that shards and the bus exchange. An adapter carries them between threads and never looks into them.
 //!
-//! A [`ToBus`] goes from a worker's shard to the bus, a [`ToShard`] comes back. Each worker's batches stay in order.
+//! A [`ToBus`] goes from a worker's shard to the bus, a [`ToShard`] comes back. The batches of each worker stay in
+//! order.
 
 use bytes::Bytes;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use crate::time::{Duration, Instant};
 /// A worker of an instance, counted from 0.
 pub type WorkerId = usize;
 
-/// One shard's wishes for the bus, in order.
+/// The wishes and publishes of one shard for the bus, in order.
 #[derive(Debug, Default)]
 pub struct ToBus {
     pub(crate) wishes: Vec<Wish>,
@@ -45,7 +46,7 @@ pub(crate) enum Wish {
     Look,
 }
 
-/// The bus's news for one shard, in order.
+/// The news and runs of the bus for one shard, in order.
 #[derive(Debug, Default)]
 pub struct ToShard {
     pub(crate) news: Vec<News>,
@@ -82,16 +83,17 @@ pub(crate) enum News {
     Looked,
 }
 
-/// A stretch in which messages of others may have passed by this instance.
+/// A period in which messages of other instances may have been missed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gap {
     /// Its number among the gaps of this instance, from 1 on.
     pub epoch: u64,
-    /// From when on messages may have been missed, rather too early than too late, until every wanted channel was subscribed again.
+    /// From when on messages may have been missed, rather too early than too late, until every wanted channel was
+    /// subscribed again.
     pub duration: Duration,
 }
 
-/// A channel as one shard knows it. The generation tells apart what was said about an earlier channel in the same place.
+/// A channel's identifier in one shard. The generation distinguishes it from earlier channels at the same index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ChannelId {
     pub(crate) index: u32,
@@ -119,7 +121,7 @@ impl ToShard {
     }
 }
 
-/// What a publish takes of its worker's credit, and what the bus gives back when the publish has left: its size as a
+/// The credit that a publish takes from its worker, and that the bus returns when the publish has left: its size as a
 /// command, whatever carries it.
 pub(crate) fn publish_cost(name: &[u8], payload_len: usize) -> usize {
     encode::publish_len(name.len(), payload_len)
@@ -130,7 +132,7 @@ pub(crate) fn first_credit(publish_bytes: usize, workers: usize) -> usize {
     publish_bytes / workers.max(1)
 }
 
-/// How much a worker may have taken out of its mailbox without saying so: each time may wake the bus's thread.
+/// How many bytes a worker may take out of its mailbox before it reports that: each report may wake the bus's thread.
 pub(crate) const fn unsaid_bytes(mailbox_bytes: usize) -> usize {
     mailbox_bytes / 4
 }

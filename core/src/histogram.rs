@@ -4,9 +4,9 @@ use core::time::Duration;
 
 const BUCKETS: usize = 20;
 
-/// How often something took how long, in integers alone.
+/// Counts durations by size, with integers alone.
 ///
-/// A bucket counts what took its bound or less and more than the bound before. [`Histogram::buckets`] adds them up as
+/// A bucket counts durations up to its bound and above the bound before. [`Histogram::buckets`] adds them up as
 /// [Prometheus](https://prometheus.io/docs/concepts/metric_types/#histogram) wants them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Histogram {
@@ -46,7 +46,8 @@ impl Histogram {
         Duration::from_micros(self.micros)
     }
 
-    /// Each bound, and how often it took no longer. What took longer than the last one is in [`Histogram::count`] alone.
+    /// Each bound, and how often it took no longer. What took longer than the last one is in [`Histogram::count`]
+    /// alone.
     pub fn buckets(&self) -> impl Iterator<Item = (Duration, u64)> {
         let sums = self.counts.iter().scan(0, |sum, count| {
             *sum += count;

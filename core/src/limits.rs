@@ -1,8 +1,9 @@
-//! Every bound of the core, with its default. Each has a test at, below and above it.
+//! The bounds and times that an operator may want to change, with their defaults. Each bound has a test at, below and
+//! above it.
 
 use core::time::Duration;
 
-/// The bounds of one instance. Bytes are payload bytes unless said otherwise.
+/// The bounds of one instance. Bytes are payload bytes unless a field says otherwise.
 ///
 /// `Limits::default()` is what the binaries start with; set the fields that should differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,47 +13,49 @@ pub struct Limits {
     pub head_bytes: usize,
     /// Header fields in a request head. Beyond it: 431.
     pub head_fields: usize,
-    /// From the first accept of a connection to its complete request head, beyond it: 408, and, if the embedder decides,
-    /// to its decision, beyond it: 503. Bytes that come behind the head meanwhile, together with the subprotocols that it
-    /// offers, are bounded by `head_bytes`.
+    /// From accepting a connection to its complete request head. Beyond it: 408. If the embedder decides about
+    /// requests, also from there to its decision. Beyond it: 503. Bytes that arrive behind the head meanwhile, together
+    /// with the offered subprotocols, are bounded by `head_bytes`.
     pub head_time: Duration,
     /// A whole message, from a client (beyond it: close code 1009) or from Redis (beyond it: skipped and counted).
     pub message_bytes: usize,
     /// Fragments of one message. Beyond it: close code 1009.
     pub message_fragments: u32,
-    /// From a message's first byte to its last. Beyond it: close code 1013. It stands still while the session is not read.
+    /// From a message's first byte to its last. Beyond it: close code 1013. The time stops while the session is not
+    /// read.
     pub message_time: Duration,
-    /// Unfinished messages of all sessions of an instance together, beside the first 4 KiB of each. Beyond it the session
-    /// is closed with 1013 whose message was begun first.
+    /// Unfinished messages of all sessions of an instance together, without the first 4 KiB of each. Beyond it the
+    /// session whose message began first is closed with 1013.
     pub partial_bytes: usize,
-    /// Frames that wait for one session, and the 24 bytes a run that keeping them in order takes. Beyond it: close code
-    /// 1013, or messages are dropped, as the route's [`Slow`](crate::route::Slow) says. If nothing waits it does not
-    /// count: whoever keeps up takes a run of any size. A [`note`](crate::note) is told beyond it as well: three at most, of
-    /// 127 bytes and their 24, until a message fits again.
+    /// Frames that wait for one session, plus 24 bytes for each run. Beyond it: close code 1013, or messages are
+    /// dropped, as the route's [`Slow`](crate::route::Slow) says. A session for which nothing waits accepts a run of
+    /// any size. Up to three [`notes`](crate::note), of 127 bytes and their 24, may wait beyond it until a message fits
+    /// again.
     pub queue_bytes: usize,
-    /// Frames that wait for all sessions of an instance together, each run once, by what it takes in memory, and 24
-    /// bytes for each entry of a queue. When a run does not fit, the sessions pay whose sockets have been full for longest
-    /// without their catching up: they are closed with 1013, or lose what waits for them (`drop_oldest`, `latest`), or are
-    /// dropped if nothing is left that they could lose. Those whose waiting runs take less than 4 KiB, all of each, or than
-    /// a quarter of `queue_bytes`, do not pay. So much for each session, and what one turn brings (256 KiB and four
-    /// messages a worker), may be held beyond it.
+    /// Frames that wait for all sessions of an instance together: each run once, by its size in memory, plus 24 bytes
+    /// for each entry of a queue. When a run does not fit, the sessions that have been behind for longest pay: they are
+    /// closed with 1013, or lose the messages that wait for them (`drop_oldest`, `latest`), or are dropped if they have
+    /// none left to lose. Sessions whose waiting runs take less than 4 KiB, each counted whole, or less than a quarter
+    /// of `queue_bytes`, do not pay. That much for each session, and the runs of one turn (256 KiB and four messages
+    /// for each worker), may be held beyond the bound.
     pub all_queues_bytes: usize,
     /// Silence after which the server sends a ping, shortened by up to a tenth at random.
     pub ping_time: Duration,
-    /// From a ping to a sign of life, any bytes moved in either direction. Beyond it the session ends. While a session's
-    /// socket takes no more, what the client sends is no sign of life: then it ends if it takes nothing for `ping_time` and
-    /// `pong_time`.
+    /// From a ping to a sign of life: any bytes moved in either direction. Beyond it the session is dropped. While a
+    /// session's socket is full, bytes from the client are no sign of life: the session is dropped if the socket
+    /// accepts nothing for `ping_time` plus `pong_time`.
     pub pong_time: Duration,
-    /// From our Close to the peer's end of the connection; likewise for a plain answer. Beyond it the connection is dropped.
+    /// From our Close, or from a plain answer, to the peer's end of the connection. Beyond it the connection is
+    /// dropped.
     pub close_time: Duration,
-    /// Over how long the sessions are closed with 1012 that a gap concerns and whose route says so, each at its own random
-    /// moment. Zero closes all of them at once.
+    /// Window after a gap over which sessions with `on_gap=close` are closed with 1012, each at a random moment. Zero
+    /// closes all of them at once.
     pub gap_close_time: Duration,
-    /// From the call to shut down to the end of listening: new clients are served meanwhile, so that a load balancer has
-    /// the time to see that the instance is not ready.
+    /// From the call to shut down to the end of listening. New clients are served meanwhile, so that a load balancer
+    /// has time to see that the instance is not ready.
     pub drain_delay: Duration,
-    /// From the end of listening to the end of the instance, whatever is left. Closes are spread over at most its first
-    /// half; its last tenth belongs to publishes alone.
+    /// From the end of listening to the end of the instance, whatever is left. Closes are spread over at most the first
+    /// half; the last tenth is for publishes alone.
     pub drain_time: Duration,
     /// A channel's name in bytes, its prefix included.
     pub channel_bytes: usize,
@@ -60,41 +63,42 @@ pub struct Limits {
     pub confirm_time: Duration,
     /// How long a channel stays subscribed after its last session left.
     pub linger_time: Duration,
-    /// Channels of an instance that stay subscribed though no session is left in them. Beyond it the one that has lingered
-    /// longest is unsubscribed.
+    /// Channels of an instance that stay subscribed without a session. Beyond it the one that has lingered longest is
+    /// unsubscribed.
     pub lingering_channels: usize,
-    /// Runs that the bus has handed to a worker and the worker has not taken in, by what they take in memory. Beyond it,
-    /// runs for that worker are dropped whole and counted, unless a quarter of it or less waits.
+    /// Runs in a worker's mailbox, by their size in memory. Beyond it, runs for that worker are dropped whole and
+    /// counted, unless at most a quarter of the bound waits.
     pub mailbox_bytes: usize,
-    /// Publishes that wait for Redis or for its confirmation, encoded, in bytes. What was read already is admitted whole,
-    /// so the hard bound is one read per worker more, encoded.
+    /// Publishes that wait for Redis or for its confirmation, in bytes as encoded. Bytes that were read are admitted
+    /// whole, so the hard bound is higher by one encoded read for each worker.
     pub publish_bytes: usize,
     /// Age at which a waiting publish is given up, counted and logged.
     pub publish_time: Duration,
-    /// How long a message that finds no credit waits. Then it is not published, and its session is closed with 1013. What
-    /// is no message needs no credit.
+    /// How long a message waits for credit. Beyond it, it is not published, and its session is closed with 1013.
+    /// Control frames need no credit.
     pub pause_time: Duration,
-    /// From a dial to Redis to its connection.
+    /// From the start of a dial to Redis to its connection.
     pub dial_time: Duration,
     /// From a command to Redis to its reply.
     pub reply_time: Duration,
     /// First and largest wait between dials to Redis, each taken at random between zero and its value (full jitter).
     pub reconnect_times: (Duration, Duration),
-    /// Silence on a connection to Redis after which a PING goes out.
+    /// Silence on a connection to Redis after which a PING is sent.
     pub redis_ping_time: Duration,
-    /// From one probe through Redis to the next, and what one may take to come back. Beyond it the instance is not ready.
+    /// From one probe through Redis to the next, and the longest that one may take to come back. Beyond it the instance
+    /// is not ready.
     pub probe_time: Duration,
 }
 
 impl Limits {
-    /// How long a client may take nothing that we write, or say nothing, before it counts as gone.
+    /// How long a client may accept nothing, or send nothing, before its connection counts as dead.
     #[cfg(feature = "drive")]
     pub(crate) fn patience(&self) -> Duration {
         self.ping_time.saturating_add(self.pong_time)
     }
 
-    /// What the messages of one read from Redis take in memory at most once they are runs in queues. Whoever keeps up
-    /// holds so much more than may wait, until its next write.
+    /// The most memory that the messages of one read from Redis take as runs in queues. A session that keeps up may
+    /// hold that much beyond its bound until its next write.
     pub(crate) const fn turn_bytes(&self) -> usize {
         4 * ((64 << 10) + self.message_bytes)
     }

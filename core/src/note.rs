@@ -1,30 +1,30 @@
-//! What a client is told in-band: of messages that it did not get, where they are missing, and that the connection lives.
+//! Notes: in-band information for clients about missing messages, and the sign that the connection lives.
 //!
 //! A client of a text route that offers the subprotocol [`SUBPROTOCOL`] and has it accepted gets notes. The messages of
-//! its route are text frames, a note is a binary frame with one object of JSON in UTF-8:
+//! its route are text frames; a note is a binary frame with one JSON object in UTF-8:
 //!
 //! | note | meaning |
 //! | --- | --- |
-//! | `{"type":"dropped","messages":12}` | The client reads too slowly: so many messages are missing here, by its route's [`Slow`](crate::route::Slow). |
-//! | `{"type":"gap","seconds":1.5,"epoch":3}` | The server was cut off for so long: whatever was sent meanwhile is missing here. `epoch` counts the gaps of that instance, as its log does. |
-//! | `{"type":"gap","messages":7}` | The server was overloaded: at least so many messages are missing here. |
-//! | `{"type":"gap_began","epoch":3}` | The server is cut off: nothing comes until the note of this gap, or of a later one. |
-//! | `{"type":"alive","seconds":25.000,"received":7}` | The connection lives, and the next of these comes within so many seconds. The server has taken the client's first so many messages on this connection. |
+//! | `{"type":"dropped","messages":12}` | The client reads too slowly: 12 messages are missing here, by its route's [`Slow`](crate::route::Slow). |
+//! | `{"type":"gap","seconds":1.5,"epoch":3}` | The server was cut off from Redis for 1.5 s: messages sent meanwhile are missing here. `epoch` is the gap's number in that instance's log. |
+//! | `{"type":"gap","messages":7}` | The server was overloaded: at least 7 messages are missing here. |
+//! | `{"type":"gap_began","epoch":3}` | The server is cut off from Redis: nothing arrives until the note of this gap, or of a later one. |
+//! | `{"type":"alive","seconds":25.000,"received":7}` | The connection lives, and the next `alive` comes within 25 s. The server has taken the first 7 messages that the client sent on this connection. |
 //!
-//! A note of a loss stands between the messages before and behind it. Between two messages there is at most one of each
-//! type that has not begun to leave; of several gaps it is the last, and the end of one takes the place of its beginning.
-//! More types and members may come: a client leaves alone what it does not know.
+//! A note of a loss stands between the messages before and behind it. Between two messages at most one note of each
+//! type waits; of several gaps it is the last, and the end of a gap replaces its beginning. Clients ignore types and
+//! members that they do not know; more may be added.
 //!
-//! `alive` comes first of all, then whenever the client has sent messages, and with each ping, of which browsers show
-//! nothing. It has no place among the messages, but leaves ahead of those that wait. A client that has got nothing at
-//! all for twice the time is cut off, and connects again. One that cannot wait for that, after a sleep for instance, sends
-//! an empty binary message, which is no message of its route: it is answered by `alive` at once.
+//! `alive` is the first note, follows messages of the client, and comes with each ping, which browsers hide. It is not
+//! in order with messages: it leaves ahead of those that wait. A client that has received nothing for twice the time is
+//! cut off and should connect again. To ask at once, for instance after a sleep, it sends an empty binary message,
+//! which is no message of its route: the server answers with `alive`.
 //!
-//! What the server has taken it publishes; a message that comes back afterwards with the text of one of the client's own
-//! may be that one or somebody else's.
+//! The server publishes every message that it has taken. A message that comes back afterwards with the text of one of
+//! the client's own may be that one or another client's.
 //!
-//! On a binary route a note could not be told from a message. There the subprotocol is never accepted, and browsers end
-//! a connection whose server accepts none of what they offer.
+//! On a binary route a note would look like a message. The subprotocol is never accepted there, and browsers fail a
+//! connection if the server accepts none of the subprotocols that they offer.
 
 use core::fmt;
 

@@ -5,13 +5,12 @@
 //! - A pattern begins with `/`. A segment in braces is a variable and stands for exactly one segment that is not
 //!   empty; every other segment is literal and compared percent-decoded. Write a `=`, `?`, `#`, brace or blank in it
 //!   percent-encoded.
-//! - A channel holds each variable of the pattern exactly once. Commas end it, so its literal text cannot have one. Of
-//!   several variables each but the last ends at the character that follows it there, which its value cannot have.
-//!   Channels that begin with `fanfare:` are the instance's own.
+//! - A channel has each variable of the pattern exactly once. A comma ends it, so its literal text cannot have one. Of
+//!   several variables each but the last ends at the character behind it, and its value cannot contain that character.
+//!   Channels that begin with `fanfare:` belong to the instance.
 //! - Options: `text` (the default) or `binary`, `publish=yes` (the default) or `no`, `subscribe=yes` (the default) or
-//!   `no`; what becomes of a session that reads too slowly, `slow=close` (the default), `drop_newest`, `drop_oldest` or
-//!   `latest` ([`Slow`]); and of one when messages may have passed by, `on_gap=keep` (the default) or `close`
-//!   ([`OnGap`]).
+//!   `no`; for sessions that read too slowly `slow=close` (the default), `drop_newest`, `drop_oldest` or `latest`
+//!   ([`Slow`]); after a gap `on_gap=keep` (the default) or `close` ([`OnGap`]).
 
 use core::fmt;
 use core::str::FromStr;
@@ -28,7 +27,7 @@ mod parse;
 #[cfg(test)]
 mod tests;
 
-/// What the channels that are an instance's own begin with, behind the prefix. No client enters one.
+/// The beginning of channels that belong to the instance, behind the prefix. No client can enter one.
 pub(crate) const RESERVED: &str = "fanfare:";
 
 /// The checked set of an instance's routes.
@@ -91,9 +90,9 @@ impl Routes {
     /// one whose first segment that differs in kind is literal.
     ///
     /// None: no route; nothing stands for an empty segment, so that `/chat/` is neither `/chat` nor `/chat/{room}`.
-    /// [`Error::RoomName`]: a route, but what stands for a variable is not percent-encoded UTF-8, has control characters or
-    /// the character that ends it in the channel, makes the channel longer than `channel_bytes`, or makes it one of the
-    /// instance's own.
+    /// [`Error::RoomName`]: a route, but what stands for a variable is not percent-encoded UTF-8, has control
+    /// characters or the character that ends it in the channel, makes the channel longer than `channel_bytes`, or makes
+    /// it one of the instance's own.
     #[must_use]
     pub fn find(&self, path: &str) -> Option<Result<Target, Error>> {
         let segments: Vec<_> = path.strip_prefix('/')?.split('/').take(self.most_segments + 1).map(decode).collect();
@@ -170,7 +169,7 @@ impl Target {
     }
 }
 
-/// The type of all messages of a route. A Redis payload carries none, so it is not guessed.
+/// The type of all messages of a route. A Redis payload carries no type, and Fanfare does not guess one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FrameType {
     /// UTF-8.
@@ -195,7 +194,7 @@ impl Default for Rights {
     }
 }
 
-/// What becomes of a session that cannot get every message. Sessions of one channel may differ in it.
+/// What happens to a session that cannot get every message. Sessions of one channel may have different policies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Policies {
     /// When it reads too slowly.
@@ -204,8 +203,8 @@ pub struct Policies {
     pub on_gap: OnGap,
 }
 
-/// What becomes of a session that reads too slowly: for which more would wait than
-/// [`Limits::queue_bytes`](crate::limits::Limits::queue_bytes), or that is behind when more would wait for all than
+/// What happens to a session that reads too slowly: its queue would exceed
+/// [`Limits::queue_bytes`](crate::limits::Limits::queue_bytes), or it is behind when all queues would exceed
 /// [`Limits::all_queues_bytes`](crate::limits::Limits::all_queues_bytes).
 ///
 /// Only whole messages are dropped, and none that has begun to leave.
@@ -222,7 +221,7 @@ pub enum Slow {
     Latest,
 }
 
-/// What becomes of a session when messages of its channel may have passed by.
+/// What happens to a session when messages of its channel may have been missed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnGap {
     /// It goes on.
@@ -235,8 +234,8 @@ pub enum OnGap {
 
 /// A path pattern and the channel it maps to: `/board/{id}=board:{id},binary,publish=no`.
 ///
-/// No two paths of a route lead to one channel: with `/{a}/{b}={a}:{b}`, nothing that stands for `a` has a `:`. Paths of two
-/// routes may; an instance names such routes at its start.
+/// No two paths of a route lead to one channel: with `/{a}/{b}={a}:{b}`, no value of `a` contains a `:`. Paths of two
+/// routes may; an instance names such routes at start.
 #[derive(Clone, Debug)]
 pub struct Route {
     pattern: String,
@@ -289,15 +288,15 @@ impl FromStr for Route {
     }
 }
 
-/// How messages name a route.
+/// The route's text, as messages name it.
 impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", self.pattern)
     }
 }
 
-/// Why a route or a set of routes makes no sense. Its Display is one sentence for whoever typed it, with an example
-/// of what is right.
+/// Why a route or a set of routes is refused. Its Display is one sentence for the person who typed it, with a valid
+/// example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteError(String);
 
@@ -370,14 +369,14 @@ fn check_pair(a: &Route, b: &Route) -> Result<(), RouteError> {
     Ok(())
 }
 
-/// A segment's bytes; None if a `%` has not two hexadecimal digits behind it.
+/// A segment's bytes; `None` if a `%` is not followed by two hexadecimal digits.
 fn decode(segment: &str) -> Option<Cow<'_, [u8]>> {
     let is_encoded =
         |rest: &str| matches!(rest.as_bytes(), [a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit());
     segment.split('%').skip(1).all(is_encoded).then(|| percent_decode_str(segment).into())
 }
 
-/// What may stand for a variable.
+/// A segment as the value of a variable, if it is valid as one.
 fn name<'a>(segment: Option<&'a Option<Cow<'_, [u8]>>>) -> Option<&'a str> {
     let text = core::str::from_utf8(segment?.as_deref()?).ok()?;
     (!text.contains(char::is_control)).then_some(text)

@@ -1,4 +1,4 @@
-//! Shared encoded messages: what came from the bus is framed once and lent to every session that wants it.
+//! Shared encoded messages: a message from the bus is framed once and lent to every session of its channel.
 
 use core::fmt;
 
@@ -7,10 +7,10 @@ use bytes::Bytes;
 use crate::route::FrameType;
 use crate::ws::frame::{Opcode, encode_header, header_len, payload_start};
 
-/// The messages of one channel that came in one read from the bus, framed once into one shared piece of bytes.
+/// The messages of one channel from one read from the bus, framed once into one shared buffer.
 ///
-/// The bytes are whole server frames, back to back: FIN set, not masked (RFC 6455 §5.2). Any range of messages is a
-/// range of bytes, so a session that is in the middle of a run needs no copy. A run is shorter than 4 GiB.
+/// The bytes are complete server frames, back to back: FIN set, not masked (RFC 6455 §5.2). Any range of messages is a
+/// range of bytes, so a session in the middle of a run needs no copy. A run is shorter than 4 GiB.
 /// Cloning it copies at most the offsets of its frames.
 #[derive(Clone, Debug)]
 pub struct Run {
@@ -155,7 +155,7 @@ impl RunBuilder {
     }
 }
 
-/// Why a message is not in a run.
+/// Why a run does not accept a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
     /// The run is of text and the message is not UTF-8.
@@ -175,7 +175,7 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
-/// Where a frame ends that follows `before` bytes; `None` if an offset cannot say it.
+/// The end of a frame that begins after `before` bytes; `None` if no offset can express it.
 fn end_after(before: usize, payload: usize) -> Option<u32> {
     let end = before.checked_add(header_len(payload))?.checked_add(payload)?;
     u32::try_from(end).ok()

@@ -125,7 +125,7 @@ impl<K: Ord + Copy> Timers<K> {
     }
 }
 
-/// How often a line is logged that others can cause as often as they like: once in [`Seldom::TIME`].
+/// Limits a log line that peers can cause at will to one in [`Seldom::TIME`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Seldom {
     said: Option<Instant>,
@@ -152,8 +152,8 @@ impl Seldom {
     }
 }
 
-/// Which episodes, such as outages, are logged: of those that follow each other fast, one in [`Seldom::TIME`] and each
-/// that lasts.
+/// Limits the log lines of episodes, such as outages: of episodes in quick succession one in [`Seldom::TIME`] is
+/// logged, and each that lasts.
 #[derive(Debug)]
 pub(crate) struct Episodes {
     seldom: Seldom,
@@ -188,8 +188,8 @@ impl Episodes {
     }
 }
 
-/// How often lines are logged that clients cause: the same cause of the same peer once in [`Seldom::TIME`], and in that
-/// time four of one peer and 32 in all, so that nobody's mistake is hidden by another's.
+/// Limits log lines that clients cause: the same cause of the same peer once in [`Seldom::TIME`], and in that time four
+/// lines for one peer and 32 in all, so that one client's lines do not hide another's.
 #[derive(Debug)]
 pub(crate) struct SeldomEach<C> {
     said: VecDeque<(Instant, Option<IpAddr>, C)>,

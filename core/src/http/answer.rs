@@ -11,8 +11,8 @@ use crate::time::Duration;
 
 /// A plain answer. Every one closes the connection.
 ///
-/// There is no Date field unless somebody has told the time ([`Shard::set_wall_clock`](crate::shard::Shard::set_wall_clock)):
-/// the core has no clock, and RFC 9110 §6.6.1 asks a server without one to leave it out.
+/// It has a Date field only after [`Shard::set_wall_clock`](crate::shard::Shard::set_wall_clock): the core has no
+/// clock, and RFC 9110 §6.6.1 asks a server without one to leave the field out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// The status code, 200 to 599 but not 204, 205 or 304, which have no body.

@@ -6,8 +6,8 @@ use core::str::FromStr;
 
 /// A network such as `10.0.0.0/8` or `fd00::/8`; an address alone is a network of one.
 ///
-/// IPv4 is seen as the IPv4-mapped part of IPv6, so `10.0.0.0/8` holds the peer `::ffff:10.1.2.3` of a socket that
-/// listens on both families, and `::/0` holds everyone.
+/// IPv4 is the IPv4-mapped part of IPv6, so `10.0.0.0/8` contains the peer `::ffff:10.1.2.3` of a socket that listens
+/// on both families, and `::/0` contains every address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cidr {
     address: Ipv6Addr,
@@ -24,7 +24,7 @@ impl Cidr {
     }
 }
 
-/// `ADDRESS` or `ADDRESS/PREFIX`; bits of the address behind the prefix do not count.
+/// `ADDRESS` or `ADDRESS/PREFIX`; bits of the address behind the prefix are ignored.
 impl FromStr for Cidr {
     type Err = CidrError;
 

@@ -1,4 +1,4 @@
-//! Who a request is from, behind proxies that are trusted.
+//! The client of a request, behind trusted proxies.
 
 use core::net::{IpAddr, SocketAddr};
 use core::str;
@@ -6,7 +6,7 @@ use core::str;
 use super::origin::OriginPolicy;
 use super::request::Request;
 
-/// Where a request comes from.
+/// The addresses that a request comes from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Client {
     /// The client's address, if it is known.
@@ -23,8 +23,8 @@ impl Client {
 }
 
 impl OriginPolicy {
-    /// Who sent a request that came from `peer`: of a trusted proxy, the last address in `X-Forwarded-For` that is no trusted
-    /// proxy's. Whatever stands before it may be the client's own invention.
+    /// Who sent a request that came from `peer`: of a trusted proxy, the last address in `X-Forwarded-For` that is no
+    /// trusted proxy's. Whatever stands before it may be the client's own invention.
     #[must_use]
     pub fn client(&self, request: &Request, peer: Option<IpAddr>) -> Client {
         let Some(peer) = peer else { return Client::default() };

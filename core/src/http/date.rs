@@ -1,11 +1,11 @@
-//! The Date field, for whoever has a clock.
+//! The Date field, for embedders with a clock.
 
 use core::time::Duration;
 
 const DAY: u64 = 86_400;
 const WEEKDAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
 const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-/// The last second of the year 9999, the last that the format can write.
+/// The last second of the year 9999, which is the last that the format can express.
 const LAST: u64 = 253_402_300_799;
 
 /// A time since the Unix epoch as an IMF-fixdate (RFC 9110 §5.6.7).

@@ -1,5 +1,5 @@
 //! The HTTP of a connection's first and only request, in the strict reading of RFC 9110, RFC 9112 and RFC 6455 §4.2.
-//! HTTP/1.0 and minor versions later than 1.1 are taken for all but WebSockets, as load balancers use them.
+//! HTTP/1.0 and minor versions above 1.1 are accepted for plain requests, because load balancers send them.
 //!
 //! ```text
 //! bytes ──▶ RequestReader ──▶ Request ──▶ Request::upgrade ──▶ Upgrade::answer ──▶ frames follow
@@ -8,8 +8,8 @@
 //! ```
 //!
 //! A connection carries one request. It becomes a WebSocket session, or gets one plain [`Answer`] that closes it;
-//! after a refusal nothing more is parsed, so a proxy that takes a refused upgrade for a tunnel cannot smuggle a
-//! second request in.
+//! after a refusal nothing more is parsed, so a second request cannot be smuggled through a proxy that takes a refused
+//! upgrade for a tunnel.
 //!
 //! ```
 //! use fanfare_core::http::{Answer, RequestReader};

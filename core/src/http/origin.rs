@@ -10,10 +10,10 @@ use super::cidr::Cidr;
 use super::request::Request;
 use crate::quote::{Quoted, cut};
 
-/// Which pages may connect. The default: those that the browser got from the host and port it now connects to.
+/// Which pages may connect. By default those that the browser loaded from the host and port that it connects to.
 ///
-/// A missing port means the default of Origin's scheme on both sides; which scheme we speak ourselves does not
-/// matter, so TLS in front of us works. A request without Origin does not come from a browser, and passes.
+/// A missing port means the default of Origin's scheme on both sides. Our own scheme does not matter, so TLS in front
+/// works. A request without Origin does not come from a browser, and passes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OriginPolicy {
     /// Origins that may connect although they are another site's.
@@ -71,7 +71,8 @@ impl OriginPolicy {
         let _ = self.ports.set(ports);
     }
 
-    /// Whether `host` is a name of this server, as far as it is known; `is_proxied` if there is a proxy in front for sure.
+    /// Whether `host` is a name of this server, as far as it is known; `is_proxied` if there is a proxy in front for
+    /// sure.
     fn is_known(&self, host: &str, is_proxied: bool) -> bool {
         let Some(authority) = Authority::parse(host) else { return false };
         let name = name_of(&authority);
@@ -91,7 +92,7 @@ impl OriginPolicy {
     }
 }
 
-/// As it is compared: without the dot that may end it.
+/// The name as it is compared: without a dot at its end.
 fn name_of(authority: &Authority<'_>) -> String {
     let mut name = authority.canonical_host();
     if name.ends_with('.') {
@@ -129,16 +130,16 @@ impl fmt::Display for AllowedHostError {
 
 impl std::error::Error for AllowedHostError {}
 
-/// What a proxy, if it is one and tells the truth, was asked for.
+/// The host that a proxy says it was asked for. Only a trusted proxy may be believed.
 fn forwarded_host(request: &Request) -> Option<&str> {
     request.list("x-forwarded-host").next().and_then(|host| core::str::from_utf8(host).ok())
 }
 
-/// An origin that may connect: a site such as `https://example.org`; `null` or `file://`, which is what browsers and
-/// applications say of pages that no site served; or `*` for every origin, malformed ones included, which switches the
-/// check off.
+/// An origin that may connect: a site such as `https://example.org`; `null` or `file://`, which browsers and
+/// applications send for pages that no site served; or `*` for every origin, malformed ones included, which switches
+/// the check off.
 ///
-/// A sandboxed frame of any site says `null`, too, so that allowing it keeps only the careless out.
+/// A sandboxed frame of any site also sends `null`, so allowing it is hardly a protection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AllowedOrigin(Option<Origin>);
 
@@ -170,7 +171,7 @@ impl fmt::Display for AllowedOriginError {
 
 impl std::error::Error for AllowedOriginError {}
 
-/// What an Origin field says. A slash at its end, which browsers do not send and some libraries do, counts for nothing.
+/// The value of an Origin field. A slash at its end, which some libraries send and browsers do not, is ignored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Origin {
     Site(Site),
@@ -233,8 +234,8 @@ fn default_port(scheme: &str) -> Option<u16> {
     }
 }
 
-/// Pages of `origin` may not connect to `host`. Its Display is the body of the 403: at most 2 KiB, whatever the request
-/// says, and safe to show.
+/// Pages of `origin` may not connect to `host`. Its Display is the body of the 403: at most 2 KiB for any
+/// request, and safe to show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OriginRefused {
@@ -245,7 +246,7 @@ pub struct OriginRefused {
     advice: Advice,
 }
 
-/// What would let the page in, if the operator wants that.
+/// What the operator can change to let the page connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Advice {
     /// To allow this site, or to have a proxy leave Host as it was.
@@ -261,7 +262,8 @@ enum Advice {
 }
 
 impl OriginRefused {
-    /// What would let it in, as the end of a sentence. What is offered for a command line means nothing else to a shell.
+    /// What would let it in, as the end of a sentence. What is offered for a command line means nothing else to a
+    /// shell.
     pub(crate) fn advice(&self) -> String {
         let origin = &self.origin;
         let is_plain = |char: char| char.is_ascii_alphanumeric() || "-._:/[]".contains(char);

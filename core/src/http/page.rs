@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::Answer;
 
-/// All that the page may load or reach: its own files and its own server's sockets.
+/// The page may load its own files and reach its own server's sockets, and nothing else.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
     base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
 

@@ -6,12 +6,12 @@ use super::request::{Method, Request};
 use crate::error::Error;
 use crate::limits::Limits;
 
-/// Collects a request head however it arrives, in linear time: each byte is searched once for the end of its line and
+/// Collects a request head from reads of any size, in linear time: each byte is searched once for the end of its line,
 /// each line once for a bare CR, and the complete head is parsed once.
 ///
-/// Bare line ends and limits are refused at the line that has them, so a client that ends its lines wrongly hears of
-/// it at once instead of waiting for `head_time`. So does one whose first byte can begin no request line: a browser that
-/// was given `https://` begins with a TLS record. The outcome does not depend on how the bytes were split.
+/// A bare line end or an exceeded limit is refused at its line, so the client gets the answer at once and not after
+/// `head_time`. The same holds for a first byte that can begin no request line: a browser that was given `https://`
+/// begins with a TLS record. The result does not depend on how the bytes were split.
 #[derive(Debug, Default)]
 pub struct RequestReader {
     /// At most `head_bytes`; grows with what came, never ahead of it.
@@ -129,7 +129,8 @@ impl RequestReader {
     }
 }
 
-/// Whether a connection may begin with `byte`: that of a method or of the end of an empty line, which is judged later.
+/// Whether a connection may begin with `byte`: the first of a method, or of the end of an empty line, which is judged
+/// later.
 fn may_begin(byte: u8) -> bool {
     byte.is_ascii_graphic() || matches!(byte, b'\r' | b'\n')
 }

@@ -207,7 +207,7 @@ impl Request {
     }
 }
 
-/// Leaves out query and fields, which may hold tokens and cookies.
+/// Leaves out query and fields, which may contain tokens and cookies.
 impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Request")
@@ -260,15 +260,15 @@ impl<'a> Target<'a> {
     }
 }
 
-/// Whether a target may have `character` as it is. URLs of browsers and libraries hold more than RFC 3986 allows, such
-/// as `{ } | ^ "` and letters of all scripts, and mean what they say. What is refused could end the target for somebody
-/// else on the way: control characters, blanks of any kind, `#`.
+/// Whether a target may contain `character` unencoded. URLs of browsers and libraries contain more than RFC 3986
+/// allows, such as `{ } | ^ "` and letters of all scripts, and no server reads them in another way. Characters that
+/// another server could take for the end of the target are refused: control characters, blanks of any kind, `#`.
 fn is_target_char(character: char) -> bool {
     !character.is_control() && !character.is_whitespace() && character != '#'
 }
 
-/// The version of a request line of three words, if it is written as one: its major digit, and where in `head` its
-/// minor digit is.
+/// The version of a request line of three words, if it is well-formed: its major digit, and the place of its minor
+/// digit in `head`.
 fn version(head: &[u8]) -> Option<(u8, usize)> {
     let start = if head.starts_with(b"\r\n") { 2 } else { 0 };
     let end = start + memchr(b'\r', &head[start..])?;
@@ -283,7 +283,7 @@ fn version(head: &[u8]) -> Option<(u8, usize)> {
     }
 }
 
-/// Where `part` lies in `whole`, of which it is a slice.
+/// The place of `part` in `whole`, of which it is a slice.
 fn range_within(whole: &[u8], part: &[u8]) -> Range<usize> {
     let start = part.as_ptr().addr().saturating_sub(whole.as_ptr().addr());
     start..start + part.len()

@@ -6,12 +6,12 @@ use tungstenite::handshake::derive_accept_key;
 use super::request::{Method, Request};
 use crate::error::{Error, Misuse};
 
-/// Subprotocols that one client may offer. Nobody speaks so many, and what looking through them costs is bounded.
+/// The most subprotocols that a client may offer. It bounds the cost of comparing them.
 const MOST_SUBPROTOCOLS: usize = 32;
 
 /// A valid offer to speak WebSocket, to be answered with 101.
 ///
-/// Extensions are declined by not naming any (RFC 6455 §9.1), so what their field says does not matter.
+/// Extensions are declined by naming none (RFC 6455 §9.1), so their field is ignored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upgrade {
     accept: String,
@@ -98,9 +98,9 @@ impl Request {
         values.next().filter(|_| values.next().is_none())
     }
 
-    /// Names, each once and at most 32, with commas between them. RFC 6455 §4.1 forbids clients to send an empty list, a name
-    /// twice, or one that is no token, and asks no server to refuse them: an empty list offers nothing, and a name is one
-    /// however often it comes.
+    /// Names, each once and at most 32, with commas between them. RFC 6455 §4.1 forbids clients to send an empty list,
+    /// a name twice, or one that is no token, and asks no server to refuse them: an empty list offers nothing, and a
+    /// name is one however often it comes.
     fn checked_subprotocols(&self) -> Result<Box<str>, Error> {
         let mut names: Vec<&str> = Vec::new();
         for name in self.list("sec-websocket-protocol") {
@@ -118,8 +118,8 @@ impl Request {
     }
 }
 
-/// 16 bytes in base64 (RFC 4648 §4). The last digit holds two bits of the last byte and four that should be zero and may
-/// be anything (§3.5): they are not in the example of RFC 6455 §4.1, nor with some devices, and the key is only hashed.
+/// 16 bytes in base64 (RFC 4648 §4). The last digit has two bits of the last byte and four padding bits, which may have
+/// any value (§3.5): they are not zero in the example of RFC 6455 §4.1 and on some devices, and the key is only hashed.
 fn is_key(key: &[u8]) -> bool {
     let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
     let [digits @ .., b'=', b'='] = key else { return false };

@@ -12,8 +12,8 @@ enum Step {
     Many,
 }
 
-/// Whether some name fits both templates, a variable standing for one or more arbitrary characters. That the length
-/// of names is bounded does not count, so a rare pair is called overlapping that is not.
+/// Whether a name exists that matches both templates; a variable matches one or more arbitrary characters. The bound on
+/// the length of names is ignored, so a rare pair counts as overlapping that is not.
 ///
 /// Dynamic programming over the suffixes of both: quadratic in their length, and only at start.
 pub(super) fn overlap(a: &[Part], b: &[Part]) -> bool {

@@ -2,7 +2,7 @@
 
 use super::{FrameType, OnGap, Part, Policies, Rights, Route, Segment, Slow, decode};
 
-/// What is wrong and how it would be right, without the text itself.
+/// What is wrong and what would be right, without the text itself.
 type Wrong = String;
 
 /// How a variable is written.
@@ -91,7 +91,7 @@ fn channel(template: &str, segments: &[Segment]) -> Result<Vec<Part>, Wrong> {
     }
 }
 
-/// Lets each variable but the last end at what follows it, or two paths could lead to one channel.
+/// Ends each variable but the last at the character behind it; otherwise two paths could lead to one channel.
 fn end_variables(parts: &mut [Part]) -> Result<(), Wrong> {
     let is_variable = |part: &Part| matches!(part, Part::Variable { .. });
     let last = parts.iter().rposition(is_variable).unwrap_or(0);
