@@ -12,8 +12,8 @@ use std::task::{Context, Poll, ready};
 use std::{thread, time};
 
 use async_signal::Signals;
-use fanfare_core::drive::{Runtime, Signal, Stream};
 use fanfare_core::time::{Duration, Instant};
+use fanfare_drive::{Runtime, Signal, Stream};
 use smol::future::yield_now;
 use smol::io::AsyncWrite;
 use smol::stream::Stream as _;

@@ -13,8 +13,11 @@
 //!
 //! Both binaries take the same settings and do the same, so that changing over is changing a name.
 //!
-//! Each worker is one thread that blocks on one future. What a worker does is in [`fanfare_core::drive`]; nothing here
+//! Each worker is one thread that blocks on one future. What a worker does is in [`fanfare_drive`]; nothing here
 //! knows WebSocket, HTTP or RESP.
+//!
+//! The feature `cli`, which is on unless it is switched off, is for the binary: command line, log, metrics as text and the
+//! chat page, in `fanfare-server`. A program that embeds this wants `default-features = false`.
 #![forbid(unsafe_code)]
 
 mod kind;
@@ -24,9 +27,10 @@ mod on_smol;
 use std::net::SocketAddr;
 
 pub use fanfare_core as core;
-use fanfare_core::config::Config;
-use fanfare_core::drive;
-pub use fanfare_core::drive::{Listeners, ServeError};
+pub use fanfare_drive as drive;
+pub use fanfare_drive::{Listeners, ServeError, Setup};
+#[cfg(feature = "cli")]
+pub use fanfare_server as server;
 
 pub use self::kind::{Kind, Listener, On};
 pub use self::on_async_std::{AsyncStd, AsyncStdConnection};
@@ -38,8 +42,8 @@ pub use self::on_smol::{Smol, SmolConnection};
 ///
 /// # Errors
 /// See [`ServeError`].
-pub async fn serve(config: Config, ready: impl FnOnce(&Config, &[SocketAddr])) -> Result<(), ServeError> {
-    drive::serve::<On<AsyncStd>>(config, Listeners::default(), ready).await
+pub async fn serve(setup: Setup, ready: impl FnOnce(&[SocketAddr])) -> Result<(), ServeError> {
+    drive::serve::<On<AsyncStd>>(setup, Listeners::default(), ready).await
 }
 
 /// A server that runs on threads of its own. Dropping it stops it.
@@ -50,14 +54,14 @@ pub type Hub = drive::Hub<On<AsyncStd>>;
 
 /// The same on smol.
 pub mod smol {
-    use super::{Config, Listeners, On, ServeError, Smol, SocketAddr, drive};
+    use super::{Listeners, On, ServeError, Setup, Smol, SocketAddr, drive};
 
     /// As [`serve`](super::serve).
     ///
     /// # Errors
     /// See [`ServeError`].
-    pub async fn serve(config: Config, ready: impl FnOnce(&Config, &[SocketAddr])) -> Result<(), ServeError> {
-        drive::serve::<On<Smol>>(config, Listeners::default(), ready).await
+    pub async fn serve(setup: Setup, ready: impl FnOnce(&[SocketAddr])) -> Result<(), ServeError> {
+        drive::serve::<On<Smol>>(setup, Listeners::default(), ready).await
     }
 
     /// As [`Server`](super::Server).

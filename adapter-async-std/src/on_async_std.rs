@@ -10,8 +10,8 @@ use std::task::{Context, Poll, ready};
 use async_std::io::Read;
 use async_std::net::{TcpListener, TcpStream, ToSocketAddrs};
 use async_std::task;
-use fanfare_core::drive::Stream;
 use fanfare_core::time::Duration;
+use fanfare_drive::Stream;
 
 use crate::kind::{Kind, poll_write};
 

@@ -6,8 +6,8 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::task::{Context, Poll, ready};
 
-use fanfare_core::drive::Stream;
 use fanfare_core::time::Duration;
+use fanfare_drive::Stream;
 use smol::{Async, Timer};
 
 use crate::kind::{Kind, poll_write};

@@ -26,12 +26,10 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use fanfare_tokio::core;
-use fanfare_tokio::core::config::Config;
 use fanfare_tokio::core::http::{self, Answer, OriginPolicy, Upgrade};
 use fanfare_tokio::core::route::{FrameType, Rights, Target};
 use fanfare_tokio::core::time::Duration;
-use fanfare_tokio::{Heard, Hub, HubError, Reserved, Subscription};
+use fanfare_tokio::{Heard, Hub, HubError, Reserved, Setup, Subscription};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto::upgrade::downcast;
@@ -39,9 +37,9 @@ use tokio::net::{TcpListener, TcpStream};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let mut config = Config::default();
-    config.redis = env::var("REDIS_URL").ok().map(|url| url.parse()).transpose()?;
-    let hub = Hub::start(config).await?;
+    let mut setup = Setup::default();
+    setup.redis = env::var("REDIS_URL").ok().map(|url| url.parse()).transpose()?;
+    let hub = Hub::start(setup).await?;
     let listener = TcpListener::bind("localhost:3000").await?;
     println!("listening on http://{}", listener.local_addr()?);
     axum::serve(listener, router(&hub).await?)
@@ -96,7 +94,10 @@ async fn ready(State(app): State<App>) -> Response {
 /// What Prometheus reads. It is not for the public: have it on a listener of its own, or refuse it in front.
 async fn metrics(State(app): State<App>) -> Response {
     match app.hub.metrics().await {
-        Ok(metrics) => ([(CONTENT_TYPE, core::metrics::CONTENT_TYPE)], metrics.text()).into_response(),
+        Ok(metrics) => {
+            ([(CONTENT_TYPE, fanfare_server::metrics::CONTENT_TYPE)], fanfare_server::metrics::text(&metrics))
+                .into_response()
+        }
         Err(error) => (StatusCode::SERVICE_UNAVAILABLE, error.to_string()).into_response(),
     }
 }

@@ -4,8 +4,11 @@
 //! [`Server::stop`], [`Server::ended`]. [`Hub`] is an instance inside a tokio program of your own, with your routes and
 //! your authorisation; the example `in_axum` has one.
 //!
-//! Each worker is one thread with a runtime of its own. What a worker does is in [`fanfare_core::drive`]; nothing here
+//! Each worker is one thread with a runtime of its own. What a worker does is in [`fanfare_drive`]; nothing here
 //! knows WebSocket, HTTP or RESP.
+//!
+//! The feature `cli`, which is on unless it is switched off, is for the binary: command line, log, metrics as text and the
+//! chat page, in `fanfare-server`. A program that embeds this wants `default-features = false`.
 #![forbid(unsafe_code)]
 
 mod connection;
@@ -14,9 +17,10 @@ mod runtime;
 use std::net::SocketAddr;
 
 pub use fanfare_core as core;
-use fanfare_core::config::Config;
-use fanfare_core::drive;
-pub use fanfare_core::drive::{Heard, HubError, Listeners, ServeError};
+pub use fanfare_drive as drive;
+pub use fanfare_drive::{Heard, HubError, Listeners, ServeError, Setup};
+#[cfg(feature = "cli")]
+pub use fanfare_server as server;
 
 pub use self::connection::Connection;
 pub use self::runtime::Tokio;
@@ -27,8 +31,8 @@ pub use self::runtime::Tokio;
 ///
 /// # Errors
 /// See [`ServeError`].
-pub async fn serve(config: Config, ready: impl FnOnce(&Config, &[SocketAddr])) -> Result<(), ServeError> {
-    drive::serve::<Tokio>(config, Listeners::default(), ready).await
+pub async fn serve(setup: Setup, ready: impl FnOnce(&[SocketAddr])) -> Result<(), ServeError> {
+    drive::serve::<Tokio>(setup, Listeners::default(), ready).await
 }
 
 /// A server that runs on threads of its own. Dropping it stops it.
@@ -37,12 +41,11 @@ pub type Server = drive::Server<Tokio>;
 /// An instance inside somebody's own program; see [`drive::Hub`].
 ///
 /// ```
-/// # use fanfare_tokio::core::config::Config;
 /// # use fanfare_tokio::core::route::FrameType;
-/// # use fanfare_tokio::{Heard, Hub};
+/// # use fanfare_tokio::{Heard, Hub, Setup};
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let hub = Hub::start(Config::default()).await?;
+/// let hub = Hub::start(Setup::default()).await?;
 /// let mut news = hub.subscribe("news", FrameType::Text).await?;
 /// hub.publish("news", "hello").await?;
 /// assert_eq!(news.next().await, Some(Heard::Message("hello".into())));

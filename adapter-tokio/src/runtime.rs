@@ -9,8 +9,8 @@ use std::task::{Context, Poll, ready};
 use std::thread;
 use std::time::SystemTime;
 
-use fanfare_core::drive::{Runtime, Signal};
 use fanfare_core::time::{Duration, Instant};
+use fanfare_drive::{Runtime, Signal};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task;

@@ -4,11 +4,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use fanfare_tokio::core::config::Config;
 use fanfare_tokio::core::error::Misuse;
+use fanfare_tokio::core::limits::Limits;
 use fanfare_tokio::core::route::{FrameType, Rights, Target};
 use fanfare_tokio::core::time::Duration;
-use fanfare_tokio::{Connection, Heard, Hub, HubError, ServeError};
+use fanfare_tokio::{Connection, Heard, Hub, HubError, ServeError, Setup};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufStream, DuplexStream, duplex};
 use tokio::task::{spawn, yield_now};
 
@@ -26,7 +26,7 @@ fn join(hub: &Hub, channel: &'static str, pipe: usize) -> DuplexStream {
 }
 
 async fn start() -> Hub {
-    Hub::start(Config::default()).await.unwrap()
+    Hub::start(Setup::default()).await.unwrap()
 }
 
 /// A text frame as a client sends it; its key is zero to keep it readable.
@@ -111,11 +111,11 @@ async fn a_session_that_is_reserved_when_the_hub_stops_is_closed_once_it_has_a_c
 
 #[tokio::test]
 async fn nothing_is_reserved_on_a_channel_that_cannot_be_subscribed() {
-    let mut config = Config::default();
-    config.redis = Some("redis://127.0.0.1:1".parse().unwrap());
-    config.wait_for_redis = true;
-    config.limits.confirm_time = Duration::from_millis(1);
-    let hub = Hub::start(config).await.unwrap();
+    let mut setup = Setup::default();
+    setup.redis = Some("redis://127.0.0.1:1".parse().unwrap());
+    setup.wait_for_redis = true;
+    setup.settings.limits.confirm_time = Duration::from_millis(1);
+    let hub = Hub::start(setup).await.unwrap();
     assert_eq!(hub.reserve(target("tea")).await.err(), Some(HubError::NotConfirmed));
     let write_only = Target { rights: Rights { publish: true, subscribe: false }, ..target("tea") };
     assert!(hub.reserve(write_only).await.is_ok(), "it has nothing to hear");
@@ -156,7 +156,7 @@ async fn dropping_the_last_handle_stops_it() {
 #[tokio::test]
 async fn what_makes_no_sense_is_refused() {
     let hub = start().await;
-    let limits = Config::default().limits;
+    let limits = Limits::default();
     let (longest, too_long) = ("x".repeat(limits.channel_bytes), "x".repeat(limits.channel_bytes + 1));
     assert!(hub.subscribe(longest, FrameType::Text).await.is_ok());
     assert_eq!(hub.subscribe(too_long.clone(), FrameType::Text).await.err(), Some(REFUSED));
@@ -172,10 +172,10 @@ async fn what_makes_no_sense_is_refused() {
 
 #[tokio::test]
 async fn far_more_than_the_queue_of_publishes_holds_passes_it_in_order() {
-    let mut config = Config::default();
-    config.limits.message_bytes = 1 << 10;
-    config.limits.publish_bytes = 1 << 10;
-    let hub = Hub::start(config).await.unwrap();
+    let mut setup = Setup::default();
+    setup.settings.limits.message_bytes = 1 << 10;
+    setup.settings.limits.publish_bytes = 1 << 10;
+    let hub = Hub::start(setup).await.unwrap();
     let mut subscription = hub.subscribe("tea", FrameType::Text).await.unwrap();
     for number in 0..1_000 {
         hub.publish("tea", format!("{number:01000}")).await.unwrap();
@@ -195,14 +195,14 @@ async fn far_more_than_the_queue_of_publishes_holds_passes_it_in_order() {
 
 #[tokio::test]
 async fn a_publisher_waits_while_redis_is_away_and_what_was_accepted_is_counted_at_the_end() {
-    let mut config = Config::default();
+    let mut setup = Setup::default();
     // Nobody listens there.
-    config.redis = Some("redis://127.0.0.1:1".parse().unwrap());
-    config.wait_for_redis = true;
-    config.limits.message_bytes = 1 << 10;
-    config.limits.publish_bytes = 1 << 10;
-    config.limits.drain_time = Duration::ZERO;
-    let hub = Hub::start(config).await.unwrap();
+    setup.redis = Some("redis://127.0.0.1:1".parse().unwrap());
+    setup.wait_for_redis = true;
+    setup.settings.limits.message_bytes = 1 << 10;
+    setup.settings.limits.publish_bytes = 1 << 10;
+    setup.settings.limits.drain_time = Duration::ZERO;
+    let hub = Hub::start(setup).await.unwrap();
     let accepted = Arc::new(AtomicUsize::new(0));
     let (publisher, counter) = (hub.clone(), accepted.clone());
     let publisher = spawn(async move {
@@ -229,10 +229,10 @@ async fn a_publisher_waits_while_redis_is_away_and_what_was_accepted_is_counted_
 
 #[tokio::test]
 async fn a_subscription_that_lags_says_how_many_it_missed_and_goes_on_with_the_latest() {
-    let mut config = Config::default();
-    config.limits.message_bytes = 1 << 10;
-    config.limits.queue_bytes = 8 << 10;
-    let hub = Hub::start(config).await.unwrap();
+    let mut setup = Setup::default();
+    setup.settings.limits.message_bytes = 1 << 10;
+    setup.settings.limits.queue_bytes = 8 << 10;
+    let hub = Hub::start(setup).await.unwrap();
     let mut lags = hub.subscribe("tea", FrameType::Text).await.unwrap();
     let mut follows = hub.subscribe("tea", FrameType::Text).await.unwrap();
     let messages: Vec<_> = (0..100).map(|number| Heard::Message(format!("{number:0500}").into())).collect();
@@ -257,7 +257,8 @@ async fn a_hub_tells_what_it_counts_until_it_has_stopped() {
     assert_eq!(read(&mut ann).await, *b"\x81\x05hello");
     let metrics = hub.metrics().await.unwrap();
     assert_eq!(metrics.readiness, Ok(()));
-    assert!(metrics.text().contains("\nfanfare_deliveries_total 1\n"), "{}", metrics.text());
+    let text = fanfare_server::metrics::text(&metrics);
+    assert!(text.contains("\nfanfare_deliveries_total 1\n"), "{text}");
     drop(ann);
     hub.stop().await.unwrap();
     assert_eq!(hub.metrics().await.map(drop), Err(HubError::Stopped));

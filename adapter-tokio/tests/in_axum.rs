@@ -9,8 +9,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use fanfare_tokio::Hub;
-use fanfare_tokio::core::config::Config;
+use fanfare_tokio::{Hub, Setup};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tungstenite::handshake::HandshakeError;
@@ -33,7 +32,7 @@ impl Program {
     fn start() -> Self {
         let runtime = Runtime::new().unwrap();
         let (hub, address) = runtime.block_on(async {
-            let hub = Hub::start(Config::default()).await.unwrap();
+            let hub = Hub::start(Setup::default()).await.unwrap();
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
             let router = in_axum::router(&hub).await.unwrap();

@@ -1,4 +1,5 @@
-//! What is left to do before an instance ends, and when.
+//! What is left to do before an instance ends, and when. A [`Node`](crate::node::Node) has this inside; whoever carries
+//! words between several workers and a bus asks it.
 
 use crate::bus::{Bus, Stats};
 use crate::redis::Lane;
@@ -7,7 +8,7 @@ use crate::time::{Duration, Instant};
 /// The end of an instance: listening until `closes_at`, then closing sessions and letting publishes leave, the latter
 /// alone from `flushes_at`, whatever is left until `ends_at`.
 #[derive(Debug)]
-pub(crate) struct Ending {
+pub struct Ending {
     closes_at: Option<Instant>,
     flushes_at: Instant,
     ends_at: Instant,
@@ -19,7 +20,8 @@ pub(crate) struct Ending {
 
 impl Ending {
     /// The end of so many workers: they close their sessions after `delay` and have `time` for that.
-    pub(crate) fn new(workers: usize, bus: &Bus, delay: Duration, time: Duration, now: Instant) -> Self {
+    #[must_use]
+    pub fn new(workers: usize, bus: &Bus, delay: Duration, time: Duration, now: Instant) -> Self {
         let closes_at = now + delay;
         Self {
             closes_at: Some(closes_at),
@@ -31,25 +33,25 @@ impl Ending {
     }
 
     /// The end of one worker that listens no longer.
-    pub(crate) fn at_once(bus: &Bus, time: Duration, now: Instant) -> Self {
+    #[must_use]
+    pub fn at_once(bus: &Bus, time: Duration, now: Instant) -> Self {
         Self { closes_at: None, ..Self::new(1, bus, Duration::ZERO, time, now) }
     }
 
     /// Whether the time to end listening has come; says so once.
-    #[cfg(feature = "drive")]
-    pub(crate) fn stops_listening(&mut self, now: Instant) -> bool {
+    pub fn stops_listening(&mut self, now: Instant) -> bool {
         self.closes_at.take_if(|at| *at <= now).is_some()
     }
 
     /// A worker's sessions are all gone.
-    pub(crate) fn worker_is_empty(&mut self) {
+    pub fn worker_is_empty(&mut self) {
         self.waits_for = self.waits_for.saturating_sub(1);
     }
 
     /// Has `bus` closed when it has nothing to do, or when there is no time for more; says whether all is over.
     ///
     /// As long as there is time, publishes that wait for Redis, or for the rest of the fleet to be back, go on waiting.
-    pub(crate) fn is_over(&self, bus: &mut Bus, now: Instant) -> bool {
+    pub fn is_over(&self, bus: &mut Bus, now: Instant) -> bool {
         let flushed = self.waits_for == 0 && bus.stats().publish_bytes == 0;
         if !flushed && now < self.flushes_at {
             return false;
@@ -58,12 +60,14 @@ impl Ending {
         bus.is_closed() || self.ends_at <= now
     }
 
-    pub(crate) fn next(&self, now: Instant) -> Instant {
+    /// When this is to be looked at again, seen from `now`.
+    #[must_use]
+    pub fn next(&self, now: Instant) -> Instant {
         self.closes_at.unwrap_or(if now < self.flushes_at { self.flushes_at } else { self.ends_at })
     }
 
     /// How many accepted publishes were lost since this began; what Redis has not confirmed at the end counts, too.
-    pub(crate) fn lost(&self, bus: &mut Bus) -> u64 {
+    pub fn lost(&self, bus: &mut Bus) -> u64 {
         if !bus.is_closed() {
             bus.handle_closed(Lane::Publisher, "the drain time is over", self.ends_at);
         }

@@ -123,7 +123,8 @@ impl ToShard {
 
 /// The credit that a publish takes from its worker, and that the bus returns when the publish has left: its size as a
 /// command, whatever carries it.
-pub(crate) fn publish_cost(name: &[u8], payload_len: usize) -> usize {
+#[must_use]
+pub fn publish_cost(name: &[u8], payload_len: usize) -> usize {
     encode::publish_len(name.len(), payload_len)
 }
 

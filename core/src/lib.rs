@@ -3,7 +3,10 @@
 //! A client's WebSocket message becomes a publish on its channel; every instance that has sessions on that channel
 //! hands it to all of them. This crate decides everything about that and does no I/O: no socket, clock, thread or
 //! runtime is in it. Whoever embeds it moves bytes between it and sockets and tells it the time; `fanfare-tokio` is
-//! such an embedder, and a server ready to run.
+//! such an embedder, and a server ready to run. Three packages stand on this one, each on those before it:
+//! `fanfare-drive` is the turn of a worker on any async runtime, `fanfare-server` what a process of its own needs (command
+//! line, log, metrics as text, the chat page), and the adapters `fanfare-tokio` and `fanfare-async-std` are runtimes and
+//! binaries.
 //!
 //! # Where to begin
 //!
@@ -11,10 +14,10 @@
 //!   hold.
 //! - With several threads, hold a [`shard::Shard`] on each and one [`bus::Bus`] for all, and carry
 //!   [`exchange::ToBus`] and [`exchange::ToShard`] between them, each worker's in order.
-//! - On an async runtime, the feature `drive` has all of a server but the runtime: implement `drive::Runtime` and
-//!   `drive::Stream`, some 150 lines, as `fanfare-tokio` and `fanfare-async-std` do.
-//! - [`config::Config`] has every setting, [`limits::Limits`] every bound, [`route::Routes`] maps paths to channels,
-//!   [`note`] is what clients are told of losses.
+//! - On an async runtime, the package `fanfare-drive` has all of a server but the runtime: implement its `Runtime` and
+//!   `Stream`, some 150 lines, as `fanfare-tokio` and `fanfare-async-std` do.
+//! - [`settings::Settings`] is what shards need, [`limits::Limits`] has every bound, [`route::Routes`] maps paths to
+//!   channels, [`note`] is what clients are told of losses.
 //! - [`ws`], [`http`], [`resp`] and [`redis`] are the protocols by themselves, for other uses.
 //!
 //! # The contract
@@ -37,7 +40,7 @@
 //! 6. **A message is encoded once** and lent to every socket from the same memory ([`run::Run`]).
 //! 7. **Every bound is in [`limits::Limits`]**, and nothing is reserved on a length that a peer claims. Two things are
 //!    yours to bound: the number of connections, and the events that you do not poll.
-//!    [`Config::memory_bound`](config::Config::memory_bound) says what the rest comes to.
+//!    [`Settings::memory_bound`](settings::Settings::memory_bound) says what the rest comes to.
 //! 8. **The first error of a connection ends it** and stays ([`error::Error`]); one table says what the peer is told.
 //!    `Closed` comes once for each session, and nothing comes for it afterwards.
 //!
@@ -81,10 +84,9 @@
 //!
 //! ```
 //! use std::io::IoSlice;
-//! use std::num::NonZero;
 //!
-//! use fanfare_core::config::Config;
 //! use fanfare_core::node::{Action, Node, SocketId};
+//! use fanfare_core::settings::Settings;
 //! use fanfare_core::time::Instant;
 //!
 //! /// Everything that is to be written, as sockets would take it.
@@ -102,10 +104,8 @@
 //!     all
 //! }
 //!
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let now = Instant::ZERO;
-//! let settings = Config::default().settings(NonZero::<usize>::MIN)?;
-//! let mut node = Node::new(settings, None, 42, now);
+//! let mut node = Node::new(Settings::default(), None, 42, now);
 //!
 //! let clients = [(); 2].map(|()| {
 //!     let id = node.handle_connection(None, now);
@@ -120,18 +120,13 @@
 //! // A masked text frame comes from the first; its key is zero to keep it readable.
 //! node.handle_read(clients[0], &mut *b"\x81\x85\0\0\0\0hello".to_vec(), false, now);
 //! assert_eq!(written(&mut node, now), clients.map(|id| (id, b"\x81\x05hello".to_vec())), "both get it");
-//! # Ok(())
-//! # }
 //! ```
 #![forbid(unsafe_code)]
 // Their order differs from run to run.
 #![warn(clippy::iter_over_hash_type)]
 
 pub mod bus;
-pub mod config;
-#[cfg(feature = "drive")]
-pub mod drive;
-mod ending;
+pub mod ending;
 pub mod error;
 pub mod exchange;
 #[cfg(feature = "fuzzing")]
@@ -139,15 +134,17 @@ pub mod fuzzing;
 pub mod histogram;
 pub mod http;
 pub mod limits;
-#[cfg(feature = "metrics")]
-pub mod metrics;
+pub mod memory;
 pub mod node;
 pub mod note;
-mod quote;
+pub mod quote;
 pub mod redis;
 pub mod resp;
 pub mod route;
 pub mod run;
+pub mod settings;
 pub mod shard;
+pub mod snapshot;
 pub mod time;
+pub mod units;
 pub mod ws;

@@ -92,8 +92,8 @@ pub struct Limits {
 
 impl Limits {
     /// How long a client may accept nothing, or send nothing, before its connection counts as dead.
-    #[cfg(feature = "drive")]
-    pub(crate) fn patience(&self) -> Duration {
+    #[must_use]
+    pub fn patience(&self) -> Duration {
         self.ping_time.saturating_add(self.pong_time)
     }
 

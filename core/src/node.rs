@@ -17,15 +17,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::bus::{self, Bus};
-use crate::config::Settings;
 use crate::ending::Ending;
 use crate::error::Misuse;
-#[cfg(feature = "metrics")]
 use crate::histogram::Histogram;
-#[cfg(feature = "metrics")]
-use crate::metrics::{Share, Snapshot};
+use crate::http::Answer;
 use crate::redis::{self, Lane, RedisUrl};
+use crate::settings::Settings;
 use crate::shard::{self, SessionId, Shard};
+use crate::snapshot::{Share, Snapshot};
 use crate::time::{Duration, Instant, earlier};
 
 /// One of an instance's sockets.
@@ -93,7 +92,6 @@ pub struct Node {
     /// What carries publishes to every instance, for commands and getters: its outputs are the node's.
     pub bus: Bus,
     /// When it was made.
-    #[cfg(feature = "metrics")]
     since: Instant,
     latest: Instant,
     actions: VecDeque<Action>,
@@ -119,19 +117,7 @@ impl Node {
         let drain_time = settings.limits.drain_time;
         let shard = Shard::new(Arc::new(settings), rng.u64(..), now);
         let (actions, events) = (VecDeque::new(), VecDeque::new());
-        Self {
-            shard,
-            bus,
-            #[cfg(feature = "metrics")]
-            since: now,
-            latest: now,
-            actions,
-            events,
-            drain_time,
-            ending: None,
-            closed: false,
-            lost: 0,
-        }
+        Self { shard, bus, since: now, latest: now, actions, events, drain_time, ending: None, closed: false, lost: 0 }
     }
 
     // Inputs.
@@ -146,10 +132,18 @@ impl Node {
         SocketId::Client(self.shard.handle_connection(peer, now))
     }
 
-    /// A connection for operation was accepted; see [`Shard::handle_admin_connection`]. With the feature `metrics` the
-    /// node answers `/metrics` by itself; without it there is [`shard::Event::Scrape`].
+    /// A connection for operation was accepted; see [`Shard::handle_admin_connection`]. Answer its
+    /// [`shard::Event::Scrape`] by [`Node::answer_scrape`] with a text of [`Node::metrics`].
     pub fn handle_admin_connection(&mut self, now: Instant) -> SocketId {
         SocketId::Client(self.shard.handle_admin_connection(now))
+    }
+
+    /// Answers [`shard::Event::Scrape`].
+    ///
+    /// # Errors
+    /// As [`Shard::answer_scrape`].
+    pub fn answer_scrape(&mut self, id: SessionId, answer: &Answer, now: Instant) -> Result<(), Misuse> {
+        self.shard.answer_scrape(id, answer, now)
     }
 
     /// A connection to Redis stands.
@@ -331,7 +325,6 @@ impl Node {
     // Getters.
 
     /// What it counts. Nothing measures its fan-out: that is for whoever drives its sockets.
-    #[cfg(feature = "metrics")]
     #[must_use]
     pub fn metrics(&self) -> Snapshot {
         let share = Share::new(&self.shard, &Histogram::default());
@@ -366,12 +359,6 @@ impl Node {
                     self.events.push_back(Event::Shard(event));
                 }
                 shard::Event::GivenUp(id) => self.actions.push_back(Action::Reset(SocketId::Client(id))),
-                #[cfg(feature = "metrics")]
-                shard::Event::Scrape(id) => {
-                    let answer = self.metrics().answer();
-                    // Misuse is impossible: it has just asked.
-                    let _ = self.shard.answer_scrape(id, &answer, self.latest);
-                }
                 _ => self.events.push_back(Event::Shard(event)),
             }
         }

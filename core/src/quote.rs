@@ -10,7 +10,7 @@ const MOST: usize = 200;
 ///
 /// Characters that end a line, turn its direction, take no room or steer a terminal are escaped as in Rust. What is left
 /// out of a longer text shows as `…` behind the quotes.
-pub(crate) struct Quoted<'a>(pub(crate) &'a str);
+pub struct Quoted<'a>(pub &'a str);
 
 impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -29,10 +29,8 @@ impl fmt::Display for Quoted<'_> {
 }
 
 /// Writes text with every character escaped that ends a line, turns its direction, takes no room or steers a terminal.
-#[cfg(feature = "cli")]
-pub(crate) struct Plain<W>(pub(crate) W);
+pub struct Plain<W>(pub W);
 
-#[cfg(feature = "cli")]
 impl<W: Write> Write for Plain<W> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         text.chars().try_for_each(|char| match char {
@@ -79,7 +77,6 @@ mod tests {
         }
     }
 
-    #[cfg(feature = "cli")]
     #[test]
     fn plain_text_is_one_line_as_it_was() {
         let mut plain = Plain(String::new());

@@ -101,8 +101,7 @@ impl Routes {
     }
 
     /// Says which routes can lead to the same channel: who may use one of them gets what belongs to the other.
-    #[cfg(feature = "drive")]
-    pub(crate) fn log_overlaps(&self) {
+    pub fn log_overlaps(&self) {
         for (a, b) in self.overlaps().take(10) {
             let (event, route, other) = ("routes_overlap", a.pattern(), b.pattern());
             tracing::warn!(event, route, other, "two routes can lead to the same channel");
@@ -110,7 +109,6 @@ impl Routes {
     }
 
     /// Pairs of routes that can lead to the same channel.
-    #[cfg(any(test, feature = "drive"))]
     fn overlaps(&self) -> impl Iterator<Item = (&Route, &Route)> {
         let pairs = self.routes.iter().enumerate().flat_map(|(i, a)| self.routes[..i].iter().map(move |b| (b, a)));
         pairs.filter(|(a, b)| overlap::overlap(&a.channel, &b.channel))

@@ -28,7 +28,8 @@ impl Run {
     }
 
     /// What it takes in memory, shared or not, in bytes: the frames, where they end, and a fixed part.
-    pub(crate) fn memory(&self) -> usize {
+    #[must_use]
+    pub fn memory(&self) -> usize {
         /// The counts of an `Arc` and of `Bytes`, and what an allocator keeps for three pieces.
         const SHARING: usize = 64;
         size_of::<Self>() + SHARING + self.bytes.len() + size_of_val(&*self.ends)

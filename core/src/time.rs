@@ -64,7 +64,8 @@ impl Add<Duration> for Instant {
 /// The earlier of two deadlines, either of which may not be there.
 ///
 /// Written out because the optimizer makes some 3,000 instructions of the minimum of a flattened array of them.
-pub(crate) fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+#[must_use]
+pub fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
     match (one, other) {
         (Some(one), Some(other)) => Some(one.min(other)),
         (one, None) => one,

@@ -4,18 +4,17 @@
 #![expect(clippy::disallowed_methods, reason = "a test may read files and settings")]
 
 use std::io::IoSlice;
-use std::num::NonZero;
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fanfare_core::config::Config;
 use fanfare_core::error::{Error, Side};
 use fanfare_core::fuzzing::TARGETS;
 use fanfare_core::http::{OriginPolicy, Request, RequestReader};
 use fanfare_core::limits::Limits;
 use fanfare_core::redis::{Action, Lane, Link};
 use fanfare_core::resp::{Decoder, RespError, encode};
+use fanfare_core::settings::Settings;
 use fanfare_core::shard::{Event, Shard};
 use fanfare_core::time::Instant;
 use fanfare_core::ws;
@@ -292,8 +291,7 @@ fn a_page_of_another_site_may_not_connect() {
 }
 
 fn shard() -> Shard {
-    let settings = Config::default().settings(NonZero::<usize>::MIN).expect("sound settings");
-    Shard::new(Arc::new(settings), 1, Instant::ZERO)
+    Shard::new(Arc::new(Settings::default()), 1, Instant::ZERO)
 }
 
 /// Tells the time as an owner does that has nothing to read: the shard asks it to look before it judges a deadline.

@@ -4,18 +4,40 @@
 
 use std::alloc::System;
 use std::io::IoSlice;
-use std::num::NonZero;
 
 use cap::Cap;
-use fanfare_core::config::Config;
+use fanfare_core::http::Answer;
+use fanfare_core::limits::Limits;
 use fanfare_core::node::{Action, Node, SocketId};
-use fanfare_core::redis::Lane;
+use fanfare_core::redis::{Lane, RedisUrl};
+use fanfare_core::route::{Route, Routes};
+use fanfare_core::settings::Settings;
 use fanfare_core::time::{Duration, Instant};
 
 #[global_allocator]
 static ALLOCATOR: Cap<System> = Cap::new(System, usize::MAX);
 
 const MIB: usize = 1 << 20;
+/// Larger than a request may be.
+const LARGE_FILE: usize = 40 << 10;
+
+/// What an instance is started with.
+#[derive(Clone, Default)]
+struct Config {
+    limits: Limits,
+    /// Beside the chat's.
+    routes: Vec<Route>,
+    redis: Option<RedisUrl>,
+}
+
+impl Config {
+    fn settings(&self) -> Settings {
+        let routes = self.routes.iter().cloned().chain(Routes::default_chat()).collect();
+        let mut settings = Settings::new(self.limits.clone(), routes, "").unwrap();
+        settings.files.insert("/large".to_owned(), Answer::text(200, vec![b'a'; LARGE_FILE]));
+        settings
+    }
+}
 
 /// An instance and its clients, who cost nothing themselves.
 struct World {
@@ -43,7 +65,7 @@ impl World {
     fn asking(config: &Config, clients: usize, asks: bool) -> Self {
         let (ids, stuck) = (Vec::with_capacity(clients), vec![false; clients + 2]);
         let (scratch, to_redis) = (vec![0; 64 << 10], Vec::with_capacity(2 * MIB));
-        let mut settings = config.settings(NonZero::<usize>::MIN).unwrap();
+        let mut settings = config.settings();
         settings.ask = asks;
         let before = ALLOCATOR.allocated();
         let node = Node::new(settings, config.redis.clone(), 7, Instant::ZERO);
@@ -151,7 +173,7 @@ impl World {
     /// The most that was held, which must be below the bound. It must be more than `least`, too: otherwise the clients
     /// did not do what they were to do.
     fn end(self, what: &str, config: &Config, least: usize) {
-        let bound = config.memory_bound(NonZero::<usize>::MIN).with(self.clients.len());
+        let bound = config.settings().memory_bound().with(self.clients.len());
         let (most, before) = (self.most, self.before);
         assert!((least..=bound).contains(&most), "{what}: {most}, not between {least} and {bound}");
         drop(self.node);
@@ -231,7 +253,7 @@ fn masked(first: u8, len: usize, sent: usize) -> Vec<u8> {
 fn whatever_clients_do_no_more_is_allocated_than_the_formula_says() {
     for config in [config(), wide(), tiny()] {
         half_a_request_each(&config);
-        requests_for_the_page_that_are_never_taken(&config);
+        requests_for_a_file_that_are_never_taken(&config);
         answers_to_a_long_origin_that_are_never_taken(&config);
         requests_that_an_embedder_takes_its_time_for(&config);
         pings_without_end(&config);
@@ -355,7 +377,6 @@ fn frames_behind_the_request(config: &Config, redis: Option<&str>) {
     let mut config = config.clone();
     config.redis = redis.map(|url| url.parse().unwrap());
     config.routes = vec!["/in=a,subscribe=no".parse().unwrap()];
-    config.chat = Some(true);
     let path = if redis.is_some() { "/in" } else { "/chat" };
     let (mut world, bytes) = (World::new(&config, CLIENTS), first_read(path, ""));
     for _ in 0..CLIENTS {
@@ -401,16 +422,16 @@ fn messages_with_the_longest_name(config: &Config) {
     world.end("one read with the longest name", &config, config.limits.channel_bytes * 2_000);
 }
 
-fn requests_for_the_page_that_are_never_taken(config: &Config) {
+fn requests_for_a_file_that_are_never_taken(config: &Config) {
     const CLIENTS: usize = 600;
     let mut world = World::new(config, CLIENTS);
     for _ in 0..CLIENTS {
         let id = world.connect();
         world.stuck[id.index()] = true;
-        world.read(id, b"GET /page.js HTTP/1.1\r\nHost: a\r\n\r\n");
+        world.read(id, b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n");
         world.settle();
     }
-    world.end("pages never taken", config, CLIENTS * (8 << 10));
+    world.end("files never taken", config, CLIENTS * LARGE_FILE);
 }
 
 fn pings_without_end(config: &Config) {
@@ -431,7 +452,6 @@ fn publishes_while_redis_is_away(payload: usize) {
     let mut config = config();
     config.redis = Some("redis://127.0.0.1:1".parse().unwrap());
     config.routes = vec!["/in=a,subscribe=no".parse().unwrap()];
-    config.chat = Some(true);
     let messages = masked(0x81, payload, payload).repeat(16_000 / (payload + 6));
     let mut world = World::new(&config, CLIENTS);
     for _ in 0..CLIENTS {
@@ -449,7 +469,6 @@ fn reads_that_wait_for_credit() {
     const CLIENTS: usize = 2_000;
     let mut config = config();
     config.redis = Some("redis://127.0.0.1:1".parse().unwrap());
-    config.chat = Some(true);
     config.routes = vec!["/in=a,subscribe=no".parse().unwrap()];
     let mut world = World::new(&config, CLIENTS);
     let begun = masked(0x01, 4_000, 4_000);

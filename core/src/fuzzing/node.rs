@@ -6,7 +6,6 @@ use std::io::IoSlice;
 use arbitrary::Arbitrary;
 
 use super::client::Client;
-use crate::config::Config;
 use crate::error::Error;
 use crate::http::Answer;
 use crate::limits::Limits;
@@ -14,6 +13,8 @@ use crate::node::{Action, Event, Node, SocketId};
 use crate::redis::Lane;
 use crate::redis::world::{Server, url};
 use crate::resp::encode;
+use crate::route::Routes;
+use crate::settings::Settings;
 use crate::shard::{self, Asked, SessionId};
 use crate::time::{Duration, Instant};
 
@@ -91,8 +92,8 @@ impl Teller {
             mailbox_bytes: 2_000,
             ..Limits::default()
         };
-        let config = Config { limits, ..Config::default() };
-        let mut settings = config.settings(core::num::NonZero::<usize>::MIN).expect("sound settings");
+        let mut settings = Settings::new(limits, Routes::default_chat(), "").expect("sound settings");
+        settings.files.insert("/".to_owned(), Answer::text(200, "the page"));
         settings.ask = story.asks;
         Self {
             node: Node::new(settings, story.has_redis.then(url), story.seed.into(), Instant::ZERO),

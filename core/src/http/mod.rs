@@ -35,7 +35,6 @@ mod cidr;
 mod client;
 mod date;
 mod origin;
-pub mod page;
 mod reader;
 mod request;
 #[cfg(test)]

@@ -1,7 +1,4 @@
-use core::num::NonZero;
-
 use super::*;
-use crate::config::Config;
 use crate::limits::Limits;
 use crate::shard::tests::world::{request, settings, text};
 use crate::time::Duration;
@@ -149,8 +146,7 @@ fn the_same_inputs_give_the_same_outputs() {
 
 #[test]
 fn a_connection_to_redis_is_closed_before_it_is_dialled_again() {
-    let settings = Config::default().settings(NonZero::<usize>::MIN).unwrap();
-    let mut node = Node::new(settings, Some("redis://redis.test".parse().unwrap()), 7, NOW);
+    let mut node = Node::new(Settings::default(), Some("redis://redis.test".parse().unwrap()), 7, NOW);
     assert_eq!(node.poll_timeout(), Some(NOW));
     assert_eq!(settle(&mut node), (vec![], Lane::ALL.map(Action::Dial).to_vec()));
     let lost = SocketId::Redis(Lane::Subscriber);
@@ -171,8 +167,7 @@ fn a_connection_to_redis_is_closed_before_it_is_dialled_again() {
 
 #[test]
 fn an_end_comes_when_sessions_and_then_their_publishes_have_left() {
-    let settings = Config::default().settings(NonZero::<usize>::MIN).unwrap();
-    let mut node = Node::new(settings, Some("redis://redis.test".parse().unwrap()), 7, NOW);
+    let mut node = Node::new(Settings::default(), Some("redis://redis.test".parse().unwrap()), 7, NOW);
     let id = node.handle_connection(None, NOW);
     node.handle_read(id, &mut b"GET /".to_vec(), false, NOW);
     settle(&mut node);
@@ -245,8 +240,7 @@ fn a_socket_is_not_read_after_its_end() {
 
 #[test]
 fn what_is_left_of_a_dial_that_failed_is_closed() {
-    let settings = Config::default().settings(NonZero::<usize>::MIN).unwrap();
-    let mut node = Node::new(settings, Some("redis://redis.test".parse().unwrap()), 7, NOW);
+    let mut node = Node::new(Settings::default(), Some("redis://redis.test".parse().unwrap()), 7, NOW);
     settle(&mut node);
     node.handle_dial_failed(Lane::Publisher, "refused", NOW);
     assert_eq!(settle(&mut node).1, [Action::Close(SocketId::Redis(Lane::Publisher))]);
@@ -260,27 +254,29 @@ fn living_sockets_have_different_numbers() {
     assert!(all.map(SocketId::index).eq(0..4));
 }
 
-#[cfg(feature = "metrics")]
 #[test]
-fn who_connects_for_operation_is_told_the_metrics_at_once() {
+fn who_connects_for_operation_is_answered_with_what_the_node_counts() {
     let mut node = node();
     let client = join(&mut node);
     node.handle_read(client, &mut text("hello"), false, NOW);
     settle(&mut node);
     let id = node.handle_admin_connection(NOW);
     node.handle_read(id, &mut b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(), false, NOW);
+    node.handle_timeout(NOW);
+    let asked = std::iter::from_fn(|| node.poll_event())
+        .find_map(|event| if let Event::Shard(shard::Event::Scrape(asked)) = event { Some(asked) } else { None });
+    let (asked, counts) = (asked.expect("a question"), node.metrics());
+    assert_eq!((SocketId::Client(asked), counts.workers.stats.deliveries, counts.worker_count), (id, 1, 1));
+    node.answer_scrape(asked, &Answer::text(200, "1 delivery"), NOW).expect("it waits");
     let (written, others) = settle(&mut node);
     let [(to, answer)] = &written[..] else { panic!("{written:?}") };
-    let answer = String::from_utf8_lossy(answer);
-    assert!(*to == id && answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
-    assert!(answer.contains("\nfanfare_deliveries_total 1\n") && answer.contains("\nfanfare_workers 1\n"), "{answer}");
+    assert!(*to == id && answer.starts_with(b"HTTP/1.1 200 OK\r\n") && answer.ends_with(b"1 delivery"), "{answer:?}");
     assert_eq!(others, [Action::EndWrites(id)]);
 }
 
 #[test]
 fn publishes_wait_for_redis_until_the_end_and_are_counted_then() {
-    let settings = Config::default().settings(NonZero::<usize>::MIN).unwrap();
-    let mut node = Node::new(settings, Some("redis://redis.test".parse().unwrap()), 7, NOW);
+    let mut node = Node::new(Settings::default(), Some("redis://redis.test".parse().unwrap()), 7, NOW);
     for _ in 0..3 {
         node.shard.publish(&"chat".into(), b"hello").unwrap();
     }

@@ -7,10 +7,10 @@ use bytes::Bytes;
 use slab::Slab;
 
 use super::SubscriberId;
-use crate::config::Settings;
 use crate::error::Misuse;
 use crate::exchange::ChannelId;
 use crate::route::{FrameType, RESERVED, Target};
+use crate::settings::Settings;
 use crate::time::Instant;
 
 #[derive(Debug)]

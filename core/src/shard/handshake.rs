@@ -8,7 +8,7 @@ use super::session::{Deciding, Leaving, Member, Open, Stage};
 use super::{Asked, Event, SessionId, Shard, SubscriberId, get_mut, id_of};
 use crate::error::{Error, Misuse};
 use crate::exchange::{ChannelId, Wish};
-use crate::http::{Answer, Method, OriginRefused, Request, page};
+use crate::http::{Answer, Method, OriginRefused, Request};
 use crate::note;
 use crate::route::{FrameType, Target};
 use crate::time::Instant;
@@ -28,7 +28,7 @@ impl Shard {
         }
     }
 
-    /// A valid request: for operation, the page, a WebSocket, or what is wrong with it.
+    /// A valid request: for operation, a file, a WebSocket, or what is wrong with it.
     fn request(&mut self, id: SessionId, request: Request, leftover: &[u8], now: Instant) {
         self.ledger.identify(id, |peer| self.settings.origins.client(&request, peer));
         if self.answer_operation(id, &request, now) {
@@ -38,11 +38,9 @@ impl Shard {
         if is_crowded || self.closing.is_some_and(|until| until <= now) {
             return self.answer_error(id, Error::Unavailable, now);
         }
-        if self.settings.page
-            && !request.wants_upgrade()
-            && let Some(answer) = page::answer(request.path())
-        {
-            return self.answer(id, &answer, request.method(), None, now);
+        if !request.wants_upgrade() && self.settings.files.contains_key(request.path()) {
+            let settings = self.settings.clone();
+            return self.answer(id, &settings.files[request.path()], request.method(), None, now);
         }
         let route = match self.settings.routes.find(request.path()) {
             Some(Ok(target)) => Some(target),

@@ -60,7 +60,7 @@
 //! holds, of the [`Limits`] that an instance's workers share in equal parts: unfinished messages,
 //! runs that some session has yet to take, and what one read published and [`Shard::poll_bus`] has not fetched. A run
 //! counts once, by what it takes in memory. Events that are not polled are not bounded. What that comes to for a whole
-//! instance is [`Config::memory_bound`](crate::config::Config::memory_bound).
+//! instance is [`Settings::memory_bound`](crate::settings::Settings::memory_bound).
 //!
 //! [`head_time`]: crate::limits::Limits::head_time
 //! [`confirm_time`]: crate::limits::Limits::confirm_time
@@ -108,7 +108,6 @@ use self::queue::Runs;
 pub use self::session::Asked;
 use self::session::{Head, Joining, Session, Stage};
 pub use self::stats::{Closes, Code, Errors, Stages, Stats};
-use crate::config::Settings;
 use crate::error::{Closed, Error, Misuse, Side, Unready};
 use crate::exchange::{self, News, ToBus, ToShard, Wish};
 use crate::http::{Answer, Method, OriginRefused, RequestReader};
@@ -116,6 +115,7 @@ use crate::limits::Limits;
 use crate::note;
 use crate::route::Target;
 use crate::run::Run;
+use crate::settings::Settings;
 use crate::time::{Duration, Instant, Seldom, SeldomEach, Timers};
 use crate::ws::CloseWhen;
 

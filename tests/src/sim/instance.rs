@@ -4,12 +4,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use fanfare_core::bus::{self, Bus};
-use fanfare_core::config::Settings;
 use fanfare_core::error::Unready;
 use fanfare_core::exchange::{ToBus, ToShard, WorkerId};
 use fanfare_core::limits::Limits;
 use fanfare_core::node::Node;
 use fanfare_core::redis::RedisUrl;
+use fanfare_core::settings::Settings;
 use fanfare_core::shard::Shard;
 use fanfare_core::time::Instant;
 use fastrand::Rng;

@@ -1,10 +1,8 @@
 //! A fleet, its Redis, its clients and the network between them, on one clock that jumps from event to event.
 
-use std::num::NonZero;
-
-use fanfare_core::config::Config;
 use fanfare_core::redis::{Lane, RedisUrl};
-use fanfare_core::route::FrameType;
+use fanfare_core::route::{FrameType, Route, Routes};
+use fanfare_core::settings::Settings;
 use fanfare_core::time::{Duration, Instant};
 
 use super::client::{Client, Phase};
@@ -68,8 +66,8 @@ impl<'p> World<'p> {
         let url: RedisUrl = url.parse().expect("a URL");
         let instances = setup.instances.iter().enumerate();
         let instances = instances.map(|(i, instance)| {
-            let workers = NonZero::new(instance.workers).expect("at least one worker");
-            let settings = config(plan).settings(workers).expect("settings that make sense");
+            let mut settings = settings(plan);
+            settings.workers = instance.workers;
             Instance::new(i, *instance, settings, &url, rng.u64(..))
         });
         let instances: Vec<Instance> = instances.collect();
@@ -419,9 +417,7 @@ impl<'p> World<'p> {
     }
 }
 
-fn config(plan: &Plan) -> Config {
-    let mut config = Config::default();
-    config.limits = plan.setup.limits.clone();
+fn settings(plan: &Plan) -> Settings {
     let routes = [
         "/chat/{room}=chat:{room}",
         "/bin/{room}=bin:{room},binary",
@@ -432,7 +428,9 @@ fn config(plan: &Plan) -> Config {
         "/last/{room}=last:{room},slow=latest",
         "/tight/{room}=tight:{room},on_gap=close",
     ];
-    config.chat = Some(true);
-    config.routes = routes.iter().map(|route| route.parse().expect("a route")).collect();
-    config
+    let given: Vec<Route> = routes.iter().map(|route| route.parse().expect("a route")).collect();
+    let chat =
+        Routes::default_chat().into_iter().filter(|chat| given.iter().all(|one| one.pattern() != chat.pattern()));
+    let routes = given.iter().cloned().chain(chat).collect();
+    Settings::new(plan.setup.limits.clone(), routes, "").expect("settings that make sense")
 }

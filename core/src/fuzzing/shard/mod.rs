@@ -13,14 +13,14 @@ use arbitrary::Arbitrary;
 
 use self::model::Model;
 use self::peer::Phase;
-use crate::config::Config;
 use crate::error::{Error, Misuse};
 use crate::exchange::{News, ToShard};
 use crate::http::Answer;
 use crate::limits::Limits;
 use crate::note;
-use crate::route::{FrameType, Target};
+use crate::route::{FrameType, Routes, Target};
 use crate::run::RunBuilder;
+use crate::settings::Settings;
 use crate::shard::{SessionId, Shard};
 use crate::time::{Duration, Instant};
 
@@ -171,10 +171,8 @@ struct Teller<'a> {
 
 impl<'a> Teller<'a> {
     fn new(story: &ShardStory<'a>) -> Self {
-        let mut config = Config { limits: limits(), ..Config::default() };
-        config.chat = Some(true);
-        config.routes = ROUTES.iter().map(|route| route.parse().expect("a route")).collect();
-        let mut settings = config.settings(core::num::NonZero::<usize>::MIN).expect("sound settings");
+        let routes = ROUTES.iter().map(|route| route.parse().expect("a route")).chain(Routes::default_chat()).collect();
+        let mut settings = Settings::new(limits(), routes, "").expect("sound settings");
         settings.ask = story.asks;
         let target = |path| settings.routes.find(path).expect("a route").expect("a name");
         let targets = PATHS.into_iter().map(|path| (path, target(path))).collect();

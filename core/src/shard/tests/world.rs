@@ -6,14 +6,14 @@ use std::sync::Arc;
 use tungstenite::Message as ClientMessage;
 
 use crate::bus::{self, Bus};
-use crate::config::Settings;
 use crate::error::{Closed, Error};
 use crate::exchange::{self, WorkerId};
-use crate::http::OriginPolicy;
+use crate::http::Answer;
 use crate::limits::Limits;
 use crate::redis::world::Server;
 use crate::redis::{Action, Lane};
 use crate::route::{Route, Routes};
+use crate::settings::Settings;
 use crate::shard::{Event, SessionId, Shard, SubscriberId};
 use crate::time::{Duration, Instant};
 use crate::ws::tests::{client_reads, frame};
@@ -80,14 +80,18 @@ pub(crate) fn settings_with(routes: &[&str], limits: Limits) -> Settings {
 pub(crate) fn settings(limits: Limits, workers: usize) -> Settings {
     let more = ["/bytes=bytes,binary", "/news=news,publish=no", "/post=post,subscribe=no"];
     let routes: Vec<Route> = Routes::default_chat().into_iter().chain(more.map(|one| one.parse().unwrap())).collect();
+    let page = Answer {
+        status: 200,
+        fields: Vec::new(),
+        body: ["<html>", &"a page ".repeat(700), "</html>\n"].concat().into(),
+    };
+    // Whatever the limits of a test are, they need not make sense together.
     Settings {
         routes: Routes::new(routes, "", &limits).unwrap(),
         limits,
-        channel_prefix: String::new(),
-        origins: OriginPolicy::default(),
-        page: true,
-        ask: false,
+        files: [("/".to_owned(), page)].into(),
         workers,
+        ..Settings::default()
     }
 }
 

@@ -1,0 +1,63 @@
+//! Clients that come when all places are taken: instead of silence they get an answer.
+
+use std::net::IpAddr;
+
+use super::mailbox::Mailbox;
+use super::runtime::Runtime;
+use super::sockets::Sockets;
+use fanfare_core::memory::CROWDED_CONNECTIONS;
+use fanfare_core::shard::{SessionId, Shard};
+use fanfare_core::time::Instant;
+
+/// A worker's connections beyond the places: a few, of which the one that has had its turn makes room for the next.
+#[derive(Debug, Default)]
+pub(super) struct Crowd(Vec<SessionId>);
+
+impl Crowd {
+    /// Takes in a connection without a place. It gets the place of the oldest that has not told its request yet, or is told
+    /// how it stands.
+    pub(super) fn enter<R: Runtime>(
+        &mut self,
+        (stream, peer): (R::Stream, IpAddr),
+        (shard, sockets, mailbox): (&mut Shard, &mut Sockets<R::Stream>, &Mailbox<R>),
+        now: Instant,
+    ) {
+        let id = if shard.drop_mute(now) {
+            mailbox.count_session();
+            shard.handle_connection(Some(peer), now)
+        } else {
+            if self.0.iter().filter(|&&id| shard.contains(id)).count() >= CROWDED_CONNECTIONS {
+                shard.drop_one_of(&self.0, now);
+            }
+            let id = shard.handle_crowded_connection(Some(peer), now);
+            self.0.push(id);
+            id
+        };
+        sockets.insert(id, stream);
+    }
+
+    /// Gives the places that are free now to those that have not been told anything yet, oldest first.
+    pub(super) fn give_places<R: Runtime>(&mut self, mut free: usize, shard: &mut Shard, mailbox: &Mailbox<R>) {
+        self.0.retain(|&id| {
+            let gets_one = free > 0 && shard.give_place(id);
+            if gets_one {
+                free -= 1;
+                mailbox.count_session();
+            }
+            !gets_one
+        });
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The session is gone; says whether it was one of these.
+    pub(super) fn closed(&mut self, id: SessionId) -> bool {
+        let place = self.0.iter().position(|&one| one == id);
+        if let Some(place) = place {
+            self.0.remove(place);
+        }
+        place.is_some()
+    }
+}

@@ -1,0 +1,289 @@
+//! A hub's side of its worker: commands in, what subscriptions hear out, and the gate before publishes.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::error::HubError;
+use super::watched::Watched;
+use fanfare_core::error::Misuse;
+use fanfare_core::route::{FrameType, Target};
+use fanfare_core::run::Run;
+use fanfare_core::shard::{Event, SessionId, Shard, SubscriberId};
+use fanfare_core::snapshot::Snapshot;
+use fanfare_core::time::{Duration, Instant};
+
+/// What publishes may put into the mailbox between two turns of the worker: as much as one read of a client.
+const IN_FLIGHT_BYTES: usize = 16 << 10;
+
+/// What a hub wants of its worker.
+pub(super) enum Command<S> {
+    Adopt {
+        stream: S,
+        target: Target,
+        leftover: Bytes,
+    },
+    Publish {
+        channel: Bytes,
+        payload: Bytes,
+    },
+    Subscribe {
+        channel: Bytes,
+        frame: FrameType,
+        feed: Feed,
+    },
+    Unsubscribe(Arc<Watched<Inbox>>),
+    Reserve {
+        target: Target,
+        reply: Reply<SessionId>,
+    },
+    /// A connection for a session that was reserved.
+    Attach {
+        session: SessionId,
+        stream: S,
+        leftover: Bytes,
+    },
+    /// There will be no connection for it.
+    Release(SessionId),
+    Measure(Reply<Snapshot>),
+}
+
+/// What a publish passes on its way to the mailbox.
+#[derive(Debug, Default)]
+pub(super) struct Gate {
+    /// The bus's queue of publishes is full.
+    pub(super) full: bool,
+    /// Bytes in the mailbox.
+    pub(super) in_flight: usize,
+    /// Nothing new passes any more.
+    pub(super) stopped: bool,
+    /// Nobody reads the mailbox any more.
+    pub(super) ended: bool,
+}
+
+impl Gate {
+    pub(super) fn is_open(&self) -> bool {
+        !self.full && self.in_flight < IN_FLIGHT_BYTES
+    }
+}
+
+/// Where a subscription's messages wait.
+#[derive(Debug, Default)]
+pub(super) struct Inbox {
+    pub(super) state: State,
+    /// The oldest leave when it is full, and are counted.
+    pub(super) items: VecDeque<Item>,
+    /// What the runs among them take.
+    pub(super) bytes: usize,
+    pub(super) missed: u64,
+    id: Option<SubscriberId>,
+}
+
+#[derive(Debug, Default)]
+pub(super) enum State {
+    #[default]
+    Waiting,
+    Subscribed,
+    Refused(Misuse),
+    Ended,
+}
+
+#[derive(Debug)]
+pub(super) enum Item {
+    Run(Arc<Run>),
+    Gap(Duration),
+}
+
+impl Inbox {
+    pub(super) fn pop(&mut self) -> Option<Item> {
+        let item = self.items.pop_front();
+        if let Some(Item::Run(run)) = &item {
+            self.bytes -= run.memory();
+        }
+        item
+    }
+
+    /// Whoever keeps up takes any run, however large.
+    fn push(&mut self, run: Arc<Run>, queue_bytes: usize) {
+        self.bytes += run.memory();
+        self.items.push_back(Item::Run(run));
+        let mut gap = Duration::ZERO;
+        while self.bytes > queue_bytes
+            && self.items.len() > 1
+            && let Some(item) = self.pop()
+        {
+            match item {
+                Item::Run(run) => self.missed += run.len() as u64,
+                // Nobody has heard of it.
+                Item::Gap(before) => gap += before,
+            }
+        }
+        match self.items.front_mut() {
+            _ if gap.is_zero() => {}
+            Some(Item::Gap(next)) => *next += gap,
+            _ => self.items.push_front(Item::Gap(gap)),
+        }
+    }
+
+    fn push_gap(&mut self, gap: Duration) {
+        match self.items.back_mut() {
+            // So that nothing but runs can fill it.
+            Some(Item::Gap(before)) => *before += gap,
+            _ => self.items.push_back(Item::Gap(gap)),
+        }
+    }
+}
+
+/// The end of an inbox at which messages come in. When it goes, wherever it is, nobody waits for more.
+#[derive(Debug)]
+pub(super) struct Feed(pub(super) Arc<Watched<Inbox>>);
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        self.0.change(|inbox| {
+            if !matches!(inbox.state, State::Refused(_)) {
+                inbox.state = State::Ended;
+            }
+        });
+    }
+}
+
+/// What a hub waits to be told; that nobody will say is an answer, too.
+#[derive(Debug)]
+pub(super) struct Reply<T>(pub(super) Arc<Watched<Option<Result<T, HubError>>>>);
+
+impl<T> Reply<T> {
+    pub(super) fn give(&self, result: Result<T, HubError>) {
+        self.0.change(|reply| *reply = Some(result));
+    }
+}
+
+impl<T> Drop for Reply<T> {
+    fn drop(&mut self) {
+        self.0.change(|reply| {
+            reply.get_or_insert(Err(HubError::Stopped));
+        });
+    }
+}
+
+/// What a worker keeps for its hub. When it goes, nothing more can be asked of the hub.
+#[derive(Debug)]
+pub(super) struct Desk {
+    gate: Arc<Watched<Gate>>,
+    feeds: BTreeMap<SubscriberId, (Bytes, Feed)>,
+    /// Sessions that wait for their connections.
+    reserved: BTreeSet<SessionId>,
+    /// What one inbox holds at most.
+    queue_bytes: usize,
+}
+
+impl Desk {
+    pub(super) fn new(gate: Arc<Watched<Gate>>, queue_bytes: usize) -> Self {
+        Self { gate, feeds: BTreeMap::new(), reserved: BTreeSet::new(), queue_bytes }
+    }
+
+    pub(super) fn subscribe(&mut self, channel: Bytes, frame: FrameType, feed: Feed, shard: &mut Shard) {
+        match shard.subscribe(&channel, frame) {
+            Ok(id) => {
+                feed.0.look(|inbox| inbox.id = Some(id));
+                self.feeds.insert(id, (channel, feed));
+            }
+            Err(misuse) => feed.0.change(|inbox| inbox.state = State::Refused(misuse)),
+        }
+    }
+
+    pub(super) fn unsubscribe(&mut self, inbox: &Watched<Inbox>, shard: &mut Shard) {
+        let id = inbox.look(|inbox| inbox.id);
+        if let Some((id, (channel, _))) = id.and_then(|id| self.feeds.remove_entry(&id)) {
+            // Misuse is impossible: it is subscribed as long as it is in the table.
+            let _ = shard.unsubscribe(&channel, id);
+        }
+    }
+
+    /// Enters the channel now, so that what comes from here on waits for the connection.
+    pub(super) fn reserve(&mut self, target: Target, reply: &Reply<SessionId>, shard: &mut Shard, now: Instant) {
+        let result = shard.adopt(target, Vec::new(), now);
+        if let Ok(session) = result {
+            shard.blocked(session);
+            self.reserved.insert(session);
+        }
+        // If nobody waits any more the session ends for want of a pong.
+        reply.give(result.map_err(HubError::Misuse));
+    }
+
+    /// Whether the session waits for its connection.
+    pub(super) fn is_reserved(&self, session: SessionId) -> bool {
+        self.reserved.contains(&session)
+    }
+
+    /// Whether the session waited for its connection. It does so no longer.
+    pub(super) fn take_reserved(&mut self, session: SessionId) -> bool {
+        self.reserved.remove(&session)
+    }
+
+    pub(super) fn hear(&mut self, event: Event) {
+        match event {
+            Event::Subscribed(id) => self.change(id, |inbox| inbox.state = State::Subscribed),
+            Event::Run(id, run) => self.change(id, |inbox| inbox.push(run, self.queue_bytes)),
+            Event::Missed { channel, messages } => {
+                let feeds = self.feeds.values().filter(|(name, _)| *name == channel);
+                feeds.for_each(|(_, feed)| feed.0.change(|inbox| inbox.missed += messages));
+            }
+            _ => {}
+        }
+    }
+
+    /// Messages of others may have passed by for so long.
+    pub(super) fn hear_gap(&self, gap: Duration) {
+        self.change_all(|inbox| inbox.push_gap(gap));
+    }
+
+    /// The mailbox has been read: others may publish, if the bus takes more.
+    pub(super) fn settle(&self, shard: &Shard) {
+        let full = !shard.has_credit();
+        let is_settled = self.gate.look(|gate| gate.in_flight == 0 && gate.full == full);
+        if !is_settled {
+            self.gate.change(|gate| (gate.in_flight, gate.full) = (0, full));
+        }
+    }
+
+    fn change(&self, id: SubscriberId, change: impl FnOnce(&mut Inbox)) {
+        if let Some((_, feed)) = self.feeds.get(&id) {
+            feed.0.change(change);
+        }
+    }
+
+    fn change_all(&self, change: impl Fn(&mut Inbox)) {
+        self.feeds.values().for_each(|(_, feed)| feed.0.change(&change));
+    }
+}
+
+impl Drop for Desk {
+    fn drop(&mut self) {
+        self.gate.change(|gate| (gate.stopped, gate.ended) = (true, true));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fanfare_core::run::RunBuilder;
+
+    #[test]
+    fn a_gap_outlasts_the_messages_that_make_room() {
+        let mut builder = RunBuilder::new(FrameType::Text);
+        builder.push(b"hello").unwrap();
+        let run = Arc::new(builder.finish());
+        let mut inbox = Inbox::default();
+        for seconds in 1..=3 {
+            inbox.push(run.clone(), run.memory());
+            inbox.push_gap(Duration::from_secs(seconds));
+        }
+        inbox.push(run.clone(), run.memory());
+        assert_eq!((inbox.missed, inbox.bytes), (3, run.memory()));
+        assert!(matches!(inbox.pop(), Some(Item::Gap(gap)) if gap == Duration::from_secs(6)));
+        assert!(matches!(inbox.pop(), Some(Item::Run(_))));
+        assert!(inbox.pop().is_none());
+    }
+}

@@ -1,0 +1,334 @@
+//! An instance inside somebody's own program.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use bytes::Bytes;
+
+use super::desk::{Command, Desk, Feed, Gate, Inbox, Item, Reply, State};
+use super::error::{HubError, ServeError};
+use super::mailbox::{Mail, Mailbox};
+use super::place::Place;
+use super::report::Report;
+use super::runtime::Runtime;
+use super::seat::Seat;
+use super::setup::Setup;
+use super::watched::Watched;
+use fanfare_core::error::Misuse;
+use fanfare_core::exchange::publish_cost;
+use fanfare_core::limits::Limits;
+use fanfare_core::route::{FrameType, Target};
+use fanfare_core::shard::SessionId;
+use fanfare_core::snapshot::Snapshot;
+use fanfare_core::time::Duration;
+
+/// An instance inside somebody's own program: one task, no listener. WebSockets come from a web server that made their
+/// handshakes, messages also from the program's own code.
+///
+/// A hub is a handle, cheap to clone; when the last one is dropped, the instance stops. Of the setup it heeds
+/// what says how Redis is reached, and the limits; where to listen, workers, routes and origins are the web server's matter,
+/// and channel names are taken as they are given, without [`Settings::channel_prefix`](fanfare_core::settings::Settings).
+pub struct Hub<R: Runtime> {
+    shared: Arc<Shared<R>>,
+}
+
+struct Shared<R: Runtime> {
+    /// The only worker's.
+    mailboxes: Arc<[Mailbox<R>]>,
+    gate: Arc<Watched<Gate>>,
+    report: Arc<Report>,
+    runtime: R,
+    limits: Limits,
+}
+
+impl<R: Runtime> Hub<R> {
+    /// Starts the instance as a task of the runtime that this is called in and, if the setup names a Redis,
+    /// waits until it can be used (unless [`Setup::wait_for_redis`] says to serve meanwhile).
+    ///
+    /// # Errors
+    /// [`ServeError::Settings`], [`ServeError::Redis`], [`ServeError::System`].
+    pub async fn start(mut setup: Setup) -> Result<Self, ServeError> {
+        setup.settings.workers = 1;
+        setup.settings.check().map_err(ServeError::Settings)?;
+        let settings = Arc::new(setup.settings.clone());
+        let shared = Arc::new(Shared {
+            mailboxes: [Mailbox::default()].into(),
+            gate: Arc::default(),
+            report: Arc::default(),
+            runtime: R::default(),
+            limits: settings.limits.clone(),
+        });
+        let (runtime, mailboxes) = (shared.runtime.clone(), shared.mailboxes.clone());
+        let seat = Seat::new(Place { id: 0, runtime, mailboxes, report: shared.report.clone() });
+        let desk = Desk::new(shared.gate.clone(), settings.limits.queue_bytes);
+        let seed = || R::seed().map_err(ServeError::System);
+        R::spawn_task(seat.host(settings, setup, [seed()?, seed()?], desk));
+        // Dropped on an error, which ends the task.
+        let hub = Self { shared };
+        hub.shared.report.started().await?;
+        Ok(hub)
+    }
+
+    /// Reserves a session for a WebSocket whose 101 is about to leave: send it when this returns, then hand the
+    /// connection over by [`Reserved::adopt`]. The client then misses nothing from its 101 on.
+    ///
+    /// # Errors
+    /// [`HubError::NotConfirmed`] if the channel is not confirmed within [`Limits::confirm_time`]: answer with 503.
+    /// [`HubError::Misuse`] if the channel's name is empty or beyond [`Limits::channel_bytes`], or the channel carries
+    /// the other frame type; [`HubError::Stopped`].
+    pub async fn reserve(&self, target: Target) -> Result<Reserved<R>, HubError> {
+        self.shared.check_channel(&target.channel)?;
+        // Keeps the channel subscribed until the session is in it.
+        let subscription = if target.rights.subscribe { Some(self.confirm(&target).await?) } else { None };
+        let reply = Arc::<Watched<_>>::default();
+        self.shared.command(Command::Reserve { target, reply: Reply(reply.clone()) })?;
+        let session = reply.wait(Option::take).await?;
+        drop(subscription);
+        Ok(Reserved { session: Some(session), hub: self.clone() })
+    }
+
+    async fn confirm(&self, target: &Target) -> Result<Subscription<R>, HubError> {
+        let (shared, mut confirmed) = (&self.shared, pin!(self.subscribe(target.channel.clone(), target.frame)));
+        let mut late = pin!(shared.runtime.sleep_until(shared.runtime.now() + shared.limits.confirm_time));
+        poll_fn(|context| match confirmed.as_mut().poll(context) {
+            Poll::Ready(result) => Poll::Ready(result),
+            Poll::Pending => late.as_mut().poll(context).map(|()| Err(HubError::NotConfirmed)),
+        })
+        .await
+    }
+
+    /// Takes in a WebSocket whose 101 has left already, and serves it to its end; what is published before this it does
+    /// not get. `leftover` is what was read from it behind the request.
+    ///
+    /// If the channel is not confirmed within [`Limits::confirm_time`] it is closed with 1013. If the channel carries
+    /// the other frame type, which is the caller's mistake, the connection is dropped and a line logged.
+    ///
+    /// # Errors
+    /// [`HubError::Misuse`] if the channel's name is empty or beyond [`Limits::channel_bytes`], [`HubError::Stopped`].
+    pub fn adopt(&self, stream: impl Into<R::Stream>, target: Target, leftover: Bytes) -> Result<(), HubError> {
+        self.shared.check_channel(&target.channel)?;
+        self.shared.command(Command::Adopt { stream: stream.into(), target, leftover })
+    }
+
+    /// Publishes a message. While the queue of publishes is full ([`Limits::publish_bytes`]), as in an outage of Redis,
+    /// it waits for room; one who stops waiting has published nothing.
+    ///
+    /// Messages of one caller stay in order. What was accepted may still be lost if Redis is away for longer than
+    /// [`Limits::publish_time`].
+    ///
+    /// # Errors
+    /// [`HubError::Misuse`] if the channel's name is empty or beyond [`Limits::channel_bytes`], or the payload beyond
+    /// [`Limits::message_bytes`]; [`HubError::Stopped`].
+    pub async fn publish(&self, channel: impl Into<Bytes>, payload: impl Into<Bytes>) -> Result<(), HubError> {
+        let (channel, payload) = (channel.into(), payload.into());
+        self.shared.check_channel(&channel)?;
+        if payload.len() > self.shared.limits.message_bytes {
+            return Err(HubError::Misuse(Misuse::InvalidArgument));
+        }
+        let mut message = Some((channel, payload));
+        self.shared
+            .gate
+            .wait(|gate| {
+                if gate.stopped {
+                    return Some(Err(HubError::Stopped));
+                }
+                let (channel, payload) = if gate.is_open() { message.take()? } else { return None };
+                gate.in_flight += publish_cost(&channel, payload.len());
+                self.shared.mailbox().post(Mail::Command(Command::Publish { channel, payload }));
+                Some(Ok(()))
+            })
+            .await
+    }
+
+    /// Hears a channel. When this returns the channel is subscribed: nothing that is published from here on is missed
+    /// unless the subscription says so.
+    ///
+    /// # Errors
+    /// [`HubError::Misuse`] if the channel's name is empty or beyond [`Limits::channel_bytes`], or the channel carries
+    /// the other frame type; [`HubError::Stopped`].
+    pub async fn subscribe(&self, channel: impl Into<Bytes>, frame: FrameType) -> Result<Subscription<R>, HubError> {
+        let channel = channel.into();
+        self.shared.check_channel(&channel)?;
+        let inbox = Arc::<Watched<Inbox>>::default();
+        self.shared.command(Command::Subscribe { channel, frame, feed: Feed(inbox.clone()) })?;
+        // Dropped on an error, or by one who stops waiting, which unsubscribes.
+        let subscription = Subscription { inbox, mailboxes: self.shared.mailboxes.clone(), taken: VecDeque::new() };
+        subscription
+            .inbox
+            .wait(|inbox| match inbox.state {
+                State::Waiting => None,
+                State::Subscribed => Some(Ok(())),
+                State::Refused(misuse) => Some(Err(HubError::Misuse(misuse))),
+                State::Ended => Some(Err(HubError::Stopped)),
+            })
+            .await?;
+        Ok(subscription)
+    }
+
+    /// What the hub counts and whether it is ready: `fanfare_server::metrics::text` writes it for Prometheus.
+    ///
+    /// # Errors
+    /// [`HubError::Stopped`].
+    pub async fn metrics(&self) -> Result<Snapshot, HubError> {
+        let reply = Arc::<Watched<_>>::default();
+        self.shared.command(Command::Measure(Reply(reply.clone())))?;
+        reply.wait(Option::take).await
+    }
+
+    /// Closes all sessions with 1001, lets accepted publishes leave, and waits until all that is done, at most
+    /// [`Limits::drain_time`]. Who asks a second time is told that all is well.
+    ///
+    /// # Errors
+    /// [`ServeError::Unflushed`] if accepted publishes were lost, [`ServeError::System`].
+    pub async fn stop(&self) -> Result<(), ServeError> {
+        self.shared.stop();
+        self.shared.report.ended().await
+    }
+}
+
+impl<R: Runtime> Shared<R> {
+    fn mailbox(&self) -> &Mailbox<R> {
+        &self.mailboxes[0]
+    }
+
+    fn check_channel(&self, channel: &[u8]) -> Result<(), HubError> {
+        let is_valid = (1..=self.limits.channel_bytes).contains(&channel.len());
+        if is_valid { Ok(()) } else { Err(HubError::Misuse(Misuse::InvalidArgument)) }
+    }
+
+    /// Under the gate's lock, so that nothing comes behind the word to shut down.
+    fn command(&self, command: Command<R::Stream>) -> Result<(), HubError> {
+        self.gate.look(|gate| {
+            if gate.stopped {
+                return Err(HubError::Stopped);
+            }
+            self.mailbox().post(Mail::Command(command));
+            Ok(())
+        })
+    }
+
+    fn stop(&self) {
+        self.gate.change(|gate| {
+            if !gate.stopped {
+                gate.stopped = true;
+                self.mailbox().post(Mail::Drain { delay: Duration::ZERO });
+            }
+        });
+    }
+}
+
+impl<R: Runtime> Drop for Shared<R> {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl<R: Runtime> Clone for Hub<R> {
+    fn clone(&self) -> Self {
+        Self { shared: self.shared.clone() }
+    }
+}
+
+impl<R: Runtime> fmt::Debug for Hub<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hub").field("gate", &self.shared.gate).finish_non_exhaustive()
+    }
+}
+
+/// A session without its connection. What is published waits for it, bounded as for every session; if none comes
+/// before the next ping is answered, or when this is dropped, the session ends.
+#[derive(Debug)]
+pub struct Reserved<R: Runtime> {
+    session: Option<SessionId>,
+    hub: Hub<R>,
+}
+
+impl<R: Runtime> Reserved<R> {
+    /// Takes in the connection, after its 101, and serves it to its end. `leftover` is what was read from it behind
+    /// the request. If the session has ended meanwhile the connection is dropped.
+    pub fn adopt(mut self, stream: impl Into<R::Stream>, leftover: Bytes) {
+        if let Some(session) = self.session.take() {
+            self.command(Command::Attach { session, stream: stream.into(), leftover });
+        }
+    }
+
+    /// Also while the hub stops: the session has yet to be told.
+    fn command(&self, command: Command<R::Stream>) {
+        let shared = &self.hub.shared;
+        shared.gate.look(|gate| {
+            if !gate.ended {
+                shared.mailbox().post(Mail::Command(command));
+            }
+        });
+    }
+}
+
+impl<R: Runtime> Drop for Reserved<R> {
+    fn drop(&mut self) {
+        if let Some(session) = self.session.take() {
+            self.command(Command::Release(session));
+        }
+    }
+}
+
+/// The messages of one channel, in order. Dropping it unsubscribes.
+///
+/// What waits in it is bounded by [`Limits::queue_bytes`]; beyond that the oldest messages make room and are counted.
+pub struct Subscription<R: Runtime> {
+    inbox: Arc<Watched<Inbox>>,
+    mailboxes: Arc<[Mailbox<R>]>,
+    /// Messages of the run that was taken out of the inbox last.
+    taken: VecDeque<Bytes>,
+}
+
+/// What a [`Subscription`] hears.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Heard {
+    /// A message.
+    Message(Bytes),
+    /// So many messages at this place were dropped, because they were not taken in time.
+    Missed(u64),
+    /// The connection to Redis was lost for so long, in which others' messages may have passed by.
+    Gap(Duration),
+}
+
+impl<R: Runtime> Subscription<R> {
+    /// What comes next; `None` when the hub has stopped and all is taken. One who stops waiting has missed nothing.
+    pub async fn next(&mut self) -> Option<Heard> {
+        loop {
+            if let Some(message) = self.taken.pop_front() {
+                return Some(Heard::Message(message));
+            }
+            let take = |inbox: &mut Inbox| match std::mem::take(&mut inbox.missed) {
+                0 => match (inbox.pop(), &inbox.state) {
+                    (None, State::Ended) => Some(Err(None)),
+                    (None, _) => None,
+                    (Some(Item::Run(run)), _) => Some(Ok(run)),
+                    (Some(Item::Gap(gap)), _) => Some(Err(Some(Heard::Gap(gap)))),
+                },
+                messages => Some(Err(Some(Heard::Missed(messages)))),
+            };
+            match self.inbox.wait(take).await {
+                Ok(run) => self.taken.extend(run.payloads().map(|payload| run.bytes().slice_ref(payload))),
+                Err(other) => return other,
+            }
+        }
+    }
+}
+
+impl<R: Runtime> Drop for Subscription<R> {
+    fn drop(&mut self) {
+        self.mailboxes[0].post(Mail::Command(Command::Unsubscribe(self.inbox.clone())));
+    }
+}
+
+impl<R: Runtime> fmt::Debug for Subscription<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscription").field("inbox", &self.inbox).finish_non_exhaustive()
+    }
+}

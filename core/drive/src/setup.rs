@@ -1,0 +1,70 @@
+//! What a server or a hub is started with.
+
+use std::num::NonZero;
+
+use fanfare_core::error::Error;
+use fanfare_core::http::Answer;
+use fanfare_core::redis::RedisUrl;
+use fanfare_core::settings::Settings;
+use fanfare_core::snapshot::Snapshot;
+
+use crate::address::ListenAddress;
+
+/// What a [`Server`](crate::Server) or a [`Hub`](crate::Hub) is started with.
+///
+/// ```
+/// use fanfare_core::settings::Settings;
+/// use fanfare_drive::Setup;
+///
+/// let mut setup = Setup::new(Settings::default());
+/// setup.redis = Some("redis://127.0.0.1".parse()?);
+/// setup.listen = "localhost:8080".parse()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Setup {
+    /// What the shards share; the number of workers in it is set at the start.
+    pub settings: Settings,
+    /// Threads that serve sessions. `None`: one per core of the machine. A hub has one task.
+    pub workers: Option<NonZero<usize>>,
+    /// Where clients connect. A hub listens nowhere.
+    pub listen: ListenAddress,
+    /// Where `/metrics`, `/live` and `/ready` are served to operation apart from clients. `None`: nowhere.
+    pub admin_listen: Option<ListenAddress>,
+    /// Connections of clients at once; further ones wait in the kernel. `None`: as many as the limit of open files allows.
+    pub max_connections: Option<NonZero<usize>>,
+    /// What this instance is called where Redis lists its connections: ASCII without blanks, or empty.
+    pub name: String,
+    /// The Redis that carries messages between instances. `None`: messages stay in this process.
+    pub redis: Option<RedisUrl>,
+    /// Whether to keep trying when Redis cannot be reached at start, instead of giving up.
+    pub wait_for_redis: bool,
+    /// Answers a request for `/metrics` at [`Setup::admin_listen`]: `fanfare-server` has one in Prometheus' text format.
+    /// The default says that there is nothing.
+    pub metrics: fn(&Snapshot) -> Answer,
+}
+
+impl Setup {
+    /// A server at port 3000 of all addresses, without Redis.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            workers: None,
+            listen: ListenAddress::default(),
+            admin_listen: None,
+            max_connections: None,
+            name: String::new(),
+            redis: None,
+            wait_for_redis: false,
+            metrics: |_| Answer::for_error(Error::NotFound),
+        }
+    }
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self::new(Settings::default())
+    }
+}

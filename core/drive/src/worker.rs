@@ -1,0 +1,482 @@
+//! One worker: a thread's turn over its connections, its shard and, on the first worker, the bus and the listener.
+
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use super::crowd::Crowd;
+use super::desk::{Command, Desk};
+use super::error::ServeError;
+use super::fan_out::FanOut;
+use super::head::Head;
+use super::mailbox::{Mail, Mailbox};
+use super::place::Place;
+use super::runtime::Runtime;
+use super::sockets::{Budget, Sockets};
+use fanfare_core::bus;
+use fanfare_core::ending::Ending;
+use fanfare_core::exchange::WorkerId;
+use fanfare_core::settings::Settings;
+use fanfare_core::shard::{self, SessionId, Shard};
+use fanfare_core::snapshot::{Share, Snapshot};
+use fanfare_core::time::{Duration, Instant, earlier};
+
+/// The scratch buffer of a worker: one read from Redis.
+const SCRATCH_BYTES: usize = 64 << 10;
+/// What a piece of mail counts for beside the messages in it: a turn takes in no more than 256 pieces.
+const MAIL_COST: usize = SCRATCH_BYTES / 256;
+
+/// One worker on its thread.
+pub(super) struct Worker<R: Runtime> {
+    id: WorkerId,
+    shard: Shard,
+    head: Option<Head<R>>,
+    /// Only of a hub.
+    desk: Option<Desk>,
+    mailboxes: Arc<[Mailbox<R>]>,
+    runtime: R,
+    sockets: Sockets<R::Stream>,
+    crowd: Crowd,
+    fan_out: FanOut,
+    /// Taken out of the mailbox and left for the next turns.
+    mail: VecDeque<Mail<R>>,
+    scratch: Vec<u8>,
+    /// How many writes are left of this round: each session that had output when it began is offered one.
+    round: usize,
+    alarm: Option<Alarm>,
+    closing: bool,
+    ended: bool,
+}
+
+struct Alarm {
+    at: Instant,
+    sleep: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl<R: Runtime> Worker<R> {
+    pub(super) fn new(
+        place: &Place<R>,
+        settings: Arc<Settings>,
+        seed: u64,
+        head: Option<Head<R>>,
+        desk: Option<Desk>,
+    ) -> Self {
+        let runtime = place.runtime.clone();
+        let patience = settings.limits.patience();
+        Self {
+            id: place.id,
+            shard: Shard::new(settings, seed, runtime.now()),
+            head,
+            desk,
+            mailboxes: place.mailboxes.clone(),
+            runtime,
+            sockets: Sockets::new(patience),
+            crowd: Crowd::default(),
+            fan_out: FanOut::default(),
+            mail: VecDeque::new(),
+            scratch: vec![0; SCRATCH_BYTES],
+            round: 0,
+            alarm: None,
+            closing: false,
+            ended: false,
+        }
+    }
+
+    /// Turns until the instance has shut down; returns how many accepted publishes were lost on the way.
+    pub(super) async fn run(mut self) -> u64 {
+        while !self.ended {
+            poll_fn(|context| self.turn(context)).await;
+            R::yield_now().await;
+        }
+        let Some(Head { mut bus, ending: Some(ending), .. }) = self.head else { return 0 };
+        let sessions = Mailbox::sessions(&self.mailboxes);
+        if sessions > 0 {
+            tracing::warn!(event = "drain_time_over", sessions, "the drain time is over: cutting off who has not left");
+        }
+        ending.lost(&mut bus)
+    }
+
+    /// Redis first, each ready client once, timers, then the writes, all as far as a turn may go. Ready when the next turn
+    /// should follow at once.
+    fn turn(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let now = self.runtime.now();
+        let mut more = false;
+        // Sessions are offered a write each before more messages come: only who then does not keep up is behind.
+        if self.round == 0 {
+            if let Some(head) = &mut self.head {
+                head.lanes.read(&mut head.bus, &mut self.scratch, now);
+            }
+            self.exchange(now);
+            more = self.take_mail(now, context);
+        }
+        self.give_places();
+        let all_read = self.sockets.read(&mut self.shard, &mut self.scratch, now);
+        self.exchange(now);
+        let now = self.runtime.now();
+        self.sockets.look(&mut self.shard, now);
+        self.handle_timeouts(all_read, now);
+        self.write(now);
+        // After those have left that leave in this turn.
+        self.accept(now);
+        if let Some(head) = &mut self.head {
+            head.lanes.write(&mut head.bus, now);
+        }
+        self.follow_bus();
+        self.answer_scrapes(now);
+        self.follow_shutdown(now);
+        self.exchange(now);
+        self.mailboxes[self.id].set_mute(self.shard.has_mute());
+        if let Some(desk) = &self.desk {
+            desk.settle(&self.shard);
+        }
+        if more || self.round > 0 || self.ended || !self.sleep(now, context) { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Carries wishes and news between this worker's shard, the bus and the other workers.
+    fn exchange(&mut self, now: Instant) {
+        let Some(head) = &mut self.head else {
+            while let Some(wishes) = self.shard.poll_bus() {
+                self.mailboxes[0].post(Mail::Wishes(self.id, wishes));
+            }
+            return;
+        };
+        loop {
+            if let Some(wishes) = self.shard.poll_bus() {
+                // Misuse is impossible: the bus is made for as many workers as there are.
+                let _ = head.bus.handle_shard(self.id, wishes, now);
+            } else if let Some((worker, news)) = head.bus.poll_shard() {
+                if worker == self.id {
+                    self.fan_out.begin(&news, now);
+                    self.shard.handle_bus(news, now);
+                } else {
+                    self.mailboxes[worker].post(Mail::News(news, now));
+                }
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// Takes in mail, and of messages no more than one read from Redis brings: sessions write between two turns, and
+    /// only who then does not keep up is a slow reader. Says whether mail is left.
+    fn take_mail(&mut self, now: Instant, context: &Context<'_>) -> bool {
+        self.mail.extend(self.mailboxes[self.id].take(context.waker()));
+        let mut bytes = 0;
+        while bytes < SCRATCH_BYTES
+            && let Some(mail) = self.mail.pop_front()
+        {
+            bytes += MAIL_COST;
+            match mail {
+                Mail::News(news, at) => {
+                    bytes += news.run_bytes();
+                    self.fan_out.begin(&news, at);
+                    self.shard.handle_bus(news, now);
+                }
+                Mail::Client(parcel, peer) => match R::attach(parcel) {
+                    Ok(stream) => {
+                        self.shard.set_wall_clock(R::wall_clock(), now);
+                        self.sockets.insert(self.shard.handle_connection(Some(peer), now), stream);
+                    }
+                    Err(error) => {
+                        tracing::warn!(event = "handover_failed", "a connection could not be taken: {error}");
+                        self.mailboxes[self.id].remove_session();
+                    }
+                },
+                Mail::Crowded(parcel, peer) => {
+                    if let Ok(stream) = R::attach(parcel) {
+                        self.shard.set_wall_clock(R::wall_clock(), now);
+                        let here = (&mut self.shard, &mut self.sockets, &self.mailboxes[self.id]);
+                        self.crowd.enter((stream, peer), here, now);
+                    }
+                }
+                Mail::Command(command) => self.obey(command, now),
+                Mail::Wishes(worker, wishes) => {
+                    if let Some(head) = &mut self.head {
+                        let _ = head.bus.handle_shard(worker, wishes, now);
+                    }
+                }
+                Mail::Drain { delay } => self.drain(delay, now),
+                Mail::Close => self.close(now),
+                Mail::Measure => {
+                    let share = Share::new(&self.shard, self.fan_out.times());
+                    self.mailboxes[0].post(Mail::Share(self.id, Box::new(share)));
+                }
+                Mail::Share(worker, share) => {
+                    if let Some(admin) = self.head.as_mut().and_then(|head| head.admin.as_mut()) {
+                        admin.hear(worker, *share);
+                    }
+                }
+                Mail::Empty => {
+                    if let Some(ending) = self.head.as_mut().and_then(|head| head.ending.as_mut()) {
+                        ending.worker_is_empty();
+                    }
+                }
+                Mail::End => self.ended = true,
+            }
+        }
+        self.exchange(now);
+        !self.mail.is_empty()
+    }
+
+    fn obey(&mut self, command: Command<R::Stream>, now: Instant) {
+        let (Some(desk), shard) = (&mut self.desk, &mut self.shard) else { return };
+        match command {
+            Command::Adopt { stream, target, leftover } => match shard.adopt(target, leftover.into(), now) {
+                Ok(session) => {
+                    Mailbox::add_session(&self.mailboxes);
+                    self.sockets.insert(session, stream);
+                }
+                Err(misuse) => tracing::warn!(event = "adoption_failed", "a connection could not be adopted: {misuse}"),
+            },
+            Command::Publish { channel, payload } => {
+                // Misuse is impossible: the hub has checked both.
+                let _ = shard.publish(&channel, &payload);
+            }
+            Command::Subscribe { channel, frame, feed } => desk.subscribe(channel, frame, feed, shard),
+            Command::Unsubscribe(inbox) => desk.unsubscribe(&inbox, shard),
+            Command::Reserve { target, reply } => desk.reserve(target, &reply, shard, now),
+            Command::Attach { session, stream, leftover } => {
+                // It may have ended meanwhile, and its place in the table be another's.
+                if shard.contains(session) && desk.take_reserved(session) {
+                    Mailbox::add_session(&self.mailboxes);
+                    self.sockets.insert(session, stream);
+                    shard.handle_writable(session);
+                    shard.handle_leftover(session, leftover.into(), now);
+                }
+            }
+            Command::Measure(reply) => {
+                if let Some(head) = &self.head {
+                    let blank = Snapshot::new(&head.bus, shard, now.since(Instant::ZERO));
+                    reply.give(Ok(blank.with(&Share::new(shard, self.fan_out.times()))));
+                }
+            }
+            Command::Release(session) => {
+                if desk.is_reserved(session) {
+                    shard.handle_reset(session);
+                }
+            }
+        }
+    }
+
+    fn give_places(&mut self) {
+        if let Some(head) = &self.head
+            && !self.crowd.is_empty()
+        {
+            let free = head.acceptor.most().saturating_sub(Mailbox::sessions(&self.mailboxes));
+            self.crowd.give_places(free, &mut self.shard, &self.mailboxes[self.id]);
+        }
+    }
+
+    fn accept(&mut self, now: Instant) {
+        let Some(head) = &mut self.head else { return };
+        let (id, mailboxes) = (self.id, &self.mailboxes);
+        let (shard, sockets, crowd) = (&mut self.shard, &mut self.sockets, &mut self.crowd);
+        if let Some(admin) = &mut head.admin {
+            admin.accept(shard, sockets, now);
+        }
+        if !head.accepting {
+            return;
+        }
+        head.acceptor.accept(Mailbox::sessions(mailboxes), now, |stream, peer, has_place| {
+            if !has_place {
+                let other = if shard.has_mute() { None } else { Mailbox::take_mute(&mailboxes[1..]) };
+                if let Some(other) = other {
+                    if let Ok(parcel) = R::detach(stream) {
+                        mailboxes[1 + other].post(Mail::Crowded(parcel, peer));
+                    }
+                } else {
+                    shard.set_wall_clock(R::wall_clock(), now);
+                    crowd.enter((stream, peer), (shard, sockets, &mailboxes[id]), now);
+                }
+                return;
+            }
+            let worker = Mailbox::add_session(mailboxes);
+            if worker == id {
+                shard.set_wall_clock(R::wall_clock(), now);
+                sockets.insert(shard.handle_connection(Some(peer), now), stream);
+                return;
+            }
+            match R::detach(stream) {
+                Ok(parcel) => mailboxes[worker].post(Mail::Client(parcel, peer)),
+                Err(error) => {
+                    tracing::warn!(event = "handover_failed", "a connection could not be handed over: {error}");
+                    mailboxes[worker].remove_session();
+                }
+            }
+        });
+    }
+
+    /// No client is judged while some that had something to say wait for their turn.
+    fn handle_timeouts(&mut self, all_read: bool, now: Instant) {
+        if let Some(head) = &mut self.head
+            && self.round == 0
+            && head.bus.poll_timeout().is_some_and(|at| at <= now)
+        {
+            head.bus.handle_timeout(now);
+        }
+        if all_read && self.shard.poll_timeout().is_some_and(|at| at <= now) {
+            self.shard.handle_timeout(now);
+        }
+        self.exchange(now);
+    }
+
+    /// Writes as far as a turn may go, and tells what has happened.
+    fn write(&mut self, now: Instant) {
+        let mut round = if self.round == 0 { self.shard.to_transmit() } else { self.round };
+        let mut budget = Budget::turn();
+        while round > 0 && budget.is_left() {
+            let Some(id) = self.shard.poll_transmit() else {
+                round = 0;
+                break;
+            };
+            round -= 1;
+            self.sockets.write(id, &mut self.shard, &mut budget, now);
+        }
+        self.round = round;
+        if round == 0 {
+            self.fan_out.end(|| self.runtime.now());
+        }
+        while let Some(event) = self.shard.poll_event() {
+            match event {
+                shard::Event::EndWrites(id) => self.sockets.end_writes(id),
+                shard::Event::GivenUp(id) => self.sockets.reset(id),
+                shard::Event::Closed(id, _) => self.forget(id, now),
+                shard::Event::Scrape(id) => {
+                    if let Some(admin) = self.head.as_mut().and_then(|head| head.admin.as_mut()) {
+                        admin.scrape(id, &self.mailboxes, now);
+                    }
+                }
+                event => {
+                    if let Some(desk) = &mut self.desk {
+                        desk.hear(event);
+                    }
+                }
+            }
+        }
+        while let Some(id) = self.shard.poll_readable() {
+            if !self.sockets.name(id) {
+                // It still waits for its connection, so that nothing can have come.
+                self.shard.handle_readable(id, now);
+            }
+        }
+        if self.shard.has_pinged() {
+            self.shard.handle_written(self.runtime.now());
+        }
+    }
+
+    /// The session is gone.
+    fn forget(&mut self, id: SessionId, now: Instant) {
+        self.sockets.remove(id);
+        if self.crowd.closed(id) {
+            return;
+        }
+        let mut head = self.head.as_mut();
+        let admin = head.as_mut().and_then(|head| head.admin.as_mut());
+        if admin.is_some_and(|admin| admin.closed(id, now)) {
+            return;
+        }
+        // Its connection may be gone already, and its place in the table be another's.
+        if !self.desk.as_mut().is_some_and(|desk| desk.take_reserved(id)) {
+            self.mailboxes[self.id].remove_session();
+        }
+        if let Some(head) = head {
+            head.acceptor.connection_closed(now);
+        }
+    }
+
+    fn answer_scrapes(&mut self, now: Instant) {
+        let Some(Head { admin: Some(admin), bus, acceptor, memory, .. }) = &mut self.head else { return };
+        if admin.is_due(now) {
+            let mut snapshot = Snapshot::new(bus, &self.shard, now.since(Instant::ZERO));
+            snapshot.most_connections = Some(acceptor.most());
+            snapshot.accept_rests = acceptor.rests();
+            snapshot.crowded = acceptor.crowded();
+            snapshot.memory_bound = Some(memory.with(acceptor.most()));
+            admin.answer(snapshot, Share::new(&self.shard, self.fan_out.times()), &mut self.shard, now);
+        }
+    }
+
+    /// Hears of the bus whether the instance has started.
+    fn follow_bus(&mut self) {
+        let Some(head) = &mut self.head else { return };
+        while let Some(event) = head.bus.poll_event() {
+            match event {
+                bus::Event::Up => head.start(),
+                bus::Event::GapEnded(gap) => {
+                    if let Some(desk) = &self.desk {
+                        desk.hear_gap(gap.duration);
+                    }
+                }
+                bus::Event::StartFailed(error) if head.starting.take().is_some() => {
+                    head.report.set_started(Err(ServeError::Redis(error)));
+                }
+                bus::Event::StartFailed(error) => tracing::warn!(event = "start_failed", "{error}; trying on"),
+                _ => {}
+            }
+        }
+    }
+
+    /// The instance was asked to end. To be asked again changes nothing.
+    fn drain(&mut self, delay: Duration, now: Instant) {
+        self.shard.drain();
+        let Some(head) = &mut self.head else { return };
+        head.starting = None;
+        let workers = self.mailboxes.len();
+        head.ending.get_or_insert_with(|| Ending::new(workers, &head.bus, delay, head.drain_time, now));
+    }
+
+    fn close(&mut self, now: Instant) {
+        self.closing = true;
+        self.shard.shutdown(now);
+    }
+
+    /// First the clients, then what they published, then the end.
+    fn follow_shutdown(&mut self, now: Instant) {
+        if let Some(head) = &mut self.head
+            && let Some(ending) = &mut head.ending
+            && ending.stops_listening(now)
+        {
+            head.acceptor.close();
+            if std::mem::take(&mut head.accepting) {
+                let sessions = Mailbox::sessions(&self.mailboxes);
+                tracing::info!(event = "listening_no_longer", sessions, "listening no longer; closing all sessions");
+            }
+            // Behind the last clients that were handed over.
+            for mailbox in &self.mailboxes[1..] {
+                mailbox.post(Mail::Close);
+            }
+            self.close(now);
+        }
+        if self.closing && self.shard.is_empty() {
+            self.closing = false;
+            self.exchange(now);
+            self.mailboxes[0].post(Mail::Empty);
+        }
+        let Some(Head { bus, ending: Some(ending), .. }) = &mut self.head else { return };
+        self.ended = ending.is_over(bus, now);
+    }
+
+    /// Has the worker woken by its next deadline or connection; says no if there is something to do already.
+    fn sleep(&mut self, now: Instant, context: &mut Context<'_>) -> bool {
+        let head = self.head.as_ref();
+        let of_sessions = earlier(self.shard.poll_timeout(), self.sockets.poll_timeout());
+        if let Some(next) = earlier(of_sessions, head.and_then(|head| head.poll_timeout(now))) {
+            if next <= now {
+                return false;
+            }
+            // One that rings too early finds nothing to do and is set anew: cheaper than to move it with every message.
+            if self.alarm.as_ref().is_none_or(|alarm| next < alarm.at) {
+                self.alarm = Some(Alarm { at: next, sleep: Box::pin(self.runtime.sleep_until(next)) });
+            }
+        }
+        if let Some(alarm) = &mut self.alarm
+            && alarm.sleep.as_mut().poll(context).is_ready()
+        {
+            self.alarm = None;
+            return false;
+        }
+        head.is_none_or(|head| head.sleep(context.waker())) && self.sockets.sleep(context.waker())
+    }
+}

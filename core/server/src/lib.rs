@@ -1,0 +1,36 @@
+//! What Fanfare's binaries share, beside the runtime: a server's configuration, its metrics as text, the chat page, and,
+//! with the feature `cli`, command line, log and `main`.
+//!
+//! [`Config`] has every setting; [`Config::setup`] makes of it what `fanfare-drive` starts. [`metrics::text`] writes what
+//! a server, a hub or a node counts as Prometheus reads it. [`page::files`] is the page that is served at `/`.
+//!
+//! ```
+//! use fanfare_server::Config;
+//!
+//! let mut config = Config::default();
+//! config.port = 8080;
+//! let setup = config.setup()?;
+//! assert!(setup.settings.files.contains_key("/"), "the chat's page");
+//! # Ok::<(), fanfare_server::ConfigError>(())
+//! ```
+#![forbid(unsafe_code)]
+
+#[cfg(feature = "cli")]
+pub mod cli;
+pub mod config;
+#[cfg(feature = "cli")]
+mod handed;
+#[cfg(feature = "cli")]
+mod log;
+pub mod metrics;
+#[cfg(feature = "cli")]
+mod outlet;
+pub mod page;
+#[cfg(feature = "cli")]
+mod process;
+#[cfg(feature = "cli")]
+pub mod program;
+
+pub use fanfare_drive as drive;
+
+pub use self::config::{Config, ConfigError, Log, LogFormat};
