@@ -213,6 +213,51 @@ fn every_event_of_the_log_is_in_its_table() {
     assert_eq!(logged_events(), documented);
 }
 
+/// The name that a heading has in links, as GitHub makes it.
+fn anchor(heading: &str) -> String {
+    let kept = heading.trim().chars().filter(|&c| c.is_alphanumeric() || " -_".contains(c));
+    kept.collect::<String>().to_lowercase().replace(' ', "-")
+}
+
+#[test]
+fn every_link_of_the_pages_leads_somewhere() {
+    let mut links = 0;
+    for page in [
+        "README.md",
+        "core/DESIGN.md",
+        "core/docs/operating.md",
+        "core/docs/options.md",
+        "core/docs/metrics.md",
+        "core/docs/events.md",
+        "fuzz/README.md",
+        "tests/bench/README.md",
+        "tests/mutants/README.md",
+        ".github/CONTRIBUTING.md",
+        ".github/SECURITY.md",
+    ] {
+        let path = top().join(page);
+        let text = fs::read_to_string(&path).unwrap();
+        // A link may be broken over two lines, and what stands in fences is no text.
+        let prose: String = text.split("\n```").step_by(2).collect();
+        for rest in prose.split("](").skip(1) {
+            let target = rest.split(')').next().unwrap();
+            if target.starts_with("http") {
+                continue;
+            }
+            links += 1;
+            let (file, heading) = target.split_once('#').unwrap_or((target, ""));
+            let file = if file.is_empty() { path.clone() } else { path.parent().unwrap().join(file) };
+            assert!(file.exists(), "{page}: {target}");
+            if !heading.is_empty() {
+                let there = fs::read_to_string(&file).unwrap();
+                let mut headings = there.lines().filter_map(|line| line.strip_prefix('#'));
+                assert!(headings.any(|line| anchor(line.trim_start_matches('#')) == heading), "{page}: {target}");
+            }
+        }
+    }
+    assert!(links > 50, "{links}");
+}
+
 #[test]
 fn every_package_has_readme_and_licences() {
     for package in ["fanfare-core", "fanfare-tokio", "fanfare-async-std"] {
