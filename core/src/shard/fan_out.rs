@@ -209,8 +209,7 @@ impl Shard {
         session.queue.clear(&mut self.runs);
         self.timers.set(id.index, &mut session.deadline, None);
         self.admins -= usize::from(session.flags.admin);
-        let is_given_up =
-            !session.flags.peer_ended && !matches!(session.stage, Stage::Head(_)) && closed.by != Side::Transport;
+        let is_given_up = closed.by != Side::Transport && session.is_waited_for();
         self.sessions.remove(id.index());
         if is_given_up {
             self.events.push_back(Event::GivenUp(id));

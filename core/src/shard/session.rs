@@ -344,6 +344,17 @@ impl Session {
         done && !self.has_output()
     }
 
+    /// Whether its peer has not done what it must, so that there is no use in offering it what it has not taken. A plain
+    /// answer that has left wholly may be on its way over a slow line.
+    pub(super) fn is_waited_for(&self) -> bool {
+        match &self.stage {
+            _ if self.flags.peer_ended => false,
+            Stage::Head(_) => false,
+            Stage::Answered { .. } => self.has_output(),
+            Stage::Deciding(_) | Stage::Joining(_) | Stage::Open(_) | Stage::Scraping { .. } => true,
+        }
+    }
+
     /// How it ended, once it has.
     pub(super) fn closed(&self) -> Option<Closed> {
         match &self.stage {
