@@ -59,6 +59,11 @@ pub(super) struct World {
     admin_accepts: VecDeque<io::Result<End>>,
     /// What the next dials to [`REDIS`] come to.
     pub(super) dials: VecDeque<End>,
+    /// Which addresses were dialled, and when.
+    pub(super) dialled: Vec<(Instant, SocketAddr)>,
+    /// How long the name server takes, and how often it was asked.
+    pub(super) lookup_time: Duration,
+    pub(super) lookups: usize,
     /// How often somebody tried to accept.
     pub(super) accept_tries: usize,
     pub(super) signals: VecDeque<Signal>,
@@ -282,6 +287,11 @@ impl Client {
         self.end.lock().unheard.extend_from_slice(bytes);
     }
 
+    /// Takes anything from here on, without anybody being woken for it.
+    pub(super) fn put_room(&self) {
+        self.end.lock().room = usize::MAX;
+    }
+
     /// What has arrived since it was last asked.
     pub(super) fn take(&self) -> Vec<u8> {
         std::mem::take(&mut self.end.lock().output)
@@ -458,6 +468,13 @@ impl Runtime for Memory {
     }
 
     async fn resolve(_host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        let memory = Self::default();
+        let at = {
+            let mut world = memory.lock();
+            world.lookups += 1;
+            world.now + world.lookup_time
+        };
+        memory.sleep_until(at).await;
         Ok(vec![SocketAddr::new(ADDRESS.ip(), port)])
     }
 
@@ -496,6 +513,12 @@ impl Runtime for Memory {
     }
 
     async fn connect(address: SocketAddr) -> io::Result<End> {
+        {
+            let memory = Self::default();
+            let mut world = memory.lock();
+            let now = world.now;
+            world.dialled.push((now, address));
+        }
         let dialled = if address.port() == REDIS { Self::default().lock().dials.pop_front() } else { None };
         if let Some(end) = dialled {
             let heard = end.clone();

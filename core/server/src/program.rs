@@ -34,9 +34,12 @@ pub fn main(
     let names =
         env.iter().find(|(name, _)| name == "LISTEN_FDNAMES").and_then(|(_, names)| names.clone().into_string().ok());
     let format = cli::log_format(&args, &env);
-    let parsed = match read_secrets(env) {
+    let parsed = match read_secrets(&args, env) {
         Ok(env) => cli::parse(program, args, env),
-        Err(problem) => Err(Exit::Refusal(format!("{}: {problem}", program.name))),
+        Err(problem) => match cli::parse(program, args, []) {
+            Err(answer @ Exit::Answer(_)) => Err(answer),
+            _ => Err(Exit::Refusal(format!("{}: {problem}", program.name))),
+        },
     };
     // Changes the environment, which wants to happen before there is a thread.
     let handed = handed::listeners(&names.unwrap_or_default()).map_err(ServeError::Listener);
@@ -72,14 +75,15 @@ pub fn main(
     code
 }
 
-/// Puts into `REDIS_URL`, unless that is there, what the file has that `REDIS_URL_FILE` names, or systemd's credential
+/// Puts into `REDIS_URL`, unless that or the flag is there, what the file has that `REDIS_URL_FILE` names, or systemd's credential
 /// `redis-url`: a secret in the environment or on a command line is seen by many.
-fn read_secrets(mut env: Vec<(OsString, OsString)>) -> Result<Vec<(OsString, OsString)>, String> {
+fn read_secrets(args: &[OsString], mut env: Vec<(OsString, OsString)>) -> Result<Vec<(OsString, OsString)>, String> {
     let find = |wanted: &str| {
         let found = env.iter().find(|(name, value)| name == wanted && cli::is_set(value));
         found.map(|(_, value)| PathBuf::from(value))
     };
-    if find("REDIS_URL").is_some() {
+    let is_flag = |arg: &str| arg == "--redis-url" || arg.starts_with("--redis-url=");
+    if find("REDIS_URL").is_some() || args.iter().filter_map(|arg| arg.to_str()).any(is_flag) {
         return Ok(env);
     }
     let credential = find("CREDENTIALS_DIRECTORY").map(|directory| directory.join("redis-url"));
@@ -142,7 +146,7 @@ mod tests {
 
     fn redis_url(env: &[(&str, &str)]) -> Result<Option<String>, String> {
         let env = env.iter().map(|(name, value)| (name.into(), value.into())).collect();
-        let mut found = read_secrets(env)?.into_iter().filter(|(name, _)| name == "REDIS_URL");
+        let mut found = read_secrets(&[], env)?.into_iter().filter(|(name, _)| name == "REDIS_URL");
         Ok(found.next_back().and_then(|(_, value)| value.into_string().ok()))
     }
 
@@ -193,6 +197,10 @@ mod tests {
         assert!(error.contains("cannot be read"), "{error}");
         let error = redis_url(&[("REDIS_URL_FILE", "/nowhere/url")]).expect_err("no file");
         assert!(error.contains("/nowhere/url") && !error.contains("secret"), "{error}");
+        for flag in [&["--redis-url", "redis://a"][..], &["--workers", "1", "--redis-url=redis://a"]] {
+            let args: Vec<OsString> = flag.iter().map(OsString::from).collect();
+            assert!(read_secrets(&args, vec![("REDIS_URL_FILE".into(), "/nowhere".into())]).is_ok(), "the flag wins");
+        }
         fs::write(file, " \n").expect("a file");
         let error = redis_url(&[("REDIS_URL_FILE", file)]).expect_err("an empty file");
         assert!(error.contains(file) && error.contains("empty"), "{error}");
