@@ -6,7 +6,7 @@ use ahash::RandomState;
 use bytes::Bytes;
 use slab::Slab;
 
-use super::SubscriberId;
+use super::id::SubscriberId;
 use crate::error::Misuse;
 use crate::exchange::ChannelId;
 use crate::route::{FrameType, RESERVED, Target};

@@ -1,8 +1,8 @@
 //! What comes of a deadline that has passed. The clock alone ends nobody: whatever the deadline waits for may have
 //! arrived and not been read, because this process stood still or had no turn. So the owner is asked to look first.
 
-use super::credit::Intake;
-use super::session::{Session, Stage};
+use super::intake::Intake;
+use super::session::{Overdue, Session, Stage};
 use super::{DUE_AT_ONCE, SessionId, Shard, get_mut};
 use crate::error::{Closed, Error, Side};
 use crate::exchange::Wish;
@@ -12,20 +12,6 @@ use crate::time::Instant;
 /// A session is read so often before it is judged, as long as each read brings something: behind it may lie more. So who
 /// sends byte by byte gains as many turns, and no time that counts.
 const READS: u8 = 64;
-
-/// How far a session has come whose deadline has passed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Overdue {
-    /// None has passed, or it was judged.
-    #[default]
-    No,
-    /// The owner is to look whether something has arrived.
-    ToLook,
-    /// The owner has asked whether it may read. The session is judged by what it has read when time is told next.
-    Looked,
-    /// The bus is to say that all it has is handed over.
-    AwaitsBus,
-}
 
 impl Shard {
     /// One of the session's deadlines may have passed.
@@ -60,27 +46,6 @@ impl Shard {
             session.flags.overdue = Overdue::Looked;
             self.looked.push(id);
         }
-    }
-
-    /// A session's socket is readable: may it be read? If not, [`Shard::poll_readable`] names it when it may.
-    ///
-    /// No is said while the embedder or the bus has yet to answer, while input that was read before is yet to be taken in,
-    /// such as a message for which there was no credit to publish, and after the peer's end.
-    pub fn handle_readable(&mut self, id: SessionId, now: Instant) -> bool {
-        self.at(now);
-        self.note_look(id);
-        let Some(session) = get_mut(&mut self.sessions, id) else { return false };
-        let is_yes = session.may_be_read();
-        session.flags.unread |= !is_yes && !session.flags.peer_ended;
-        is_yes
-    }
-
-    /// Whether nobody reads the session, so that its end has to be found otherwise: by [`Shard::handle_reset`] and
-    /// [`Shard::handle_unread_eof`]. [`Shard::handle_readable`] has said no and it may not be asked again yet, or the client
-    /// has ended its side and is still written to.
-    #[must_use]
-    pub fn is_unread(&self, id: SessionId) -> bool {
-        self.get(id).is_some_and(|session| session.flags.unread)
     }
 
     /// The owner asks whether it may read: it has been told to look, or looks by itself.

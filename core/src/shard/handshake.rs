@@ -2,12 +2,9 @@
 
 use core::net::IpAddr;
 
-use bytes::Bytes;
-
-use super::session::{Deciding, Leaving, Member, Open, Stage};
-use super::{Asked, Event, SessionId, Shard, SubscriberId, get_mut, id_of};
+use super::session::{Deciding, Joining, Leaving, Open, Stage};
+use super::{Asked, Event, SessionId, Shard, get_mut};
 use crate::error::{Error, Misuse};
-use crate::exchange::{ChannelId, Wish};
 use crate::http::{Answer, Method, OriginRefused, Request};
 use crate::note;
 use crate::route::{FrameType, Target};
@@ -18,6 +15,52 @@ use crate::ws::{self, CloseWhen};
 const LOST_UPGRADE: &str = "a proxy in front must speak HTTP/1.1 here, and pass Upgrade and Connection on";
 
 impl Shard {
+    /// Answers [`Event::Request`]: the client joins `target`'s channel, with one of the subprotocols that it offered
+    /// or none. The 101 leaves when the channel is subscribed. With [`note::SUBPROTOCOL`] and no other the session gets
+    /// notes, whatever `target` says.
+    ///
+    /// # Errors
+    /// [`Misuse::WrongState`] if the session does not wait for an answer, [`Misuse::InvalidArgument`] if the
+    /// subprotocol was not offered or is that of [`note`] on a binary channel, or the channel's name is empty or too long
+    /// or the channel carries the other frame type, [`Misuse::NoSuchSession`].
+    pub fn accept(
+        &mut self,
+        id: SessionId,
+        mut target: Target,
+        subprotocol: Option<&str>,
+        now: Instant,
+    ) -> Result<(), Misuse> {
+        let now = self.at(now);
+        let session = get_mut(&mut self.sessions, id).ok_or(Misuse::NoSuchSession)?;
+        let Stage::Deciding(deciding) = &mut session.stage else { return Err(Misuse::WrongState) };
+        let switch = Some(deciding.upgrade.answer(subprotocol)?);
+        target.notes = subprotocol == Some(note::SUBPROTOCOL);
+        self.channels.check(&target, &self.settings)?;
+        let leftover = std::mem::take(&mut deciding.leftover);
+        let confirmed = now + self.settings.limits.confirm_time;
+        let deadline = self.closing.map_or(confirmed, |until| until.min(confirmed));
+        session.stage = Stage::Joining(Box::new(Joining { switch, target, leftover, deadline }));
+        self.join(id, now);
+        Ok(())
+    }
+
+    /// Answers [`Event::Request`] with a plain HTTP answer, for instance `Answer::text(401, "Who are you?")` or
+    /// [`Answer::for_error`]. The session's [`Closed`](crate::error::Closed) will say [`Error::Forbidden`].
+    ///
+    /// # Errors
+    /// [`Misuse::WrongState`] if the session does not wait for an answer, [`Misuse::InvalidArgument`] for a status
+    /// that is not 200 to 599, [`Misuse::NoSuchSession`]; nothing changes.
+    pub fn refuse(&mut self, id: SessionId, answer: &Answer, now: Instant) -> Result<(), Misuse> {
+        let now = self.at(now);
+        let session = self.get(id).ok_or(Misuse::NoSuchSession)?;
+        let Stage::Deciding(_) = &session.stage else { return Err(Misuse::WrongState) };
+        if !(200..600).contains(&answer.status) {
+            return Err(Misuse::InvalidArgument);
+        }
+        self.answer(id, answer, Method::Get, Some(Error::Forbidden), now);
+        Ok(())
+    }
+
     pub(super) fn read_head(&mut self, id: SessionId, input: &mut [u8], now: Instant) {
         let Some(session) = get_mut(&mut self.sessions, id) else { return };
         let Stage::Head(head) = &mut session.stage else { return };
@@ -96,52 +139,8 @@ impl Shard {
         }
     }
 
-    /// The session enters its channel; the 101 leaves as soon as that is subscribed.
-    pub(super) fn join(&mut self, id: SessionId, now: Instant) {
-        let Some(session) = get_mut(&mut self.sessions, id) else { return };
-        let Stage::Joining(joining) = &mut session.stage else { return };
-        let Target { channel: name, frame, rights, .. } = &mut joining.target;
-        if !rights.subscribe {
-            return self.open(id, now);
-        }
-        let (channel, new) = self.channels.find_or_add(name, *frame);
-        if new {
-            self.to_bus.wishes.push(Wish::Subscribe { channel, name: name.clone(), frame: *frame });
-        }
-        let entered = self.channels.at_mut(channel.index);
-        // All sessions of a channel share one name.
-        *name = entered.name.clone();
-        session.member = Some(Member { channel: channel.index, place: entered.members.len() as u32 });
-        entered.members.push(id.index);
-        if entered.subscribed {
-            self.open(id, now);
-        } else {
-            self.settle(id, now);
-        }
-    }
-
-    /// The bus delivers every message of the channel from here on.
-    pub(super) fn channel_subscribed(&mut self, channel: ChannelId, now: Instant) {
-        self.gap_ended(channel, now);
-        let Some(channel) = self.channels.get_mut(channel) else { return };
-        channel.subscribed = true;
-        let waiting: Vec<SessionId> = channel
-            .members
-            .iter()
-            .map(|&index| (index, &self.sessions[index as usize]))
-            .filter(|(_, session)| matches!(session.stage, Stage::Joining(_)))
-            .map(|(index, session)| id_of(index, session))
-            .collect();
-        for &subscriber in &channel.subscribers {
-            self.events.push_back(Event::Subscribed(subscriber));
-        }
-        for id in waiting {
-            self.open(id, now);
-        }
-    }
-
     /// The 101 leaves, and what came behind the request are frames.
-    fn open(&mut self, id: SessionId, now: Instant) {
+    pub(super) fn open(&mut self, id: SessionId, now: Instant) {
         let jitter = self.rng.u8(..);
         let Some(session) = get_mut(&mut self.sessions, id) else { return };
         let Stage::Joining(joining) = &mut session.stage else { return };
@@ -216,64 +215,5 @@ impl Shard {
         }
         session.answer = Some(Box::new(Leaving::new(answer.encode_at(method, since_epoch))));
         self.settle(id, now);
-    }
-
-    // Subscribers that are not sockets.
-
-    /// Subscribes the embedder itself to a channel: [`Event::Run`]s follow, from [`Event::Subscribed`] on every one.
-    ///
-    /// # Errors
-    /// [`Misuse::InvalidArgument`] if the channel's name is empty or too long, or the channel carries the other frame
-    /// type; nothing changes.
-    pub fn subscribe(&mut self, channel: &Bytes, frame: FrameType) -> Result<SubscriberId, Misuse> {
-        self.channels.check_name(channel, frame, &self.settings)?;
-        self.subscribers += 1;
-        let subscriber = SubscriberId(self.subscribers);
-        let (id, new) = self.channels.find_or_add(channel, frame);
-        if new {
-            self.to_bus.wishes.push(Wish::Subscribe { channel: id, name: channel.clone(), frame });
-        }
-        let channel = self.channels.at_mut(id.index);
-        channel.subscribers.push(subscriber);
-        if channel.subscribed {
-            self.events.push_back(Event::Subscribed(subscriber));
-        }
-        Ok(subscriber)
-    }
-
-    /// Ends a subscription of the embedder's. What is in the queue of events for it stays there.
-    ///
-    /// # Errors
-    /// [`Misuse::NoSuchSession`] if `channel` has no such subscriber; nothing changes.
-    pub fn unsubscribe(&mut self, channel: &[u8], subscriber: SubscriberId) -> Result<(), Misuse> {
-        let index = self.channels.index_of(channel).ok_or(Misuse::NoSuchSession)?;
-        let subscribers = &mut self.channels.at_mut(index).subscribers;
-        let place = subscribers.iter().position(|&one| one == subscriber).ok_or(Misuse::NoSuchSession)?;
-        subscribers.swap_remove(place);
-        self.drop_channel_if_empty(index);
-        Ok(())
-    }
-
-    /// The session leaves its channel, if it is in one.
-    pub(super) fn leave(&mut self, id: SessionId) {
-        let Some(session) = get_mut(&mut self.sessions, id) else { return };
-        let Some(member) = session.member.take() else { return };
-        let members = &mut self.channels.at_mut(member.channel).members;
-        members.swap_remove(member.place as usize);
-        if members.len() < members.capacity() / 4 {
-            members.shrink_to(members.capacity() / 2);
-        }
-        if let Some(&moved) = members.get(member.place as usize)
-            && let Some(moved) = &mut self.sessions[moved as usize].member
-        {
-            moved.place = member.place;
-        }
-        self.drop_channel_if_empty(member.channel);
-    }
-
-    fn drop_channel_if_empty(&mut self, index: u32) {
-        if let Some((channel, name)) = self.channels.remove_if_empty(index) {
-            self.to_bus.wishes.push(Wish::Unsubscribe { channel, name });
-        }
     }
 }

@@ -4,7 +4,7 @@ use core::fmt;
 use core::net::IpAddr;
 use std::collections::BTreeMap;
 
-use super::SessionId;
+use super::id::SessionId;
 use crate::error::{Closed, Side};
 use crate::http::Client;
 use crate::quote::cut_bytes;

@@ -3,21 +3,14 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::credit::{Intake, Step};
-use super::session::{Session, Stage};
-use super::{SessionId, Shard, extend_exactly, get_mut};
+use super::inbound::extend_exactly;
+use super::intake::{Intake, Step};
+use super::session::{Leftover, Session, Stage};
+use super::{SessionId, Shard, get_mut};
 use crate::time::Instant;
 
 /// As much of what is held is taken in at a time as one read brings.
 const READ_BYTES: usize = 16 << 10;
-
-/// What was read of a session and is yet to be taken in.
-#[derive(Debug, Default)]
-pub(super) struct Leftover {
-    bytes: BytesMut,
-    /// The peer's end of the stream comes behind it.
-    ends: bool,
-}
 
 impl Shard {
     /// `leftover` was read from the session's socket by somebody else. It is kept, and taken in as if it came from the
@@ -123,11 +116,5 @@ impl Session {
             rare.leftover.ends = true;
         }
         waits
-    }
-}
-
-impl Leftover {
-    pub(super) fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
     }
 }

@@ -71,16 +71,23 @@
 //! [`message_time`]: crate::limits::Limits::message_time
 //! [`close_time`]: crate::limits::Limits::close_time
 
+mod admin;
 mod behind;
 mod channels;
 mod credit;
 mod deadlines;
+mod event;
 mod fan_out;
 mod gap;
 mod handshake;
-mod health;
+mod id;
+mod inbound;
+mod intake;
 mod ledger;
 mod leftover;
+mod lifecycle;
+mod membership;
+mod outbound;
 mod places;
 mod planned;
 mod queue;
@@ -93,93 +100,30 @@ pub(crate) mod tests;
 mod unfinished;
 
 use std::collections::VecDeque;
-use std::io::IoSlice;
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
 use slab::Slab;
 
 use self::channels::Channels;
 use self::credit::Credit;
-use self::deadlines::Overdue;
+pub use self::event::Event;
+pub use self::id::{SessionId, SubscriberId};
 use self::ledger::Ledger;
 use self::queue::Runs;
 pub use self::session::Asked;
-use self::session::{Head, Joining, Session, Stage};
+use self::session::Session;
 pub use self::stats::{Closes, Code, Errors, Stages, Stats};
-use crate::error::{Closed, Error, Misuse, Side, Unready};
+use crate::error::Unready;
 use crate::exchange::{self, News, ToBus, ToShard, Wish};
-use crate::http::{Answer, Method, OriginRefused, RequestReader};
+use crate::http::OriginRefused;
 use crate::limits::Limits;
-use crate::note;
-use crate::route::Target;
-use crate::run::Run;
 use crate::settings::Settings;
 use crate::time::{Duration, Instant, Seldom, SeldomEach, Timers};
-use crate::ws::CloseWhen;
 
 /// Room that an emptied list of the shard's keeps.
 const KEPT: usize = 1 << 10;
 /// Sessions for which one call does what is due, some 1 ms of work.
 const DUE_AT_ONCE: usize = 1 << 10;
-
-/// Names a session, for as long as it lives and never another one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SessionId {
-    index: u32,
-    generation: u32,
-}
-
-impl SessionId {
-    /// A small number, unique among the living sessions of a shard: a place for the embedder's own table.
-    ///
-    /// It is free for another as soon as its session has ended, which can be before `Closed` is polled. So keep the
-    /// whole id in the table, too, and compare it.
-    #[must_use]
-    pub const fn index(self) -> usize {
-        self.index as usize
-    }
-}
-
-/// Names a subscriber that is not a socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SubscriberId(u64);
-
-/// What the embedder hears.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Event {
-    /// A client asks for a WebSocket: answer with [`Shard::accept`] or [`Shard::refuse`] (only with [`Settings::ask`]).
-    Request(SessionId, Box<Asked>),
-    /// Somebody asks for `/metrics` where that may be asked: answer with [`Shard::answer_scrape`]. The session is told 503
-    /// if there is no answer within [`Limits::head_time`](crate::limits::Limits::head_time) of its beginning.
-    Scrape(SessionId),
-    /// The WebSocket is open and its channel subscribed.
-    Opened(SessionId),
-    /// Nothing more will be written: end the write side, and go on reading until the peer ends its own or `Closed` comes.
-    EndWrites(SessionId),
-    /// The session's client has not ended its side and is not waited for any longer: have its connection reset when it is
-    /// closed (`SO_LINGER` of zero), or the system goes on offering it what it does not take. `Closed` is next.
-    GivenUp(SessionId),
-    /// The session is gone: close its socket and forget its id.
-    Closed(SessionId, Closed),
-    /// A subscriber that is not a socket is subscribed.
-    Subscribed(SubscriberId),
-    /// Messages for a subscriber that is not a socket.
-    Run(SubscriberId, Arc<Run>),
-    /// A slow reader lost so many messages, by its route's [`Slow`](crate::route::Slow). Comes when it has caught up, or
-    /// just before it is gone.
-    Dropped(SessionId, u64),
-    /// Messages of one of this shard's channels were dropped because its mailbox was full
-    /// ([`Limits::mailbox_bytes`](crate::limits::Limits::mailbox_bytes)).
-    Missed {
-        /// The channel.
-        channel: Bytes,
-        /// Their number.
-        messages: u64,
-    },
-}
 
 /// One worker's sessions. See the [module](self) for how to drive it.
 #[derive(Debug)]
@@ -288,158 +232,6 @@ impl Shard {
         self.wall_clock = Some(since_epoch.saturating_sub(now.since(Instant::ZERO)));
     }
 
-    /// A client's connection was accepted. `peer` is its address, for the origin policy and the embedder. It has
-    /// [`Limits::head_time`](crate::limits::Limits::head_time) for its request.
-    pub fn handle_connection(&mut self, peer: Option<IpAddr>, now: Instant) -> SessionId {
-        let now = self.at(now);
-        let id = self.connect(peer, now);
-        self.note_mute(id);
-        id
-    }
-
-    fn connect(&mut self, peer: Option<IpAddr>, now: Instant) -> SessionId {
-        let deadline = now + self.settings.limits.head_time;
-        let id = self.insert(Stage::Head(Box::new(Head { reader: RequestReader::new(), peer, deadline })));
-        self.ledger.begin(id, peer, now);
-        self.settle(id, now);
-        id
-    }
-
-    /// `input` was read from the session's socket. It is unmasked in place; nothing of it is kept but an unfinished tail.
-    ///
-    /// All of it is taken, whatever [`Shard::handle_readable`] said before, and for a session that is gone nothing.
-    pub fn handle_read(&mut self, id: SessionId, input: &mut [u8], now: Instant) {
-        let now = self.at(now);
-        let limit = self.settings.limits.head_bytes;
-        let Some(session) = get_mut(&mut self.sessions, id) else { return };
-        self.stats.bytes_in += input.len() as u64;
-        if session.flags.overdue != Overdue::No {
-            self.note_read(id);
-        }
-        let Some(session) = get_mut(&mut self.sessions, id) else { return };
-        match &mut session.stage {
-            Stage::Head(_) => self.read_head(id, input, now),
-            Stage::Open(_) => {
-                self.flush_held(id, now);
-                self.read_frames(id, (input, BytesMut::new()), self.credit.is_free(), now);
-            }
-            Stage::Deciding(deciding) if deciding.held() + input.len() <= limit => {
-                extend_exactly(&mut deciding.leftover, input);
-            }
-            Stage::Joining(joining) if joining.held() + input.len() <= limit => {
-                extend_exactly(&mut joining.leftover, input);
-            }
-            Stage::Deciding(_) | Stage::Joining(_) => self.answer_error(id, Error::LongHead, now),
-            Stage::Scraping { .. } | Stage::Answered { .. } => {}
-        }
-    }
-
-    /// The session's peer has ended its side of the stream. An answer or a Close that is on its way still leaves; and if the
-    /// last that came was a message, what its channel brings for a second more, so that its sender gets its echo.
-    /// [`Shard::handle_readable`] says no from here on. Once more, this does nothing.
-    pub fn handle_eof(&mut self, id: SessionId, now: Instant) {
-        let now = self.at(now);
-        let Some(session) = self.get_mut(id) else { return };
-        if session.ends_behind_held() {
-            return;
-        }
-        if std::mem::replace(&mut session.flags.peer_ended, true) {
-            return;
-        }
-        match &mut session.stage {
-            Stage::Head(head) if !head.reader.is_empty() => self.answer_error(id, Error::HeadSyntax, now),
-            Stage::Head(_) | Stage::Deciding(_) | Stage::Joining(_) => {
-                self.remove(id, Closed { by: Side::Peer, code: None, error: None });
-            }
-            Stage::Open(open) => {
-                if session.flags.spoke && session.member.is_some() {
-                    // If the client is gone, the echo finds that out.
-                    open.ws.handle_half_close(now);
-                    session.flags.unread = true;
-                } else {
-                    open.ws.handle_eof(now);
-                }
-                self.settle(id, now);
-            }
-            Stage::Scraping { .. } | Stage::Answered { .. } => self.settle(id, now),
-        }
-    }
-
-    /// The session's connection is gone: a reset, or any error of its socket.
-    pub fn handle_reset(&mut self, id: SessionId) {
-        let now = self.latest;
-        let Some(session) = self.get_mut(id) else { return };
-        let error = match &mut session.stage {
-            Stage::Open(open) => {
-                open.ws.handle_reset(now);
-                return self.settle(id, now);
-            }
-            Stage::Answered { error, .. } => *error,
-            Stage::Head(_) | Stage::Deciding(_) | Stage::Joining(_) | Stage::Scraping { .. } => None,
-        };
-        self.remove(id, Closed { by: Side::Transport, code: None, error });
-    }
-
-    /// The first `n` bytes that [`Shard::transmit`] lent have left.
-    ///
-    /// `now` may be some time before they left. If that can be long, because this process may stand still in between,
-    /// call [`Shard::handle_written`] afterwards.
-    ///
-    /// # Errors
-    /// [`Misuse::TooMuchTransmitted`] if so many were not lent, [`Misuse::NoSuchSession`]; nothing changes.
-    pub fn transmitted(&mut self, id: SessionId, n: usize, now: Instant) -> Result<(), Misuse> {
-        let now = self.at(now);
-        let session = get_mut(&mut self.sessions, id).ok_or(Misuse::NoSuchSession)?;
-        if session.sent(&mut self.runs, n, now)? {
-            self.pinged.push(id);
-        }
-        self.stats.bytes_out += n as u64;
-        // Nothing follows from a write to a session that is open and up to date, which nearly all are.
-        if !session.takes_messages() || session.has_output() || session.rare.is_some() {
-            self.settle(id, now);
-        }
-        Ok(())
-    }
-
-    /// All writes of a turn are over, and it is `now`: the time for the answer to each ping that left with them counts from
-    /// here. Of use when [`Shard::has_pinged`].
-    pub fn handle_written(&mut self, now: Instant) {
-        let now = self.at(now);
-        for id in std::mem::take(&mut self.pinged) {
-            if let Some(Stage::Open(open)) = self.get_mut(id).map(|session| &mut session.stage) {
-                open.ws.ping_left(now);
-            }
-        }
-    }
-
-    /// The session's socket takes no more. It is not named by [`Shard::poll_transmit`] until [`Shard::handle_writable`].
-    pub fn blocked(&mut self, id: SessionId) {
-        let now = self.latest;
-        let Some(session) = self.get_mut(id) else { return };
-        session.flags.blocked = true;
-        if let Stage::Open(open) = &mut session.stage {
-            open.ws.handle_blocked(now);
-        }
-        let is_paused = session.intake.waits().is_some();
-        if let Some(session) = get_mut(&mut self.sessions, id) {
-            session.fall_in(id.index, &mut self.behind, (&self.runs, 0), &self.settings.limits, now);
-        }
-        if is_paused {
-            self.settle(id, now);
-        }
-        if self.get(id).is_some_and(Session::keeps_latest) {
-            self.keep_latest(id);
-        }
-    }
-
-    /// The session's socket takes bytes again.
-    pub fn handle_writable(&mut self, id: SessionId) {
-        if let Some(session) = self.get_mut(id) {
-            session.flags.blocked = false;
-            self.list(id);
-        }
-    }
-
     /// The bus's news, in the order in which the bus gave them.
     pub fn handle_bus(&mut self, news: ToShard, now: Instant) {
         let now = self.at(now);
@@ -481,113 +273,7 @@ impl Shard {
         self.take_in_held(now);
     }
 
-    // Commands.
-
-    /// Answers [`Event::Request`]: the client joins `target`'s channel, with one of the subprotocols that it offered
-    /// or none. The 101 leaves when the channel is subscribed. With [`note::SUBPROTOCOL`] and no other the session gets
-    /// notes, whatever `target` says.
-    ///
-    /// # Errors
-    /// [`Misuse::WrongState`] if the session does not wait for an answer, [`Misuse::InvalidArgument`] if the
-    /// subprotocol was not offered or is that of [`note`] on a binary channel, or the channel's name is empty or too long
-    /// or the channel carries the other frame type, [`Misuse::NoSuchSession`].
-    pub fn accept(
-        &mut self,
-        id: SessionId,
-        mut target: Target,
-        subprotocol: Option<&str>,
-        now: Instant,
-    ) -> Result<(), Misuse> {
-        let now = self.at(now);
-        let session = get_mut(&mut self.sessions, id).ok_or(Misuse::NoSuchSession)?;
-        let Stage::Deciding(deciding) = &mut session.stage else { return Err(Misuse::WrongState) };
-        let switch = Some(deciding.upgrade.answer(subprotocol)?);
-        target.notes = subprotocol == Some(note::SUBPROTOCOL);
-        self.channels.check(&target, &self.settings)?;
-        let leftover = std::mem::take(&mut deciding.leftover);
-        let confirmed = now + self.settings.limits.confirm_time;
-        let deadline = self.closing.map_or(confirmed, |until| until.min(confirmed));
-        session.stage = Stage::Joining(Box::new(Joining { switch, target, leftover, deadline }));
-        self.join(id, now);
-        Ok(())
-    }
-
-    /// Answers [`Event::Request`] with a plain HTTP answer, for instance `Answer::text(401, "Who are you?")` or
-    /// [`Answer::for_error`]. The session's [`Closed`] will say [`Error::Forbidden`].
-    ///
-    /// # Errors
-    /// [`Misuse::WrongState`] if the session does not wait for an answer, [`Misuse::InvalidArgument`] for a status
-    /// that is not 200 to 599, [`Misuse::NoSuchSession`]; nothing changes.
-    pub fn refuse(&mut self, id: SessionId, answer: &Answer, now: Instant) -> Result<(), Misuse> {
-        let now = self.at(now);
-        let session = self.get(id).ok_or(Misuse::NoSuchSession)?;
-        let Stage::Deciding(_) = &session.stage else { return Err(Misuse::WrongState) };
-        if !(200..600).contains(&answer.status) {
-            return Err(Misuse::InvalidArgument);
-        }
-        self.answer(id, answer, Method::Get, Some(Error::Forbidden), now);
-        Ok(())
-    }
-
-    /// Takes in a WebSocket whose 101 somebody else has sent; `leftover` is what was read behind the request, to be taken in
-    /// as by [`Shard::handle_leftover`]. If its channel is not confirmed in time it is closed with 1013.
-    ///
-    /// # Errors
-    /// [`Misuse::InvalidArgument`] if the channel's name is empty or too long, or the channel carries the other frame
-    /// type, [`Misuse::WrongState`] after [`Shard::shutdown`]; nothing changes.
-    pub fn adopt(&mut self, target: Target, leftover: Vec<u8>, now: Instant) -> Result<SessionId, Misuse> {
-        let now = self.at(now);
-        if self.closing.is_some() {
-            return Err(Misuse::WrongState);
-        }
-        self.channels.check(&target, &self.settings)?;
-        let deadline = now + self.settings.limits.confirm_time;
-        let id = self.insert(Stage::Joining(Box::new(Joining { switch: None, target, leftover, deadline })));
-        self.ledger.begin(id, None, now);
-        self.join(id, now);
-        Ok(id)
-    }
-
-    /// Closes an open session, after what waits for it has left.
-    ///
-    /// # Errors
-    /// [`Misuse::InvalidArgument`] for a code or reason that cannot be sent, [`Misuse::WrongState`] if it is not open,
-    /// [`Misuse::NoSuchSession`].
-    pub fn close(&mut self, id: SessionId, code: u16, reason: &str, now: Instant) -> Result<(), Misuse> {
-        let now = self.at(now);
-        let session = get_mut(&mut self.sessions, id).ok_or(Misuse::NoSuchSession)?;
-        let Stage::Open(open) = &mut session.stage else { return Err(Misuse::WrongState) };
-        open.ws.close(code, reason, CloseWhen::AfterData, now)?;
-        self.settle(id, now);
-        Ok(())
-    }
-
     // Outputs.
-
-    /// A session that has new output. Can change after every input and command.
-    pub fn poll_transmit(&mut self) -> Option<SessionId> {
-        while let Some(id) = self.writable.pop_front() {
-            let Some(session) = self.get_mut(id) else { continue };
-            session.flags.listed = false;
-            if !session.flags.blocked && session.has_output() {
-                return Some(id);
-            }
-        }
-        self.writable.shrink_to(KEPT);
-        None
-    }
-
-    /// How many sessions [`Shard::poll_transmit`] names before one that has been named already, or is listed from now on.
-    #[must_use]
-    pub fn to_transmit(&self) -> usize {
-        self.writable.len()
-    }
-
-    /// Lends what the session has to write, in order, into `out`; says how many slices it filled. It only looks.
-    #[must_use]
-    pub fn transmit<'a>(&'a self, id: SessionId, out: &mut [IoSlice<'a>]) -> usize {
-        self.get(id).map_or(0, |session| session.slices(&self.runs, out))
-    }
 
     /// A session whose socket is to be looked at: it may be read again after [`Shard::handle_readable`] said no, or one of
     /// its deadlines has passed. Can change after every input and command. Ask [`Shard::handle_readable`] for each one that
@@ -633,31 +319,6 @@ impl Shard {
 
     // Getters.
 
-    /// Whether no session is left, those of [`Shard::handle_admin_connection`] aside.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.sessions.len() == self.admins
-    }
-
-    /// Whether a ping has left since the last [`Shard::handle_written`] or [`Shard::handle_timeout`].
-    #[must_use]
-    pub const fn has_pinged(&self) -> bool {
-        !self.pinged.is_empty()
-    }
-
-    /// Whether the session has not ended.
-    #[must_use]
-    pub fn contains(&self, id: SessionId) -> bool {
-        self.get(id).is_some()
-    }
-
-    /// What waits for one session, in memory: bounded by
-    /// [`Limits::queue_bytes`](crate::limits::Limits::queue_bytes).
-    #[must_use]
-    pub fn queued_bytes(&self, id: SessionId) -> usize {
-        self.get(id).map_or(0, |session| session.queue.memory())
-    }
-
     /// Every bound.
     #[must_use]
     pub fn limits(&self) -> &Limits {
@@ -676,12 +337,6 @@ impl Shard {
         self.latest = self.latest.max(now);
         self.latest
     }
-}
-
-/// Without the spare room that a list takes otherwise: so many may hold one that what they hold is bounded closely.
-fn extend_exactly(list: &mut Vec<u8>, more: &[u8]) {
-    list.reserve_exact(more.len());
-    list.extend_from_slice(more);
 }
 
 /// For where the shard's other fields are borrowed too.

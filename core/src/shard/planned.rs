@@ -2,18 +2,10 @@
 
 use std::ops::Range;
 
-use super::session::{Session, Stage};
+use super::session::{Planned, Session, Stage};
 use super::{SessionId, Shard, get_mut};
 use crate::time::{Duration, Instant};
 use crate::ws::CloseWhen;
-
-/// A Close that an open session will be sent, unless it ends before.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Planned {
-    pub(super) at: Instant,
-    pub(super) code: u16,
-    pub(super) reason: &'static str,
-}
 
 impl Shard {
     /// Has an open session closed at a random moment `within` so long from now, after what waits for it then. Of two

@@ -3,14 +3,10 @@
 use std::io::IoSlice;
 use std::net::IpAddr;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
-use super::credit::Intake;
-use super::deadlines::Overdue;
-use super::leftover::Leftover;
-use super::planned::Planned;
+use super::intake::Intake;
 use super::queue::{Queue, Runs};
-use super::unfinished::Unfinished;
 use crate::error::{Closed, Error, Misuse, Side};
 use crate::http::{Method, Request, RequestReader, Upgrade};
 use crate::limits::Limits;
@@ -78,6 +74,42 @@ pub(super) struct Flags {
     pub(super) crowded: bool,
 }
 
+/// How far a session has come whose deadline has passed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Overdue {
+    /// None has passed, or it was judged.
+    #[default]
+    No,
+    /// The owner is to look whether something has arrived.
+    ToLook,
+    /// The owner has asked whether it may read. The session is judged by what it has read when time is told next.
+    Looked,
+    /// The bus is to say that all it has is handed over.
+    AwaitsBus,
+}
+
+/// A Close that an open session will be sent, unless it ends before.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Planned {
+    pub(super) at: Instant,
+    pub(super) code: u16,
+    pub(super) reason: &'static str,
+}
+
+/// What was read of a session and is yet to be taken in.
+#[derive(Debug, Default)]
+pub(super) struct Leftover {
+    pub(super) bytes: BytesMut,
+    /// The peer's end of the stream comes behind it.
+    pub(super) ends: bool,
+}
+
+impl Leftover {
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+}
+
 #[derive(Debug)]
 pub(super) enum Stage {
     /// Reads the request head.
@@ -124,6 +156,17 @@ pub(super) struct Open {
     pub(super) target: Target,
     /// What it has begun to say and not finished.
     pub(super) unfinished: Option<Box<Unfinished>>,
+}
+
+/// A message or control frame of which not all has come.
+#[derive(Debug)]
+pub(super) struct Unfinished {
+    /// When its first byte came; later by the time in which it was not read.
+    pub(super) since: Instant,
+    /// What is held of it.
+    pub(super) bytes: usize,
+    /// Its place among those that hold more than is free, as the shard has it.
+    pub(super) place: Option<Instant>,
 }
 
 #[derive(Debug)]

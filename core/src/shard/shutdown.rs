@@ -12,6 +12,12 @@ const PACE: Duration = Duration::from_millis(5);
 const GOING_AWAY: (u16, &str) = (1001, "the server is going away");
 
 impl Shard {
+    /// Says from here on that it is not ready, and serves on as before, so that load balancers look elsewhere before
+    /// [`Shard::shutdown`], which says the same, ends anything.
+    pub const fn drain(&mut self) {
+        self.draining = true;
+    }
+
     /// Ends all sessions, and takes no new ones. [`Shard::is_empty`] tells when all are gone; how long to wait for that is
     /// the embedder's choice, usually [`Limits::drain_time`](crate::limits::Limits::drain_time).
     ///

@@ -1,6 +1,6 @@
 //! Messages of which not all has come: how long that may take, and who pays when too many of them are there.
 
-use super::session::{Session, Stage};
+use super::session::{Session, Stage, Unfinished};
 use super::{SessionId, Shard, get_mut, id_of};
 use crate::error::Error;
 use crate::limits::Limits;
@@ -9,17 +9,6 @@ use crate::time::Instant;
 /// What a session may hold of unfinished messages that does not count for the bound of all of them, so that nobody can take
 /// it from others: any message that comes in two or three segments fits in.
 pub(super) const FREE_BYTES: usize = 4 << 10;
-
-/// A message or control frame of which not all has come.
-#[derive(Debug)]
-pub(super) struct Unfinished {
-    /// When its first byte came; later by the time in which it was not read.
-    pub(super) since: Instant,
-    /// What is held of it.
-    bytes: usize,
-    /// Its place among those that hold more than is free, as the shard has it.
-    place: Option<Instant>,
-}
 
 impl Unfinished {
     /// What counts for the bound of all.

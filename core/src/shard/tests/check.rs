@@ -3,9 +3,8 @@
 use std::collections::{HashMap, VecDeque};
 
 use crate::exchange::{ChannelId, Wish, publish_cost};
-use crate::shard::credit::Intake;
-use crate::shard::deadlines::Overdue;
-use crate::shard::session::Stage;
+use crate::shard::intake::Intake;
+use crate::shard::session::{Overdue, Stage};
 use crate::shard::{SessionId, Shard};
 
 impl Shard {

@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::exchange::publish_cost;
 use crate::limits::Limits;
 use crate::route::{Rights, Target};
-use crate::shard::credit::{Intake, Step};
+use crate::shard::intake::{Intake, Step};
 use crate::time::{Duration, Instant};
 use crate::ws::tests::frame;
 

@@ -1,5 +1,6 @@
 //! Shards and a bus in a small world of clients: what each session sees, whatever happens in whatever order.
 
+mod admin;
 mod asking;
 mod bounds;
 mod check;
@@ -10,7 +11,6 @@ mod drain;
 mod gap;
 mod half_close;
 mod handshake;
-mod health;
 mod leftover;
 mod notes;
 mod shutdown;

@@ -17,12 +17,6 @@ impl Shard {
         id
     }
 
-    /// Says from here on that it is not ready, and serves on as before, so that load balancers look elsewhere before
-    /// [`Shard::shutdown`], which says the same, ends anything.
-    pub const fn drain(&mut self) {
-        self.draining = true;
-    }
-
     /// Whether the instance can deliver from end to end and is to stay, as far as this shard has heard, and why not: what
     /// `/ready` tells.
     ///
