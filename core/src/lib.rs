@@ -1,12 +1,11 @@
 //! Fanfare's core: WebSocket sessions, Redis Pub/Sub and fan-out as one pure state machine.
 //!
 //! A client's WebSocket message becomes a publish on its channel; every instance that has sessions on that channel
-//! hands it to all of them. This crate decides everything about that and does no I/O: no socket, clock, thread or
-//! runtime is in it. Whoever embeds it moves bytes between it and sockets and tells it the time; `fanfare-tokio` is
-//! such an embedder, and a server ready to run. Three packages stand on this one, each on those before it:
-//! `fanfare-drive` is the turn of a worker on any async runtime, `fanfare-server` what a process of its own needs (command
-//! line, log, metrics as text, the chat page), and the adapters `fanfare-tokio` and `fanfare-async-std` are runtimes and
-//! binaries.
+//! passes it on to all of them. This crate makes every decision about that and does no I/O: it has no socket, clock,
+//! thread or runtime. The embedder moves bytes between it and sockets and supplies the time; `fanfare-tokio` is such an
+//! embedder, and a server ready to run. Three packages stand on this one, each on those before it: `fanfare-drive` is
+//! the turn of a worker on any async runtime, `fanfare-server` has what a process of its own needs (command line, log,
+//! metrics as text, the chat page), and the adapters `fanfare-tokio` and `fanfare-async-std` are runtimes and binaries.
 //!
 //! # Where to begin
 //!
@@ -14,10 +13,10 @@
 //!   hold.
 //! - With several threads, hold a [`shard::Shard`] on each and one [`bus::Bus`] for all, and carry
 //!   [`exchange::ToBus`] and [`exchange::ToShard`] between them, each worker's in order.
-//! - On an async runtime, the package `fanfare-drive` has all of a server but the runtime: implement its `Runtime` and
-//!   `Stream`, some 150 lines, as `fanfare-tokio` and `fanfare-async-std` do.
-//! - [`settings::Settings`] is what shards need, [`limits::Limits`] has every bound, [`route::Routes`] maps paths to
-//!   channels, [`note`] is what clients are told of losses.
+//! - On an async runtime, the package `fanfare-drive` is a whole server without the runtime: implement its `Runtime`
+//!   and `Stream` in some 150 lines, as `fanfare-tokio` and `fanfare-async-std` do.
+//! - [`settings::Settings`] configures shards, [`limits::Limits`] has the bounds, [`route::Routes`] maps paths to
+//!   channels, [`note`] describes what clients learn about losses.
 //! - [`ws`], [`http`], [`resp`] and [`redis`] are the protocols by themselves, for other uses.
 //!
 //! # The contract
@@ -26,26 +25,28 @@
 //!    workers ([`time::Instant`]); an earlier `now` counts as the latest seen. Seeds come in at the constructor. The
 //!    same inputs give the same outputs, byte for byte.
 //! 2. **There are four kinds of methods**: getters; inputs from the world (`handle_*`, and `transmitted` and `blocked`,
-//!    which say what became of a write); commands, what you want (`accept`, `publish`, `close`, …); outputs
-//!    (`poll_*`), to be drained until they give `None`. A call that the state does not allow returns
+//!    the results of a write); commands (`accept`, `publish`, `close`, …); outputs (`poll_*`), to be drained until they
+//!    return `None`. A call that the state does not allow returns
 //!    [`error::Misuse`] and changes nothing.
-//! 3. **Input memory is yours.** What was read is unmasked in place and not kept, but for an unfinished tail within the
-//!    limits. One scratch buffer serves all sessions of a thread; an idle session owns none.
-//! 4. **Output is lent, written, acknowledged.** `poll_transmit` names whoever has new output, once. `transmit` lends
-//!    slices for a vectored write and only looks; `transmitted` says how many bytes have left. If the socket takes no
-//!    more, say `blocked`, and `handle_writable` when it does. There is no write buffer behind a session.
+//! 3. **Input memory is yours.** The bytes read are unmasked in place and not kept, except for an unfinished tail
+//!    within the limits. One scratch buffer serves all sessions of a thread; an idle session owns none.
+//! 4. **Output is lent, written, acknowledged.** `poll_transmit` names each session with new output, once. `transmit`
+//!    lends slices for a vectored write and changes nothing; `transmitted` says how many bytes have left. If the socket
+//!    is full, call `blocked`, and `handle_writable` when it has room again. A session has no write buffer.
 //! 5. **`poll_timeout` is when something must happen next**: the present only while an output has not been polled, so
-//!    that no wake-up is lost and no full socket makes you spin. Too early or too often calls of `handle_timeout` do no
-//!    harm; for want of a finer timer round the deadline up.
+//!    that no wake-up is lost and no full socket makes you spin. Calling `handle_timeout` early or repeatedly is
+//!    harmless; round deadlines up to your timer's resolution.
 //! 6. **A message is encoded once** and lent to every socket from the same memory ([`run::Run`]).
-//! 7. **Every bound is in [`limits::Limits`]**, and nothing is reserved on a length that a peer claims. Two things are
-//!    yours to bound: the number of connections, and the events that you do not poll.
-//!    [`Settings::memory_bound`](settings::Settings::memory_bound) says what the rest comes to.
-//! 8. **The first error of a connection ends it** and stays ([`error::Error`]); one table says what the peer is told.
+//! 7. **Every buffer has a bound**, in [`limits::Limits`] or, if nobody needs to change it, as a constant of its
+//!    module. Nothing is reserved on a length that a peer claims. You bound two things yourself: the number of
+//!    connections, and the events that you have not polled.
+//!    [`Settings::memory_bound`](settings::Settings::memory_bound) is the sum of the rest.
+//! 8. **The first error of a connection ends it** and stays ([`error::Error`]); one table gives the status or the
+//!    close code for each. Closes without an error are 1001 (shutdown) and 1012 (a gap).
 //!    `Closed` comes once for each session, and nothing comes for it afterwards.
 //!
 //! Below every bound, the data that a session gets does not depend on when you drain. Pings, pongs and Closes may
-//! overtake data that waits.
+//! overtake waiting data.
 //!
 //! # The loop
 //!
@@ -56,26 +57,26 @@
 //! a socket readable     ─▶ if handle_readable says yes: read once ─▶ handle_read, handle_eof, handle_reset
 //! a socket writable     ─▶ handle_writable
 //! a dial done           ─▶ handle_connected, handle_dial_failed
-//! handle_timeout           in every turn: it also carries what shard and bus have to say to each other
+//! handle_timeout           in every turn: it also carries batches between shard and bus
 //!
 //! poll_action ─▶ Write: transmit, write ─▶ transmitted, blocked, handle_reset
 //!                Read: treat that socket as readable again
 //!                EndWrites: shutdown(SHUT_WR)   Close: close the socket   Dial: connect to Redis
-//! poll_event  ─▶ as you like, but every one
+//! poll_event  ─▶ poll every event, and use those that you need
 //! ```
 //!
-//! - `now` is `Instant::ZERO + start.elapsed()`, with `start` of [`std::time::Instant`]. A seed is the system's
-//!   randomness, for instance `RandomState::new().hash_one(0)`.
+//! - `now` is `Instant::ZERO + start.elapsed()`, with `start` of [`std::time::Instant`]. A seed comes from
+//!   the system's randomness, for instance `RandomState::new().hash_one(0)`.
 //! - [`node::SocketId::index`] is the token, key or place of a socket in your event library and table.
 //! - Switch Nagle's algorithm off (`TCP_NODELAY`), or a message waits until the one before it is acknowledged.
-//! - Read each socket once a turn, and not more than a few dozen KiB: that keeps a flood from delaying others.
-//! - "Would block" is no error: it means `blocked` for a write and nothing for a read. "Interrupted" means: once more.
-//! - Where readiness is told as long as it lasts (level-triggered), ask for input only while `handle_readable` says yes
-//!   or `Read` has come since, and for room only between `blocked` and `handle_writable`, or you never sleep. Where it
-//!   is told once (edge-triggered), treat a socket as readable in the next turn, too, until a read would block.
-//! - Look Redis's name up where that holds up nobody, or know that all clients wait for a slow name server.
-//! - When the system has no descriptor for another connection, rest until a socket is closed: to accept at once is to
-//!   spin.
+//! - Read each socket once a turn, and at most a few dozen KiB, so that a flood does not delay other clients.
+//! - "Would block" is no error: after a write call `blocked`, after a read do nothing. On "interrupted" try again.
+//! - With level-triggered readiness, ask for input only while `handle_readable` says yes or after `Read`, and for room
+//!   only between `blocked` and `handle_writable`; otherwise you never sleep. With edge-triggered readiness, treat a
+//!   socket as readable in the next turn as well, until a read would block.
+//! - Resolve Redis's host name off this thread; a slow name server stalls every client otherwise.
+//! - When the system has no descriptor for another connection, stop accepting until a socket is closed; otherwise the
+//!   loop spins.
 //! - To end: [`node::Node::shutdown`], close the listener, and go on until [`node::Node::is_closed`].
 //!
 //! # Example

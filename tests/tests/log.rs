@@ -198,7 +198,7 @@ fn every_line_is_json_from_the_first_to_the_last(program: Program) {
 fn losses_in_a_row_are_told_now_and_then(program: Program) {
     let redis = Redis::start().unwrap();
     let server = program.start_on(&redis.url(), &[]).unwrap();
-    wait_until("ready", SOON, || server.text().contains("ready: what")).unwrap();
+    wait_until("ready", SOON, || server.text().contains("ready: published")).unwrap();
     let before = server.text().lines().count();
     let mut admin = redis.connect().unwrap();
     for _ in 0..8 {

@@ -219,7 +219,7 @@ impl<R: Runtime> Acceptor<R> {
     /// Accepts nothing for a while, and then looks at all listeners.
     fn rest(&mut self, reason: &str, now: Instant) {
         if let Some(unsaid) = self.said_resting.say(now) {
-            tracing::warn!(event = "accepting_rests", unsaid, "accepting rests until a connection is closed: {reason}");
+            tracing::warn!(event = "accepting_rests", unsaid, "not accepting until a connection closes: {reason}");
         }
         self.rests += 1;
         self.rests_until = Some(now + REST);

@@ -65,12 +65,12 @@ impl fmt::Display for ServeError {
             }
             Self::Listener(error) => write!(f, "a listening socket that was handed over cannot be used: {error}"),
             Self::Redis(error) if error.is_passing() => {
-                write!(f, "{error} (tried for 5s; with --wait-for-redis it goes on trying)")
+                write!(f, "{error} (tried for 5s; with --wait-for-redis it keeps trying)")
             }
             Self::Redis(error) => error.fmt(f),
-            Self::System(error) => write!(f, "the system refuses what a server needs: {error}"),
+            Self::System(error) => write!(f, "system error: {error}"),
             Self::Unflushed { messages } => {
-                write!(f, "{messages} accepted messages were lost, or not confirmed by Redis, before the end")
+                write!(f, "{messages} accepted messages were lost, or not confirmed by Redis, at shutdown")
             }
             Self::CutShort(signal) => write!(f, "{signal} again: ended before all sessions were closed"),
         }

@@ -67,7 +67,7 @@ async fn before_signal<F: Future>(
         Poll::Pending => loop {
             match signals(context) {
                 Poll::Ready(signal) if signal.shuts_down() => return Poll::Ready(Err(signal)),
-                Poll::Ready(signal) => tracing::info!(event = "signal_ignored", %signal, "{signal}: nothing to do"),
+                Poll::Ready(signal) => tracing::info!(event = "signal_ignored", %signal, "{signal}: ignored"),
                 Poll::Pending => return Poll::Pending,
             }
         },

@@ -93,7 +93,7 @@ impl<R: Runtime> Worker<R> {
         let Some(Head { mut bus, ending: Some(ending), .. }) = self.head else { return 0 };
         let sessions = Mailbox::sessions(&self.mailboxes);
         if sessions > 0 {
-            tracing::warn!(event = "drain_time_over", sessions, "the drain time is over: cutting off who has not left");
+            tracing::warn!(event = "drain_time_over", sessions, "drain time exceeded: dropping the remaining sessions");
         }
         ending.lost(&mut bus)
     }
@@ -441,7 +441,7 @@ impl<R: Runtime> Worker<R> {
             head.acceptor.close();
             if std::mem::take(&mut head.accepting) {
                 let sessions = Mailbox::sessions(&self.mailboxes);
-                tracing::info!(event = "listening_no_longer", sessions, "listening no longer; closing all sessions");
+                tracing::info!(event = "listening_no_longer", sessions, "stopped listening; closing all sessions");
             }
             // Behind the last clients that were handed over.
             for mailbox in &self.mailboxes[1..] {

@@ -40,7 +40,7 @@ struct Voice {
 pub(super) fn start(log: &Log) -> io::Result<()> {
     let out = Outlet::start("out", io::stdout().as_fd().try_clone_to_owned()?, |_| {})?;
     let err = Outlet::start("log", io::stderr().as_fd().try_clone_to_owned()?, |lines| {
-        tracing::warn!(event = "log_lines_dropped", lines, "lines of this log were lost: nobody took them");
+        tracing::warn!(event = "log_lines_dropped", lines, "lines of this log were lost: they could not be written");
     })?;
     if VOICE.set(Voice { out, err, format: log.format }).is_err() {
         return Ok(());

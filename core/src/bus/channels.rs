@@ -70,7 +70,7 @@ impl Channels {
             channel.frame = frame;
         } else if channel.frame != frame {
             let (event, channel) = ("frame_types_differ", &*cut_bytes(name));
-            tracing::error!(event, channel, "two workers want the channel in different frame types");
+            tracing::error!(event, channel, "two workers use the channel with different frame types");
         }
         channel.members.push((worker, id));
         Known { new, subscribed: channel.subscribed }

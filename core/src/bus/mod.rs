@@ -502,7 +502,7 @@ impl Bus {
                         event = "worker_behind",
                         worker,
                         unsaid,
-                        "a worker does not keep up and misses messages"
+                        "a worker does not keep up: messages to it are dropped"
                     );
                 }
             }
@@ -571,7 +571,12 @@ impl Bus {
         self.workers.tell_all(|| News::GapBegan { epoch, since });
         if is_new {
             if let Some(untold) = self.gaps.begin(self.latest) {
-                tracing::warn!(event = "gap_began", epoch, untold, "a gap has begun: messages of others may be missed");
+                tracing::warn!(
+                    event = "gap_began",
+                    epoch,
+                    untold,
+                    "gap began: messages of other instances may be missed"
+                );
             }
             self.events.push_back(Event::GapBegan { epoch });
         }
@@ -587,7 +592,7 @@ impl Bus {
                 event = "gap_ended",
                 epoch,
                 seconds,
-                "a gap has ended: messages of others may have been missed"
+                "gap ended: messages of other instances may have been missed"
             );
         }
         self.workers.tell_all(|| News::GapEnded(gap));
@@ -603,7 +608,7 @@ impl Bus {
             Ok(()) if readiness == self.readiness => return,
             Ok(()) if matches!(self.carrier, Carrier::Redis(_)) => {
                 if self.unready.is_told() {
-                    tracing::info!(event = "ready", "ready: what is published comes back");
+                    tracing::info!(event = "ready", "ready: published messages come back");
                 }
             }
             // Whoever asked for that has said so.

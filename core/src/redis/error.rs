@@ -106,7 +106,7 @@ impl fmt::Display for LinkError {
                 "what answers at {at} does not speak the Redis protocol ({error}): is this the port of a Redis server \
                  without TLS?"
             ),
-            Kind::OutOfTurn => write!(f, "Redis at {at} answered what was not asked: is there a proxy in between?"),
+            Kind::OutOfTurn => write!(f, "Redis at {at} sent an unexpected reply: is there a proxy in between?"),
             Kind::PasswordMissing => {
                 write!(f, "Redis at {at} wants a password: put it into the URL, redis://user:password@host:port")
             }

@@ -136,7 +136,7 @@ impl Link {
         if self.reported.expired == 0 && self.outages.is_told() {
             warn!(
                 event = "publishes_expire",
-                "publishes have waited too long and are given up; their number follows when Redis is back"
+                "publishes have waited too long and are given up; the number is logged when Redis is back"
             );
         }
         self.reported.expired += messages;
@@ -147,10 +147,7 @@ impl Link {
     pub(super) fn count_expired(&mut self) {
         let messages = core::mem::take(&mut self.reported.expired);
         if messages > 0 && self.outages.is_told() {
-            warn!(
-                event = "publishes_expired",
-                messages, "so many publishes were given up because Redis was away for too long"
-            );
+            warn!(event = "publishes_expired", messages, "publishes were given up because Redis was away for too long");
         }
     }
 }

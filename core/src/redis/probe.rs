@@ -363,7 +363,7 @@ impl Link {
             Answer::Elsewhere | Answer::LoggedOut => return Err(LinkErrorKind::of(error, &self.url)),
             Answer::NotNow => {
                 if is_news {
-                    warn!(event = "redis_busy", reason, "Redis cannot serve at the moment: what is published waits");
+                    warn!(event = "redis_busy", reason, "Redis cannot serve at the moment: publishes wait");
                 }
                 // The end of it is to be known soon.
                 self.probe.handle_refused(Unready::Busy, BUSY_PAUSE.min(period), now);

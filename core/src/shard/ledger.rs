@@ -105,7 +105,7 @@ impl Ledger {
                 target: SESSIONS,
                 event = "request_refused",
                 %session, client, proxy, by, error,
-                "a connection came to no session"
+                "a connection ended before it became a session"
             );
         }
     }

@@ -94,7 +94,7 @@ impl Shard {
                 session = %self.ledger.number(id),
                 messages,
                 unsaid,
-                "a slow reader does not get every message"
+                "a slow reader loses messages"
             );
         }
     }

@@ -119,8 +119,8 @@ pub(super) const OPTIONS: &[Opt] = &[
         setting: "admin_listen",
         takes: Takes::One,
         help: "Where `/metrics`, `/live` and `/ready` are served apart from clients, for example `127.0.0.1:9090`.",
-        more: "Without a host, as in :9090, on all addresses. Metrics are nowhere else. They tell how much the instance is \
-               used, so let only those connect who operate it.",
+        more: "Without a host, as in :9090, on all addresses. Metrics are nowhere else. They show how much the instance is \
+               used, so let only its operators connect.",
         default: |_| "nowhere".to_owned(),
         apply: |config, text| put(&mut config.admin_listen, text.parse().map(Some).map_err(|error| not_a(text, error))),
     },
@@ -142,7 +142,7 @@ pub(super) const OPTIONS: &[Opt] = &[
         setting: "max_connections",
         takes: Takes::One,
         help: "Connections of clients at once; 0 means as many as the limit of open files allows, up to 1048576. Further \
-               ones wait.",
+               ones get 503.",
         more: "",
         default: |_| "by the limit of open files".to_owned(),
         apply: |config, text| put(&mut config.max_connections, number(text).map(NonZero::new)),
@@ -182,8 +182,8 @@ pub(super) const OPTIONS: &[Opt] = &[
         heading: LISTENING,
         setting: "origins",
         takes: Takes::Many,
-        help: "An address or network, for example `10.0.0.0/8`, of proxies whose `X-Forwarded-Host` is believed. \
-               May be repeated.",
+        help: "An address or network, for example `10.0.0.0/8`, of proxies whose `X-Forwarded-Host` and \
+               `X-Forwarded-For` are believed. May be repeated.",
         more: "",
         default: |_| "none".to_owned(),
         apply: |config, text| {
@@ -223,7 +223,7 @@ pub(super) const OPTIONS: &[Opt] = &[
         heading: REDIS,
         setting: "require_redis",
         takes: Takes::YesNo,
-        help: "Start only with a Redis, so that one forgotten is an error and not an instance by itself.",
+        help: "Refuse to start without Redis, so that a forgotten URL does not make an instance that is alone.",
         more: "",
         default: |config| yes_or_no(config.require_redis),
         apply: |config, text| put(&mut config.require_redis, switch(text)),
@@ -245,7 +245,7 @@ pub(super) const OPTIONS: &[Opt] = &[
         heading: REDIS,
         setting: "channel_prefix",
         takes: Takes::One,
-        help: "What stands before every channel name at Redis, for example `staging:`.",
+        help: "Text before every channel name at Redis, for example `staging:`.",
         more: "",
         default: |_| "none".to_owned(),
         apply: |config, text| {
@@ -256,7 +256,7 @@ pub(super) const OPTIONS: &[Opt] = &[
     limit!(time "redis-dial-timeout", REDIS, dial_time,
         "The longest that connecting to Redis may take."),
     limit!(time "redis-reply-timeout", REDIS, reply_time,
-        "The longest that a reply of Redis may take; then the connection is made anew."),
+        "The longest that a reply of Redis may take. Beyond it the instance reconnects."),
     limit!(time "redis-reconnect-first", REDIS, reconnect_times.0,
         "The wait before the second attempt to reach Redis; later ones double it. Each wait is taken at random \
         between zero and its value."),
@@ -266,7 +266,7 @@ pub(super) const OPTIONS: &[Opt] = &[
         "Silence of Redis after which it is pinged."),
     limit!(time "probe-interval", REDIS, probe_time,
         "How often a probe is published to see whether it comes back. If it does not within this time, the instance is \
-        not ready and connects anew."),
+        not ready and reconnects."),
     Opt {
         name: "route",
         value: "PATTERN=CHANNEL",
@@ -321,33 +321,33 @@ pub(super) const OPTIONS: &[Opt] = &[
     limit!(time "pong-timeout", CLIENTS, pong_time,
         "The longest without a sign of life after a ping. Beyond it the connection is dropped."),
     limit!(time "close-timeout", CLIENTS, close_time,
-        "The longest wait for a client's end after ours. Beyond it the connection is dropped."),
+        "The longest wait for the client to end a connection that the server has closed. Beyond it the connection is dropped."),
     limit!(time "confirm-timeout", CLIENTS, confirm_time,
         "The longest wait for the confirmed subscription of a new session. Beyond it: 503."),
     limit!(time "pause-timeout", CLIENTS, pause_time,
-        "The longest that a client is not read because no more publishes may wait. Beyond it a message ends it: 1013."),
+        "The longest that a client's message waits for room in the publish queue. Beyond it: close code 1013."),
     limit!(size "max-channel-name", CLIENTS, channel_bytes,
         "The longest channel name, its prefix included. Beyond it: 400."),
     limit!(size "max-partial", INSTANCE, partial_bytes,
-        "The most that unfinished messages of all clients hold. Beyond it the oldest is ended: 1013."),
+        "The most that unfinished messages of all clients hold. Beyond it the client whose message began first is closed: 1013."),
     limit!(size "max-all-queues", INSTANCE, all_queues_bytes,
         "The most that waits for all slow readers together. Beyond it those behind for longest pay: 1013, or their route."),
     limit!(size "max-mailbox", INSTANCE, mailbox_bytes,
         "The most that waits for one worker. Beyond it messages to that worker are dropped and counted."),
     limit!(size "max-publish-queue", INSTANCE, publish_bytes,
-        "The most publishes that wait for Redis. Beyond it clients that send are not read for a while."),
+        "The most publishes that wait for Redis. Beyond it clients that send are paused."),
     limit!(time "publish-timeout", INSTANCE, publish_time,
         "The age at which a publish that waits for Redis is given up, counted and logged."),
     limit!(time "gap-close-time", INSTANCE, gap_close_time,
-        "How long the closes are spread over when messages may have been missed, on routes that say `on_gap=close`."),
+        "The time after a gap over which the sessions of routes with `on_gap=close` are closed."),
     limit!(time "drain-delay", INSTANCE, drain_delay,
-        "How long new clients are still taken once the instance was asked to end and says that it is not ready."),
+        "How long new clients are still accepted after the instance was asked to end and is no longer ready."),
     limit!(time "drain-time", INSTANCE, drain_time,
-        "The longest that shutting down takes after that; then whatever is left is lost and counted."),
+        "The longest that a shutdown takes after the drain delay. Publishes that are left then are lost and counted."),
     limit!(time "linger", INSTANCE, linger_time,
         "How long a channel stays subscribed after its last session left."),
     limit!(count "max-lingering", INSTANCE, lingering_channels,
-        "The most channels that stay subscribed so. Beyond it the one that has done so longest is unsubscribed."),
+        "The most channels that linger. Beyond it the one that has lingered longest is unsubscribed."),
     Opt {
         name: "log-format",
         value: "FORMAT",
@@ -367,7 +367,7 @@ pub(super) const OPTIONS: &[Opt] = &[
         heading: LOGGING,
         setting: "log",
         takes: Takes::One,
-        help: "The least severe lines to log: `off`, `error`, `warn`, `info`, `debug` or `trace`; of a part too, as in \
+        help: "The least severe lines to log: `off`, `error`, `warn`, `info`, `debug` or `trace`; also for a part, as in \
                `info,sessions=debug`.",
         more: "Parts: bus, drive, redis, shard, and sessions, which are logged with their client when they open and when \
                they end.",

@@ -40,12 +40,8 @@ pub(super) enum Value<'a> {
     Times(&'a Histogram),
 }
 
-/// The source that the binary was built from, if whoever built it said so: `FANFARE_COMMIT` in the environment of the
-/// build.
-const COMMIT: &str = match option_env!("FANFARE_COMMIT") {
-    Some(commit) => commit,
-    None => "unknown",
-};
+/// The commit that this was built from, if it is known: see `build.rs`.
+const COMMIT: &str = env!("FANFARE_BUILT_FROM");
 
 pub(super) const METRICS: &[Metric] = &[
     // The instance.
@@ -57,31 +53,29 @@ pub(super) const METRICS: &[Metric] = &[
     gauge("uptime_seconds", "Time since the start.", |numbers| Value::Time(numbers.instance.uptime)),
     gauge("ready", "1 if /ready says so, else 0.", |numbers| flag(numbers.instance.readiness.is_ok())),
     gauges("unready", "1 for the reason that /ready gives, 0 for all others.", unready),
-    gauges("bus", "1 for what carries messages, 0 for the other.", |numbers, sink| {
+    gauges("bus", "1 for the kind of bus that carries messages, 0 for the other.", |numbers, sink| {
         sink(&[("kind", "redis")], flag(numbers.instance.is_redis))?;
         sink(&[("kind", "process")], flag(!numbers.instance.is_redis))
     }),
     gauge("workers", "Threads that serve sessions.", |numbers| size(numbers.instance.worker_count)),
     gauge(
         "workers_late",
-        "Workers that are too busy to tell their numbers within a second; their last ones stand for them.",
+        "Workers that did not report their numbers within a second; their last numbers are used.",
         |numbers| size(numbers.instance.late_workers),
     ),
-    counter(
-        "log_lines_dropped",
-        "Lines of the log that were lost, because nobody took them or they could not be written.",
-        |numbers| Value::Count(numbers.log_lines_dropped),
-    ),
+    counter("log_lines_dropped", "Lines of the log that were lost because they could not be written.", |numbers| {
+        Value::Count(numbers.log_lines_dropped)
+    }),
     // Sessions.
     gauges(
         "sessions",
-        "Connections now, by stage, those for operation among them; open is an open WebSocket.",
+        "Connections now, by stage, those to the admin address included; open is an open WebSocket.",
         sessions,
     ),
     counter("sessions_opened", "WebSockets opened.", |numbers| Value::Count(numbers.instance.workers.stats.opened)),
     counters(
         "sessions_closed",
-        "WebSockets ended, by who ended them and the close code that was sent or received first.",
+        "WebSockets ended, by the side that ended them and the close code that was sent or received first.",
         sessions_closed,
     ),
     counters("session_errors", "WebSockets that an error ended, by the error.", |numbers, sink| {
@@ -98,10 +92,10 @@ pub(super) const METRICS: &[Metric] = &[
     ),
     counter(
         "crowded_connections",
-        "Connections accepted although all places were taken: told so, or given the place of one that had said nothing.",
+        "Connections accepted although all places were taken: they got an answer, or the place of a connection that had sent no request.",
         |numbers| Value::Count(numbers.instance.crowded),
     ),
-    counter("accept_rests", "Times that accepting rested because no descriptor or memory was left.", |numbers| {
+    counter("accept_rests", "Times that accepting stopped because no descriptor or memory was left.", |numbers| {
         Value::Count(numbers.instance.accept_rests)
     }),
     // Messages.
@@ -116,8 +110,7 @@ pub(super) const METRICS: &[Metric] = &[
     }),
     counters(
         "publishes_lost",
-        "Publishes that were given up at their age, may or may not have arrived when a connection was lost, or were \
-         refused by Redis.",
+        "Publishes that expired, that were not confirmed when a connection was lost and may have arrived, or that Redis refused.",
         publishes_lost,
     ),
     counter("bus_messages", "Messages that came from the bus.", |numbers| Value::Count(numbers.instance.bus.messages)),
@@ -167,7 +160,7 @@ pub(super) const METRICS: &[Metric] = &[
     }),
     counter(
         "channels_refused_seconds",
-        "How long channels were refused, the times of all channels together.",
+        "Total time for which channels were refused, added up over all channels.",
         |numbers| Value::Time(numbers.instance.bus.refused_time),
     ),
     gauge(
@@ -186,10 +179,10 @@ pub(super) const METRICS: &[Metric] = &[
     counter("redis_dial_failures", "Connections to Redis that could not be made.", |numbers| {
         Value::Count(numbers.instance.bus.dial_failures)
     }),
-    counter("gaps", "Stretches in which messages of others may have passed by.", |numbers| {
+    counter("gaps", "Periods in which messages of other instances may have been missed.", |numbers| {
         Value::Count(numbers.instance.bus.gaps)
     }),
-    counter("gap_seconds", "How long the gaps that have ended were together.", |numbers| {
+    counter("gap_seconds", "Total time of the gaps that have ended.", |numbers| {
         Value::Time(numbers.instance.bus.gap_time)
     }),
     histogram(
@@ -197,7 +190,7 @@ pub(super) const METRICS: &[Metric] = &[
         "Time from when a probe was due until what was published came back through the connection that subscribes.",
         |numbers| Value::Times(&numbers.instance.bus.probe_round_trip),
     ),
-    counter("probes_missing", "Probes that did not come in within their time.", |numbers| {
+    counter("probes_missing", "Probes that did not come back in time.", |numbers| {
         Value::Count(numbers.instance.bus.probes_missing)
     }),
     histogram("publish_seconds", "Time from when a publish has left to Redis's reply.", |numbers| {
@@ -208,13 +201,12 @@ pub(super) const METRICS: &[Metric] = &[
     // Bounds.
     gauges(
         "buffer_bytes",
-        "What is buffered: for sessions that are behind, in unfinished messages, of publishes that wait for Redis or its \
-         confirmation, and for the worker that is furthest behind.",
+        "Bytes in buffers: for sessions that are behind, of unfinished messages, of publishes that wait for Redis or its confirmation, and for the worker that is furthest behind.",
         buffers,
     ),
     gauges(
         "memory_bound_bytes",
-        "The most memory that the core can come to hold with as many connections as fanfare_connections_limit.",
+        "The most memory that the core can hold with fanfare_connections_limit connections.",
         |numbers, sink| numbers.instance.memory_bound.map_or(Ok(()), |bytes| sink(&[], size(bytes))),
     ),
     gauges("buffer_limit_bytes", "The bounds of fanfare_buffer_bytes.", buffer_limits),
