@@ -1,5 +1,5 @@
-//! What is left to do before an instance ends, and when. A [`Node`](crate::node::Node) has this inside; whoever carries
-//! words between several workers and a bus asks it.
+//! The rest of the work before an instance ends, and its deadlines. A [`Node`](crate::node::Node) has this inside; the
+//! owner of several workers and a bus asks it.
 
 use crate::bus::{Bus, Stats};
 use crate::redis::Lane;

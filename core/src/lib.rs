@@ -62,6 +62,7 @@
 //! poll_action ─▶ Write: transmit, write ─▶ transmitted, blocked, handle_reset
 //!                Read: treat that socket as readable again
 //!                EndWrites: shutdown(SHUT_WR)   Close: close the socket   Dial: connect to Redis
+//!                Reset: set SO_LINGER to zero, so that the close that follows resets the connection
 //! poll_event  ─▶ poll every event, and use those that you need
 //! ```
 //!

@@ -1,4 +1,4 @@
-//! How much memory an instance can come to hold.
+//! The formula of the most memory that an instance can hold.
 
 use crate::settings::Settings;
 use crate::units::Size;
@@ -64,10 +64,10 @@ impl Settings {
     /// | 8 + 4 `workers` connections | for operation, and without a place |
     /// | 4 (64 KiB + `message_bytes`) + 3 MiB | replies of Redis that are not whole, commands on their way, and constants |
     ///
-    /// and for each connection `head_bytes`, or 24 KiB if that is more, or the largest of [`Settings::files`] and 1 KiB, for
-    /// its request, its answer, or a read that waits for credit, 4 KiB of an unfinished message and 4 KiB of what it has not
-    /// taken; 3 `channel_bytes`; and 8 1/2 KiB: control frames that it does not take, its session and channel, and a channel
-    /// that it has left and Redis has yet to unsubscribe.
+    /// and for each connection `head_bytes`, or 24 KiB if that is more, or the largest of [`Settings::files`] and 1
+    /// KiB, for its request, its answer, or a read that waits for credit, 4 KiB of an unfinished message and 4 KiB of
+    /// what it has not taken; 3 `channel_bytes`; and 8 1/2 KiB: control frames that it does not take, its session and
+    /// channel, and a channel that it has left and Redis has yet to unsubscribe.
     ///
     /// Not in it: what the embedder leaves unpolled, publishes and refuses with, or hands over as a leftover beyond
     /// `head_bytes`; what the allocator, the runtime and the kernel take. A sum beyond `usize::MAX` is that.

@@ -1,4 +1,4 @@
-//! Text of a peer, made fit for a line that people read.
+//! Escapes and cuts text of peers for log lines and answers.
 
 use core::fmt::{self, Write};
 use std::borrow::Cow;
@@ -8,8 +8,8 @@ const MOST: usize = 200;
 
 /// A peer's text in quotes, at most 200 characters and their quotes long.
 ///
-/// Characters that end a line, turn its direction, take no room or steer a terminal are escaped as in Rust. What is left
-/// out of a longer text shows as `…` behind the quotes.
+/// Characters that end a line, turn its direction, take no room or steer a terminal are escaped as in Rust. What is
+/// left out of a longer text shows as `…` behind the quotes.
 pub struct Quoted<'a>(pub &'a str);
 
 impl fmt::Display for Quoted<'_> {

@@ -1,4 +1,4 @@
-//! What the shards of an instance share.
+//! The settings that the shards of an instance share.
 
 use core::fmt;
 use core::time::Duration;
@@ -38,10 +38,11 @@ pub struct Settings {
     pub channel_prefix: String,
     /// Whose pages may connect.
     pub origins: OriginPolicy,
-    /// Files that are served beside the routes, by their paths: GET and HEAD of such a path get the answer, a WebSocket's
-    /// request does not.
+    /// Files that are served beside the routes, by their paths: GET and HEAD of such a path get the answer, a
+    /// WebSocket's request does not.
     pub files: BTreeMap<String, Answer>,
-    /// Whether the embedder answers each valid upgrade request ([`Event::Request`](crate::shard::Event::Request)), instead of the routes.
+    /// Whether the embedder answers each valid upgrade request ([`Event::Request`](crate::shard::Event::Request)),
+    /// instead of the routes.
     pub ask: bool,
     /// How many workers share the instance's bounds.
     pub workers: usize,

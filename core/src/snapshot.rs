@@ -1,9 +1,10 @@
-//! What an instance counts, as numbers. `fanfare-server` writes them in Prometheus' text format.
+//! The metrics of an instance as numbers. `fanfare-server` writes them in Prometheus' text format.
 //!
 //! A [`Snapshot`] holds the numbers of one moment: what the bus counts, and the sum of what the workers count. There is
 //! no registry and nothing global; counting is plain additions where things happen, and all else is done when somebody
 //! asks. With several workers collect a [`Share`] of each; a [`Node`](crate::node::Node) has
-//! [`Node::metrics`](crate::node::Node::metrics). Answer [`Event::Scrape`](crate::shard::Event::Scrape) with a text of it.
+//! [`Node::metrics`](crate::node::Node::metrics). Answer [`Event::Scrape`](crate::shard::Event::Scrape) with a text of
+//! it.
 //!
 //! Counters only grow while the process runs.
 //!

@@ -1,4 +1,4 @@
-//! Sizes and times as people write them.
+//! Sizes and times as people write them, such as `64KiB` and `25s`.
 //!
 //! Own code, not a crate: what is shown must read back as exactly the same value, and one letter more or less
 //! (`KB`, `M`) must be an error, not a guess.

@@ -259,6 +259,19 @@ fn every_link_of_the_pages_leads_somewhere() {
 }
 
 #[test]
+fn the_loop_in_readme_knows_every_action() {
+    let node = fs::read_to_string(top().join("core/src/node.rs")).unwrap();
+    let (_, rest) = node.split_once("pub enum Action {").unwrap();
+    let variants = rest.split("\n}").next().unwrap().lines().map(str::trim).filter(|line| !line.starts_with("//"));
+    let readme = fs::read_to_string(top().join("README.md")).unwrap();
+    let names: Vec<_> = variants.filter_map(|line| line.split_once('(')).map(|(name, _)| name).collect();
+    assert!(names.len() >= 6, "{names:?}");
+    for name in names {
+        assert!(readme.contains(&format!("Action::{name}(")), "{name}");
+    }
+}
+
+#[test]
 fn every_package_has_readme_and_licences() {
     for package in ["fanfare-core", "fanfare-tokio", "fanfare-async-std"] {
         let files = output(Command::new(env!("CARGO")).args([

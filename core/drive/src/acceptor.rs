@@ -1,4 +1,4 @@
-//! The listening sockets of a process, and when accepting rests.
+//! The listening sockets of a process, and when it stops accepting for a while.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -16,12 +16,12 @@ const ACCEPTS: usize = 64;
 pub(super) const CROWDED_ACCEPTS: usize = 4;
 /// How many connections the kernel holds until they are accepted; it caps this at `net.core.somaxconn`.
 const BACKLOG: u32 = 4_096;
-/// Descriptors that clients leave to others: the connections to Redis, which may have to be made anew at any time, and
-/// the look-up of its name.
+/// Descriptors that clients leave free: for the connections to Redis, which may have to be made again at any time, and
+/// for the look-up of its name.
 const RESERVED: u64 = 16;
 /// Descriptors that a worker's runtime opens for itself.
 const RESERVED_PER_WORKER: u64 = 8;
-/// How long accepting rests when there is no descriptor or memory for another connection.
+/// How long accepting stops when there is no descriptor or memory for another connection.
 const REST: Duration = Duration::from_millis(500);
 
 /// Sockets that listen, one for each address of the host's name.

@@ -1,4 +1,4 @@
-//! The address for operation: its few connections, and metrics gathered from all workers.
+//! The admin address: its few connections, and metrics gathered from all workers.
 
 use std::collections::BTreeSet;
 use std::task::Waker;

@@ -1,4 +1,4 @@
-//! Which connections have something to do: their wakers put them on a list and wake the worker that sleeps.
+//! The list of connections that have something to do: their wakers put them on it and wake the worker.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,4 +1,4 @@
-//! Clients that come when all places are taken: instead of silence they get an answer.
+//! Connections that arrive when all places are taken: they get an answer instead of silence.
 
 use std::net::IpAddr;
 
@@ -14,8 +14,8 @@ use fanfare_core::time::Instant;
 pub(super) struct Crowd(Vec<SessionId>);
 
 impl Crowd {
-    /// Takes in a connection without a place. It gets the place of the oldest that has not told its request yet, or is told
-    /// how it stands.
+    /// Takes in a connection without a place. It gets the place of the oldest that has not told its request yet, or is
+    /// told how it stands.
     pub(super) fn enter<R: Runtime>(
         &mut self,
         (stream, peer): (R::Stream, IpAddr),

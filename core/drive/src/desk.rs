@@ -1,4 +1,4 @@
-//! A hub's side of its worker: commands in, what subscriptions hear out, and the gate before publishes.
+//! The part of a worker that serves a hub: commands in, messages of subscriptions out, and the gate before publishes.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Why a server or a hub does not do what it was asked.
+//! The errors of servers and hubs.
 
 use std::fmt;
 use std::io;
@@ -28,11 +28,11 @@ pub enum ServeError {
     Listener(io::Error),
     /// Redis cannot be used.
     Redis(LinkError),
-    /// The system refused a thread, a timer, a signal or randomness.
+    /// The system provides no thread, timer, signal or randomness.
     System(io::Error),
     /// The time to shut down was over before every accepted publish had left and was confirmed.
     Unflushed {
-        /// So many messages are lost, or may be.
+        /// The number of messages that are lost, or may be.
         messages: u64,
     },
     /// A second signal came while the server shut down.
@@ -40,7 +40,7 @@ pub enum ServeError {
 }
 
 impl ServeError {
-    /// What a process that ends for this should exit with.
+    /// The exit code of a process that ends with this error.
     #[must_use]
     pub const fn exit_code(&self) -> u8 {
         match self {
@@ -88,10 +88,10 @@ impl std::error::Error for ServeError {
     }
 }
 
-/// Why a hub does not do what it was asked. Nothing has happened then.
+/// Why a hub refuses a call. The call has changed nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HubError {
-    /// What was asked for makes no sense.
+    /// The arguments are invalid.
     Misuse(Misuse),
     /// The channel could not be subscribed in time: Redis is away.
     NotConfirmed,

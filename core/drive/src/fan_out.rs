@@ -1,4 +1,4 @@
-//! How long messages take through one worker.
+//! Measures how long messages take through one worker.
 
 use fanfare_core::exchange::ToShard;
 use fanfare_core::histogram::Histogram;

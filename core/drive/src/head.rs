@@ -1,4 +1,4 @@
-//! What an instance has once, on its first worker: the bus, the listener, the address for operation, the end.
+//! The parts that exist once in an instance, on its first worker: the bus, the listener, the admin address, the end.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

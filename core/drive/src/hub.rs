@@ -1,4 +1,4 @@
-//! An instance inside somebody's own program.
+//! An instance inside another program.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -26,12 +26,12 @@ use fanfare_core::shard::SessionId;
 use fanfare_core::snapshot::Snapshot;
 use fanfare_core::time::Duration;
 
-/// An instance inside somebody's own program: one task, no listener. WebSockets come from a web server that made their
+/// An instance inside another program: one task, no listener. WebSockets come from a web server that has made their
 /// handshakes, messages also from the program's own code.
 ///
-/// A hub is a handle, cheap to clone; when the last one is dropped, the instance stops. Of the setup it heeds
-/// what says how Redis is reached, and the limits; where to listen, workers, routes and origins are the web server's matter,
-/// and channel names are taken as they are given, without [`Settings::channel_prefix`](fanfare_core::settings::Settings).
+/// A hub is a handle, cheap to clone; when the last one is dropped, the instance stops. Of the setup it uses the
+/// settings of Redis and the limits; addresses, workers, routes and origins are the web server's concern, and channel
+/// names are used as they are given, without [`Settings::channel_prefix`](fanfare_core::settings::Settings).
 pub struct Hub<R: Runtime> {
     shared: Arc<Shared<R>>,
 }
@@ -115,9 +115,9 @@ impl<R: Runtime> Hub<R> {
     }
 
     /// Publishes a message. While the queue of publishes is full ([`Limits::publish_bytes`]), as in an outage of Redis,
-    /// it waits for room; one who stops waiting has published nothing.
+    /// it waits for room; a caller that drops the future has published nothing.
     ///
-    /// Messages of one caller stay in order. What was accepted may still be lost if Redis is away for longer than
+    /// Messages of one caller stay in order. Accepted messages may still be lost if Redis is away for longer than
     /// [`Limits::publish_time`].
     ///
     /// # Errors
@@ -144,8 +144,8 @@ impl<R: Runtime> Hub<R> {
             .await
     }
 
-    /// Hears a channel. When this returns the channel is subscribed: nothing that is published from here on is missed
-    /// unless the subscription says so.
+    /// Subscribes to a channel. When this returns the subscription is confirmed: from here on it misses no message
+    /// without reporting that.
     ///
     /// # Errors
     /// [`HubError::Misuse`] if the channel's name is empty or beyond [`Limits::channel_bytes`], or the channel carries
@@ -180,7 +180,7 @@ impl<R: Runtime> Hub<R> {
     }
 
     /// Closes all sessions with 1001, lets accepted publishes leave, and waits until all that is done, at most
-    /// [`Limits::drain_time`]. Who asks a second time is told that all is well.
+    /// [`Limits::drain_time`]. Later calls return `Ok(())`.
     ///
     /// # Errors
     /// [`ServeError::Unflushed`] if accepted publishes were lost, [`ServeError::System`].
@@ -239,8 +239,8 @@ impl<R: Runtime> fmt::Debug for Hub<R> {
     }
 }
 
-/// A session without its connection. What is published waits for it, bounded as for every session; if none comes
-/// before the next ping is answered, or when this is dropped, the session ends.
+/// A session without its connection. Messages wait for the connection, bounded as for every session. If none is handed
+/// over within the time of a ping and its answer, or if this is dropped, the session ends.
 #[derive(Debug)]
 pub struct Reserved<R: Runtime> {
     session: Option<SessionId>,
@@ -277,7 +277,7 @@ impl<R: Runtime> Drop for Reserved<R> {
 
 /// The messages of one channel, in order. Dropping it unsubscribes.
 ///
-/// What waits in it is bounded by [`Limits::queue_bytes`]; beyond that the oldest messages make room and are counted.
+/// Waiting messages are bounded by [`Limits::queue_bytes`]; beyond that the oldest are dropped and counted.
 pub struct Subscription<R: Runtime> {
     inbox: Arc<Watched<Inbox>>,
     mailboxes: Arc<[Mailbox<R>]>,
@@ -285,20 +285,20 @@ pub struct Subscription<R: Runtime> {
     taken: VecDeque<Bytes>,
 }
 
-/// What a [`Subscription`] hears.
+/// What a [`Subscription`] receives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Heard {
     /// A message.
     Message(Bytes),
-    /// So many messages at this place were dropped, because they were not taken in time.
+    /// The number of messages that were dropped at this place, because they were not taken in time.
     Missed(u64),
-    /// The connection to Redis was lost for so long, in which others' messages may have passed by.
+    /// The connection to Redis was lost for this time, in which messages of other instances may have been missed.
     Gap(Duration),
 }
 
 impl<R: Runtime> Subscription<R> {
-    /// What comes next; `None` when the hub has stopped and all is taken. One who stops waiting has missed nothing.
+    /// Waits for the next one; `None` when the hub has stopped and all were taken. Dropping the future loses nothing.
     pub async fn next(&mut self) -> Option<Heard> {
         loop {
             if let Some(message) = self.taken.pop_front() {

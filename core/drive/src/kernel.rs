@@ -1,4 +1,4 @@
-//! What the system holds of a connection, beside what the core does.
+//! The kernel's memory of a connection, and its bounds.
 
 use std::mem::MaybeUninit;
 use std::os::fd::BorrowedFd;
@@ -9,14 +9,14 @@ use socket2::SockRef;
 use super::runtime::HungUp;
 use fanfare_core::time::Duration;
 
-/// Bytes that wait in the system unsent for a client that takes nothing, and a write more. What has been sent and not yet
-/// acknowledged does not count, so that no client is slower for it. A burst of as much and a queue's bound makes nobody a
-/// slow reader.
+/// Bytes that wait in the system unsent for a client that takes nothing, and a write more. What has been sent and not
+/// yet acknowledged does not count, so that no client is slower for it. A burst of as much and a queue's bound makes
+/// nobody a slow reader.
 #[cfg(target_os = "linux")]
 const UNSENT_BYTES: u32 = 2 << 20;
 
-/// Bounds what the system holds of a connection: in bytes that wait to be sent, and in the time for which it holds what the
-/// peer does not take, also when nobody has the socket any more.
+/// Bounds what the system holds of a connection: in bytes that wait to be sent, and in the time for which it holds what
+/// the peer does not take, also when nobody has the socket any more.
 ///
 /// It fails only if the peer is gone, which the next read says, or on a system that has no such option.
 pub(super) fn limit(socket: BorrowedFd<'_>, time: Duration) {

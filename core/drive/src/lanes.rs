@@ -1,4 +1,4 @@
-//! The connections of the bus.
+//! The connections of the bus to Redis.
 
 use std::future::Future;
 use std::io::IoSlice;

@@ -1,16 +1,16 @@
-//! A whole server, on whatever runtime: the turn of a worker, its sockets and wakes, how workers reach each other, start
-//! and end.
+//! A whole server on any async runtime: the turn of a worker, its sockets and wakes, and how workers reach each other,
+//! start and end.
 //!
 //! An adapter implements [`Runtime`] (sockets, timers, threads, signals) and [`Stream`] (one connection), and has
-//! [`serve`] and [`Server`] for it. Nothing in here opens a socket, reads a clock or starts a thread by itself. What a
-//! process of its own has beside this (command line, log, metrics as text) is in `fanfare-server`.
+//! [`serve`] and [`Server`] for it. Nothing in here opens a socket, reads a clock or starts a thread by itself. The
+//! further parts of a process of its own (command line, log, metrics as text) are in `fanfare-server`.
 //!
 //! Each worker is one thread with a shard of its own. The first one also has the listener and the bus. A turn is: Redis
 //! first, each ready client once, timers, then the writes. A connection has no task and no buffer: its waker puts it on
 //! its worker's list, and the worker reads it into the one buffer that it has.
 //!
-//! A [`Hub`] is one such worker without a listener, as a task of somebody's own program: connections, publishes and
-//! subscriptions come from there.
+//! A [`Hub`] is one such worker without a listener, as a task of another program, which supplies connections, publishes
+//! and subscriptions.
 //!
 //! This package is for Unix: it hands descriptors to the system. The core itself, [`fanfare_core`], runs anywhere.
 #![forbid(unsafe_code)]

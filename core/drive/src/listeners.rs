@@ -1,4 +1,4 @@
-//! Where a server listens: at addresses of its own choice, or on sockets that listened before it started.
+//! The sockets that a server listens on: its own, or those that it was handed.
 
 use std::os::fd::OwnedFd;
 
@@ -10,22 +10,22 @@ use super::runtime::Runtime;
 use super::setup::Setup;
 use fanfare_core::memory::{ADMIN_CONNECTIONS, CROWDED_CONNECTIONS};
 
-/// The most clients if nobody says how many.
+/// The default for the most clients.
 const MOST_UNASKED: usize = 1 << 20;
 
-/// Listening TCP sockets that somebody else made: used instead of binding an address. Whoever keeps them open over the
-/// end of one server and the start of the next loses no connection in between.
+/// Listening TCP sockets that another process or program has made, used instead of binding an address. If they stay
+/// open from the end of one server to the start of the next, no connection is refused in between.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Listeners {
     /// For clients, instead of [`Setup::listen`].
     pub clients: Vec<OwnedFd>,
-    /// For operation, instead of [`Setup::admin_listen`].
+    /// For the admin address, instead of [`Setup::admin_listen`].
     pub admin: Vec<OwnedFd>,
 }
 
 impl Listeners {
-    /// Listens for clients and, if that is wanted, for operation.
+    /// Listens for clients and, if configured, on the admin address.
     pub(super) async fn open<R: Runtime>(
         self,
         setup: &Setup,

@@ -1,4 +1,4 @@
-//! What goes from one worker's thread to another's.
+//! Mailboxes: batches and connections from one worker's thread to another's.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -110,8 +110,8 @@ impl<R: Runtime> Mailbox<R> {
         }
     }
 
-    /// A worker with a connection that may be replaced. Of each only a few are until it says so again, and only so many are
-    /// under way to it.
+    /// A worker with a connection that may be replaced. Of each only a few are until it says so again, and only so many
+    /// are under way to it.
     pub(super) fn take_mute(mailboxes: &[Self]) -> Option<WorkerId> {
         let take = |mailbox: &Self| {
             mailbox.mute.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |mute| mute.checked_sub(1)).is_ok()

@@ -1,4 +1,4 @@
-//! What whoever started a server hears of its workers.
+//! The report of the workers to the owner of a server: started, or ended and why.
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! What an adapter implements.
+//! The traits that an adapter implements.
 
 use std::fmt;
 use std::future::Future;
@@ -13,8 +13,8 @@ use fanfare_core::time::{Duration, Instant};
 
 /// A runtime and the system under it. A server starts from the default value, and each of its workers gets a copy.
 ///
-/// What is polled is polled on one worker's thread, inside what [`Runtime::spawn`] runs there. `Pending` always means
-/// that the context's waker is woken when another try is worth it; being woken for nothing does no harm.
+/// Everything is polled on one worker's thread, inside the future that [`Runtime::spawn`] runs there. `Pending` always
+/// means that the context's waker is woken when another try may succeed; spurious wakes are harmless.
 pub trait Runtime: Clone + Default + Send + Sync + 'static {
     /// A connection to a client or to Redis, set to send what is written at once (`TCP_NODELAY`).
     type Stream: Stream;
@@ -44,7 +44,7 @@ pub trait Runtime: Clone + Default + Send + Sync + 'static {
     /// Runs `work` to its end as a task of the runtime that this is called in.
     fn spawn_task(work: impl Future<Output = ()> + Send + 'static);
 
-    /// How many workers an instance has unless it is told.
+    /// The default number of workers of an instance.
     ///
     /// # Errors
     /// The system does not say.
@@ -56,7 +56,7 @@ pub trait Runtime: Clone + Default + Send + Sync + 'static {
     /// The system has no randomness.
     fn seed() -> io::Result<u64>;
 
-    /// Catches the signals of [`Signal::ALL`] from here on. What is returned polls for the next one.
+    /// Catches the signals of [`Signal::ALL`] from here on. The returned function polls for the next one.
     ///
     /// # Errors
     /// The system refuses.
@@ -111,7 +111,7 @@ pub trait Stream: Send {
     /// Reads once, into the front of `buffer`; 0 bytes are the peer's end.
     fn poll_read(&mut self, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>>;
 
-    /// Whether a read would find something: bytes, the end or an error. It may be wrong in saying yes.
+    /// Whether a read would find something: bytes, the end or an error. A wrong yes is allowed.
     fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<()>;
 
     /// As [`Stream::poll_read`], but asks the system itself: something may lie there of which the runtime has not heard
@@ -126,15 +126,17 @@ pub trait Stream: Send {
     /// Ends the write side: the peer reads to the end of what was written.
     fn end_writes(&mut self, context: &mut Context<'_>);
 
-    /// The TCP socket itself, if that is what this stream is. The driver then bounds what the system holds of it: little
-    /// waits unsent there (`TCP_NOTSENT_LOWAT`), what the peer does not take in the time of a ping and its answer ends the
-    /// connection (`TCP_USER_TIMEOUT`), and one that is given up is reset (`SO_LINGER` of zero) and leaves nothing behind.
+    /// The TCP socket itself, if that is what this stream is. The driver then bounds what the system holds of it:
+    /// little waits unsent there (`TCP_NOTSENT_LOWAT`), what the peer does not take in the time of a ping and its
+    /// answer ends the connection (`TCP_USER_TIMEOUT`), and one that is given up is reset (`SO_LINGER` of zero) and
+    /// leaves nothing behind.
     fn socket(&self) -> Option<BorrowedFd<'_>> {
         None
     }
 
-    /// Whether the peer has hung up, found without reading anything. The driver asks this of clients that it may not read,
-    /// ten times a second at most. Without [`Stream::socket`] nobody knows, and the end is found by the next read.
+    /// Whether the peer has hung up, found without reading anything. The driver asks this of clients that it may not
+    /// read, ten times a second at most. Without [`Stream::socket`] nobody knows, and the end is found by the next
+    /// read.
     fn hung_up(&self) -> Option<HungUp> {
         self.socket().and_then(kernel::hung_up)
     }
@@ -144,12 +146,12 @@ pub trait Stream: Send {
     fn advance(&mut self, _context: &mut Context<'_>) {}
 }
 
-/// How a peer has hung up.
+/// How a peer has ended its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HungUp {
-    /// The connection is gone: a reset, or any error. What lies unread of it is given up.
+    /// The connection was reset, or failed. Its unread bytes are given up.
     Reset,
-    /// The peer has ended its side, and nothing that it sent lies unread.
+    /// The peer has ended its side, and no bytes lie unread.
     Ended,
 }
 
@@ -162,18 +164,19 @@ pub enum Signal {
     Terminate,
     /// SIGQUIT: shuts down, as SIGTERM does.
     Quit,
-    /// SIGHUP, as by a terminal that is closed or a tool that rotates logs: does nothing, there is nothing to reload.
+    /// SIGHUP, as by a terminal that closes or a tool that rotates logs: does nothing, because there is nothing to
+    /// reload.
     Hangup,
     /// SIGUSR1: does nothing.
     User1,
     /// SIGUSR2: does nothing.
     User2,
-    /// SIGALRM, as by a timer that whoever started the server has set before: does nothing.
+    /// SIGALRM, as by a timer that was set before the server started: does nothing.
     Alarm,
 }
 
 impl Signal {
-    /// Every signal, for those who catch them.
+    /// Every signal that is caught.
     pub const ALL: [Self; 7] =
         [Self::Interrupt, Self::Terminate, Self::Quit, Self::Hangup, Self::User1, Self::User2, Self::Alarm];
 
@@ -183,7 +186,7 @@ impl Signal {
         matches!(self, Self::Interrupt | Self::Terminate | Self::Quit)
     }
 
-    /// What a shell reports for a process that the signal ended.
+    /// The exit code that a shell reports for a process that the signal ended.
     #[must_use]
     pub const fn exit_code(self) -> u8 {
         128 + match self {

@@ -1,4 +1,4 @@
-//! A worker before it is on its thread, and who hears of its end.
+//! A worker before its thread runs, and the report of its end.
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! From a setup to a server that runs, and to its end.
+//! Starts a server from its setup and ends it.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -20,8 +20,8 @@ use fanfare_core::time::Duration;
 /// How soon after a signal the same again is the same wish: many tools send one to a process and to its group.
 const SAME_WISH: Duration = Duration::from_secs(1);
 
-/// Serves until SIGINT, SIGTERM or SIGQUIT, then shuts down; a second one ends it at once, unless it is the same and comes
-/// within a second. The other signals of [`Signal`] do nothing.
+/// Serves until SIGINT, SIGTERM or SIGQUIT, then shuts down; a second one ends it at once, unless it is the same and
+/// comes within a second. The other signals of [`Signal`] do nothing.
 ///
 /// `listeners` are used if there are any; `ready` hears the addresses as soon as clients are accepted.
 ///
@@ -128,8 +128,9 @@ impl<R: Runtime> Server<R> {
         &self.addresses
     }
 
-    /// Begins to shut down: new clients are taken for [`Limits::drain_delay`](fanfare_core::limits::Limits::drain_delay) more,
-    /// then sessions are closed with 1001 and accepted publishes leave.
+    /// Begins to shut down: new clients are taken for
+    /// [`Limits::drain_delay`](fanfare_core::limits::Limits::drain_delay) more, then sessions are closed with 1001 and
+    /// accepted publishes leave.
     pub fn stop(&self) {
         for mailbox in self.mailboxes.iter() {
             mailbox.post(Mail::Drain { delay: self.drain_delay });

@@ -1,4 +1,4 @@
-//! What a server or a hub is started with.
+//! The setup of a server or a hub.
 
 use std::num::NonZero;
 
@@ -32,7 +32,8 @@ pub struct Setup {
     pub listen: ListenAddress,
     /// Where `/metrics`, `/live` and `/ready` are served to operation apart from clients. `None`: nowhere.
     pub admin_listen: Option<ListenAddress>,
-    /// Connections of clients at once; further ones wait in the kernel. `None`: as many as the limit of open files allows.
+    /// Connections of clients at once; further ones wait in the kernel. `None`: as many as the limit of open files
+    /// allows.
     pub max_connections: Option<NonZero<usize>>,
     /// What this instance is called where Redis lists its connections: ASCII without blanks, or empty.
     pub name: String,
@@ -40,8 +41,8 @@ pub struct Setup {
     pub redis: Option<RedisUrl>,
     /// Whether to keep trying when Redis cannot be reached at start, instead of giving up.
     pub wait_for_redis: bool,
-    /// Answers a request for `/metrics` at [`Setup::admin_listen`]: `fanfare-server` has one in Prometheus' text format.
-    /// The default says that there is nothing.
+    /// Answers a request for `/metrics` at [`Setup::admin_listen`]: `fanfare-server` has one in Prometheus' text
+    /// format. The default says that there is nothing.
     pub metrics: fn(&Snapshot) -> Answer,
 }
 

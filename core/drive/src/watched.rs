@@ -1,4 +1,4 @@
-//! A value that some change and others wait for.
+//! A shared value with waiters for its changes.
 
 use std::future::poll_fn;
 use std::sync::{Mutex, MutexGuard, PoisonError};

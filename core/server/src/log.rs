@@ -1,4 +1,4 @@
-//! What a process says: its log, and the few lines that it owes whoever started it.
+//! The log of a process, and its few lines about start and end.
 
 use core::fmt::{self, Write};
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -21,7 +21,8 @@ use super::outlet::Outlet;
 use crate::config::{Log, LogFormat};
 use fanfare_core::quote::{Plain, Quoted};
 
-/// Lines of these targets are there whatever the level is: those for standard output, and those about a start or an end.
+/// Lines of these targets are there whatever the level is: those for standard output, and those about a start or an
+/// end.
 pub(super) const ANNOUNCED: &str = "fanfare::announced";
 const COMPLAINED: &str = "fanfare::complained";
 
@@ -159,8 +160,8 @@ impl io::Write for Lines {
     }
 }
 
-/// Writes a line's fields: the message as it is, and the others with their names, texts in quotes. The name of the event is
-/// for programs.
+/// Writes a line's fields: the message as it is, and the others with their names, texts in quotes. The name of the
+/// event is for programs.
 struct ForPeople;
 
 impl<'writer> FormatFields<'writer> for ForPeople {

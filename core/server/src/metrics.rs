@@ -1,7 +1,8 @@
-//! What an instance counts, in [Prometheus' text format](https://prometheus.io/docs/instrumenting/exposition_formats/).
+//! The metrics of an instance in [Prometheus' text
+//! format](https://prometheus.io/docs/instrumenting/exposition_formats/).
 //!
-//! A [`Snapshot`] holds the numbers of one moment. A server of [`Config::setup`](crate::Config::setup) answers who connects
-//! for operation by itself. For a hub or a node write [`text`], or answer its
+//! A [`Snapshot`] holds the numbers of one moment. A server of [`Config::setup`](crate::Config::setup) answers on its
+//! admin address by itself. For a hub or a node write [`text`], or answer its
 //! [`Event::Scrape`](fanfare_core::shard::Event::Scrape) with [`answer`].
 //!
 //! Counters only grow while the process runs. Every label has few values, all of them there from the start, and none is

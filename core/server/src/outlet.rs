@@ -1,4 +1,4 @@
-//! Lines on their way to standard error or standard output, which may be slow, stalled, full or gone.
+//! A bounded queue of lines before standard error or standard output, which may be slow, stalled, full or closed.
 
 use std::fs::File;
 use std::io::{self, Write};

@@ -1,4 +1,4 @@
-//! The chat page that an instance serves by itself.
+//! The chat page that an instance serves.
 
 use std::collections::BTreeMap;
 

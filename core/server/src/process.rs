@@ -1,4 +1,4 @@
-//! What the system counts of this process.
+//! The `process_*` metrics: what the system counts of this process.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -1,4 +1,4 @@
-//! What the binaries have in common: everything but the runtime.
+//! The common `main` of the binaries: everything but the runtime.
 
 use std::ffi::OsString;
 use std::fs;
@@ -13,10 +13,10 @@ use crate::cli::{self, Exit, Parsed, Program};
 use crate::config::{Config, Log};
 use crate::{handed, log, metrics, process};
 
-/// A binary's `main`: reads the settings as [`cli::parse`] does, starts the log on standard error, raises the limit of open
-/// files, takes the listening sockets that a service manager hands over
-/// ([`sd_listen_fds(3)`](https://www.freedesktop.org/software/systemd/man/latest/sd_listen_fds.html)) and calls `serve` with
-/// all that [`fanfare_drive::serve`] wants. The last of it says on standard output that clients are accepted.
+/// A binary's `main`: reads the settings as [`cli::parse`] does, starts the log on standard error, raises the limit of
+/// open files, takes the listening sockets that a service manager hands over
+/// ([`sd_listen_fds(3)`](https://www.freedesktop.org/software/systemd/man/latest/sd_listen_fds.html)) and calls `serve`
+/// with all that [`fanfare_drive::serve`] wants. The last of it says on standard output that clients are accepted.
 ///
 /// The exit code is 0 after an orderly end, 2 for settings that make no sense, and else what [`ServeError::exit_code`]
 /// says; with each but 0 goes one line on standard error.
