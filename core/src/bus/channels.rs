@@ -1,4 +1,4 @@
-//! The channels that some worker wants, and those that linger because one did a moment ago.
+//! The channels that workers want, and those that linger after the last worker left.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! What carries a publish to every instance: inside this process ([`Bus::local`], the default) or Redis ([`Bus::redis`]).
+//! The bus carries a publish to every instance: inside this process ([`Bus::local`], the default) or through Redis
+//! ([`Bus::redis`]).
 //!
 //! An instance has one bus, whatever the number of its workers, so that Redis sends each message once to each
 //! instance. The bus subscribes to the channels that some worker wants, lets a channel linger when nobody does, frames

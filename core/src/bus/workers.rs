@@ -1,4 +1,4 @@
-//! What each worker is owed: news in order, room in its mailbox, credit.
+//! The bus's accounts of each worker: news in order, room in its mailbox, credit.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What an error reply means, whatever it answers: the one table of the codes of Redis.
+//! The meaning of error replies to any command: the one table of the codes of Redis.
 
 /// What an error reply means. By convention it begins with a code in capitals; the code `ERR` says nothing, so that some
 /// texts are looked at as well.

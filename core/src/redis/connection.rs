@@ -1,4 +1,4 @@
-//! One of the two connections: when it is dialled, what it still expects and when it counts as dead.
+//! One of the two connections: when it is dialled, which replies it expects and when it counts as dead.
 
 use std::collections::VecDeque;
 

@@ -1,7 +1,7 @@
-//! What comes of a deadline of the link that has passed.
+//! Deadlines of the link that have passed.
 //!
-//! The clock alone ends no connection: this process may have stood still or had no turn, and what the deadline waits for
-//! lies unread in the socket. So the owner looks first ([`Action::Look`](super::Action::Look)), and what it has read decides.
+//! The clock alone ends no connection: this process may have stood still or had no turn, and the awaited bytes may lie
+//! unread in the socket. So the owner looks first ([`Action::Look`](super::Action::Look)), and what it has read decides.
 
 use super::Lane;
 use super::connection::{Connection, Due, Look, State};

@@ -1,4 +1,4 @@
-//! Why there is no link, for people.
+//! Errors of the link, as texts for people.
 
 use core::fmt;
 

@@ -1,4 +1,4 @@
-//! From a connection to one that takes commands.
+//! The handshake of a connection to Redis: from connected to ready for commands.
 
 use std::collections::VecDeque;
 

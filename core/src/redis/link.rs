@@ -1,4 +1,4 @@
-//! Both connections, the subscriptions and the publishes, put together.
+//! The link: both connections, the subscriptions and the publishes.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;

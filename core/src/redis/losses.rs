@@ -1,4 +1,4 @@
-//! What is lost with a connection or by waiting too long, and what is said of it.
+//! Publishes that are lost with a connection or by waiting too long, and their log lines.
 
 use tracing::{debug, warn};
 

@@ -1,4 +1,4 @@
-//! How long to wait after an answer that Redis cannot do something at the moment.
+//! The pause after a reply that Redis cannot serve at the moment.
 
 use crate::time::{Duration, Instant};
 

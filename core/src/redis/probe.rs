@@ -1,4 +1,4 @@
-//! The probe: proof that what is published through Redis comes back.
+//! The probe: the proof that messages published through Redis come back.
 //!
 //! Connections that stand and answer PING prove nothing about Pub/Sub. So a message of the link's own leaves every
 //! [`Limits::probe_time`](crate::limits::Limits::probe_time), whatever else does, and has to come in on the other

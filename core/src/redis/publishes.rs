@@ -1,4 +1,4 @@
-//! The publishes that Redis has not carried out yet, as far as is known, encoded.
+//! The encoded publishes that Redis is not known to have carried out.
 
 use core::ops::Range;
 use std::collections::{BTreeSet, VecDeque};

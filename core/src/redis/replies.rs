@@ -1,4 +1,4 @@
-//! What the frames that Redis sends mean for the link.
+//! The effect of frames from Redis on the link.
 
 use bytes::Bytes;
 use tracing::{debug, warn};

@@ -1,4 +1,4 @@
-//! The channels that are wanted and the ones that Redis has confirmed, and what to ask for next.
+//! The wanted channels and those that Redis has confirmed, and the next commands that make them equal.
 
 use std::collections::{BTreeMap, VecDeque};
 

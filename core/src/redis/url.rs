@@ -1,4 +1,4 @@
-//! Where Redis is and how to log in: `redis://[user[:password]@]host[:port][/database]`.
+//! The address of Redis and the login: `redis://[user[:password]@]host[:port][/database]`.
 
 use core::fmt;
 use core::net::Ipv6Addr;

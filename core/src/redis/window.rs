@@ -1,4 +1,4 @@
-//! How far publishing may be ahead of reading.
+//! The window: how far publishing may be ahead of reading.
 //!
 //! Redis keeps what a subscriber has not read and cuts the subscriber off when that is too much
 //! (`client-output-buffer-limit pubsub`). An instance that publishes faster than it reads its own messages would be cut

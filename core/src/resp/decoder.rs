@@ -1,4 +1,4 @@
-//! From pieces of a byte stream to frames.
+//! The decoder: frames from a byte stream in any pieces.
 
 use core::mem;
 

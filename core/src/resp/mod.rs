@@ -1,4 +1,4 @@
-//! What Redis says and what is said to it: RESP2 and RESP3 framing of bytes that arrive in any pieces.
+//! The protocol of Redis: RESP2 and RESP3 framing of bytes that arrive in any pieces.
 //!
 //! Follows the [protocol specification](https://redis.io/docs/latest/develop/reference/protocol-spec/) and the
 //! [Pub/Sub page](https://redis.io/docs/latest/develop/pubsub/).

@@ -1,4 +1,4 @@
-//! The pushes of Pub/Sub by hand. `*` and `>` mean the same here: RESP2 has no type for pushes.
+//! The parser of Pub/Sub pushes. `*` and `>` mean the same here: RESP2 has no type for pushes.
 
 use super::{Frame, Reply};
 

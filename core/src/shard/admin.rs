@@ -1,4 +1,4 @@
-//! What load balancers and Prometheus ask for, each on a path of its own, and the connections that are theirs alone.
+//! `/live`, `/ready` and `/metrics`, and the connections to the admin address.
 
 use super::session::Stage;
 use super::{Event, SessionId, Shard, get_mut};

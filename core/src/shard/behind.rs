@@ -1,5 +1,5 @@
-//! Sessions that hold much of the queues because their sockets are full, in the order in which that began: when all
-//! queues are at their bound, whoever has been behind for longest pays.
+//! Sessions that are behind, in the order in which that began: when all queues reach their bound, the session that has
+//! been behind for longest pays.
 
 use super::queue::Runs;
 use super::session::Session;

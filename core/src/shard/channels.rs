@@ -1,4 +1,4 @@
-//! The channels that some session of this shard, or a subscriber of the embedder's, wants.
+//! The channels that sessions of this shard, or subscribers of the embedder, want.
 
 use std::collections::HashMap;
 

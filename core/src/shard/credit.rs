@@ -1,4 +1,4 @@
-//! Who may publish: the worker's share of the bus's publish queue, and the sessions that wait for some of it.
+//! Credit: the worker's share of the bus's publish queue, and the sessions that wait for some of it.
 
 use std::collections::VecDeque;
 

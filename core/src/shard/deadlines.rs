@@ -1,5 +1,5 @@
-//! What comes of a deadline that has passed. The clock alone ends nobody: whatever the deadline waits for may have
-//! arrived and not been read, because this process stood still or had no turn. So the owner is asked to look first.
+//! Deadlines that have passed. The clock alone ends no session: the awaited bytes may have arrived and lie unread, because
+//! this process stood still or had no turn. So the owner is asked to look first.
 
 use super::intake::Intake;
 use super::session::{Overdue, Session, Stage};

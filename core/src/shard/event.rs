@@ -1,4 +1,4 @@
-//! What a shard tells its embedder.
+//! The events of a shard for its embedder.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! From one run to the queues of all sessions of its channel.
+//! Fan-out: one run goes into the queues of all sessions of its channel.
 
 use std::sync::Arc;
 

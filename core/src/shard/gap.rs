@@ -1,4 +1,4 @@
-//! Stretches in which messages may have passed by, and what the sessions that are there then see of them.
+//! Gaps: periods in which messages may have been missed, and what their sessions learn of them.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! From the first byte of a request to an open WebSocket, or to a plain answer.
+//! The handshake: from the first byte of a request to an open WebSocket, or to a plain answer.
 
 use core::net::IpAddr;
 

@@ -1,4 +1,4 @@
-//! What names a session or a subscriber.
+//! The identifiers of sessions and subscribers.
 
 /// Names a session, for as long as it lives and never another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,4 +1,4 @@
-//! From what is read of a session's socket to messages for the bus.
+//! Inbound: bytes from a session's socket become messages for the bus.
 
 use bytes::BytesMut;
 

@@ -1,4 +1,4 @@
-//! Where the input of an open session stands.
+//! The state of an open session's input.
 //!
 //! Every session is read, whatever the credit: what needs none (pings, pongs, a Close, a question for a note) is taken in
 //! at once. The first byte of a message that finds no credit, and what was read behind it, is held, at most one read of

@@ -1,4 +1,4 @@
-//! Who comes and goes: a line in the log when a session opens and when it ends, if those are wanted.
+//! A log line when a session opens and when it ends, if that level is on.
 
 use core::fmt;
 use core::net::IpAddr;

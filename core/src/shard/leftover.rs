@@ -1,5 +1,5 @@
-//! Input that is held of an open session: what was read before it was open, behind the request or behind a handshake that
-//! somebody else made, and messages for which there was no credit. It is treated as if it still lay in the socket.
+//! Held input of an open session: bytes that were read before it was open, behind the request or behind a handshake that
+//! another program made, and messages without credit. It is treated as if it still lay in the socket.
 
 use bytes::{Bytes, BytesMut};
 

@@ -1,4 +1,4 @@
-//! Who is in which channel: sessions, and subscribers of the embedder's.
+//! Membership of sessions, and of the embedder's subscribers, in channels.
 
 use bytes::Bytes;
 

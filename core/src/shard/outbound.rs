@@ -1,4 +1,4 @@
-//! What sessions have to write, and what became of it.
+//! Outbound: the bytes that sessions have to write, and the results of writes.
 
 use std::io::IoSlice;
 

@@ -1,4 +1,4 @@
-//! Who gives way when there are more connections than places.
+//! Which session gives way when there are more connections than places.
 
 use std::net::IpAddr;
 

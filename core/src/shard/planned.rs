@@ -1,4 +1,4 @@
-//! Closes that come later, each at its own moment, so that clients who come back do not all come at once.
+//! Planned closes, each at its own moment, so that clients do not all reconnect at once.
 
 use std::ops::Range;
 

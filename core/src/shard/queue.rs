@@ -1,4 +1,4 @@
-//! What waits for one session: ranges of shared runs, never copies.
+//! The queue of one session: ranges of shared runs, never copies.
 
 #[cfg(test)]
 use std::collections::HashMap;

@@ -1,4 +1,4 @@
-//! Sessions that do not keep up: what they lose, by their route's policy.
+//! Slow readers: what they lose, by their route's policy.
 
 use std::sync::Arc;
 

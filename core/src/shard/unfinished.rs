@@ -1,4 +1,4 @@
-//! Messages of which not all has come: how long that may take, and who pays when too many of them are there.
+//! Unfinished messages: how long they may take, and which session pays when there are too many.
 
 use super::session::{Session, Stage, Unfinished};
 use super::{SessionId, Shard, get_mut, id_of};

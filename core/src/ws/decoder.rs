@@ -1,4 +1,4 @@
-//! From bytes to what a client says: frames, fragments, UTF-8.
+//! The decoder of a client's bytes: frames, fragments, UTF-8.
 
 use std::borrow::Cow;
 use std::mem;

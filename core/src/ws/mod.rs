@@ -1,4 +1,4 @@
-//! One WebSocket connection, server side (RFC 6455): from bytes to messages, and all that the protocol says by itself.
+//! One WebSocket connection, server side (RFC 6455): from bytes to messages, with all control frames.
 //!
 //! [`Decoder`] turns what a client sends into [`Event`]s. [`Session`] is the life of one connection around it: it
 //! answers pings and the Close, sends pings of its own, and knows when to give up. The frames of messages to the client

@@ -1,4 +1,4 @@
-//! Messages that are given up for want of room: whole ones, of which nothing has left.
+//! Dropping messages from a full queue: whole ones, of which no byte has left.
 
 use super::{Content, Entry, Queue, Runs};
 use crate::run::Run;

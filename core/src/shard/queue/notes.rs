@@ -1,4 +1,4 @@
-//! Notes among the messages that wait: each stands where something is missing, and there only one of its kind.
+//! Notes among waiting messages: each stands where messages are missing, and at each place there is one of a kind.
 
 use core::ops::Range;
 
