@@ -6,6 +6,7 @@ use super::session::{Overdue, Stage};
 use super::{SessionId, Shard, get_mut};
 use crate::error::{Closed, Error, Side};
 use crate::time::Instant;
+use crate::ws;
 
 impl Shard {
     /// `input` was read from the session's socket. It is unmasked in place; nothing of it is kept but an unfinished tail.
@@ -76,13 +77,9 @@ impl Shard {
                 self.remove(id, Closed { by: Side::Peer, code: None, error: None });
             }
             Stage::Open(open) => {
-                if session.flags.spoke && session.member.is_some() {
-                    // If the client is gone, the echo finds that out.
-                    open.ws.handle_half_close(now);
-                    session.flags.unread = true;
-                } else {
-                    open.ws.handle_eof(now);
-                }
+                // If the client is gone and waits for an echo, that finds it out.
+                open.ws.handle_half_close(now);
+                session.flags.unread |= open.ws.state() == ws::State::HalfClosed;
                 self.settle(id, now);
             }
             Stage::Scraping { .. } | Stage::Answered { .. } => self.settle(id, now),
@@ -148,7 +145,7 @@ impl Shard {
             break;
         }
         let is_unfinished = open.ws.is_amid() || open.unfinished.is_some();
-        session.flags.spoke = taken > 0;
+        open.ws.note_echo(taken > 0 && session.member.is_some());
         if is_asked || taken > 0 {
             session.note_alive(taken, limits);
         }

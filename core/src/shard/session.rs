@@ -60,8 +60,6 @@ pub(super) struct Flags {
     pub(super) ended_writes: bool,
     /// Its peer has ended its side.
     pub(super) peer_ended: bool,
-    /// What was read of it last had a message that was published.
-    pub(super) spoke: bool,
     /// The embedder was told not to read, and hears when it may again.
     pub(super) unread: bool,
     /// How far it has come if a deadline of it has passed.

@@ -133,6 +133,8 @@ pub struct Session {
     paused: Option<Instant>,
     /// Whether the client's socket was full, and nothing has left since.
     stalled: bool,
+    /// Whether what was read last had a message, and no data has left since.
+    awaits_echo: bool,
     /// Shortens the time to a ping: 0 not at all, 255 by almost a tenth.
     jitter: u8,
 }
@@ -151,6 +153,7 @@ impl Session {
             ping: Ping::None,
             paused: None,
             stalled: false,
+            awaits_echo: false,
             jitter,
         }
     }
@@ -298,12 +301,18 @@ impl Session {
         self.step(Input::Eof);
     }
 
-    /// The client's stream has ended, and its last message is on its way back to it. It is written to for a second more if
-    /// that message came within the last one; otherwise this is [`handle_eof`](Self::handle_eof).
+    /// What was read has been taken in, and it had a message that comes back to the client, or none.
+    pub const fn note_echo(&mut self, is_awaited: bool) {
+        self.awaits_echo = is_awaited;
+    }
+
+    /// The client's stream has ended. It is written to for a second more if it still awaits its echo, see
+    /// [`note_echo`](Self::note_echo), and its message came within the last second; otherwise this is
+    /// [`handle_eof`](Self::handle_eof).
     pub fn handle_half_close(&mut self, now: Instant) {
         let now = self.see(now);
-        let has_spoken = self.ping == Ping::None && now <= self.since + ECHO_TIME;
-        if self.state != State::Open || self.decoder.is_amid() || self.stalled || !has_spoken {
+        let is_late = self.ping != Ping::None || now > self.since + ECHO_TIME;
+        if self.state != State::Open || !self.awaits_echo || self.decoder.is_amid() || self.stalled || is_late {
             return self.handle_eof(now);
         }
         self.record(Side::Peer, None, None);
@@ -323,6 +332,7 @@ impl Session {
     /// It answers a ping but does not put off the next: a connection's buffer takes bytes for a dead client as well.
     pub fn handle_progress(&mut self, now: Instant) {
         let now = self.see(now);
+        self.awaits_echo = false;
         if self.ping != Ping::None || self.stalled {
             self.stalled = false;
             self.note_life(now);

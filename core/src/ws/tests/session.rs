@@ -57,7 +57,10 @@ fn in_state(state: State) -> Session {
     let peer_close = |session: &mut Session| assert!(read(session, &close_frame(1000, ""), Instant::ZERO).is_empty());
     match state {
         State::Open => {}
-        State::HalfClosed => session.handle_half_close(Instant::ZERO),
+        State::HalfClosed => {
+            session.note_echo(true);
+            session.handle_half_close(Instant::ZERO);
+        }
         State::Closing => close(&mut session),
         State::Awaiting => {
             close(&mut session);
@@ -124,7 +127,10 @@ fn every_event_in_every_state_leads_where_the_table_says() {
         ("end of stream", |s| s.handle_eof(at(1)), [Ended, Ended, Ended, Ended, Parting, Parting, Ended, Ended]),
         (
             "end of stream behind a message",
-            |s| s.handle_half_close(at(1)),
+            |s| {
+                s.note_echo(true);
+                s.handle_half_close(at(1));
+            },
             [HalfClosed, Ended, Ended, Ended, Parting, Parting, Ended, Ended],
         ),
         ("reset", |s| s.handle_reset(at(1)), [Ended; 8]),
