@@ -144,7 +144,9 @@ async fn authorise(room: &str, head: &Parts) -> Result<(Upgrade, Target), (Statu
     let user = user_of(session).await.ok_or_else(|| (StatusCode::UNAUTHORIZED, "Who are you?".to_owned()))?;
     let rights =
         rights_of(user, room).await.ok_or_else(|| (StatusCode::FORBIDDEN, format!("Not your room, {user}.")))?;
-    Ok((upgrade, Target { rights, ..Target::new(format!("chat:{room}")) }))
+    let mut target = Target::new(format!("chat:{room}"));
+    target.rights = rights;
+    Ok((upgrade, target))
 }
 
 fn switch(upgrade: &Upgrade) -> Response {
@@ -186,8 +188,8 @@ async fn user_of(session: &str) -> Option<&'static str> {
 async fn rights_of(user: &str, room: &str) -> Option<Rights> {
     tokio::time::sleep(Duration::from_millis(5)).await;
     match (user, room) {
-        (_, "tea") | ("ann", "news") => Some(Rights { publish: true, subscribe: true }),
-        ("bob", "news") => Some(Rights { publish: false, subscribe: true }),
+        (_, "tea") | ("ann", "news") => Some(Rights::ALL),
+        ("bob", "news") => Some(Rights::SUBSCRIBE),
         _ => None,
     }
 }

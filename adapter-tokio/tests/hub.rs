@@ -12,7 +12,9 @@ use fanfare_tokio::{Connection, Heard, Hub, HubError, ServeError, Setup};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufStream, DuplexStream, duplex};
 use tokio::task::{spawn, yield_now};
 
-const REFUSED: HubError = HubError::Misuse(Misuse::InvalidArgument);
+const BAD_NAME: HubError = HubError::Misuse(Misuse::ChannelName);
+const TOO_LONG: HubError = HubError::Misuse(Misuse::MessageSize);
+const OTHER_FRAME: HubError = HubError::Misuse(Misuse::FrameType);
 
 fn target(channel: &'static str) -> Target {
     Target::new(channel)
@@ -117,7 +119,8 @@ async fn nothing_is_reserved_on_a_channel_that_cannot_be_subscribed() {
     setup.settings.limits.confirm_time = Duration::from_millis(1);
     let hub = Hub::start(setup).await.unwrap();
     assert_eq!(hub.reserve(target("tea")).await.err(), Some(HubError::NotConfirmed));
-    let write_only = Target { rights: Rights { publish: true, subscribe: false }, ..target("tea") };
+    let mut write_only = target("tea");
+    write_only.rights = Rights::PUBLISH;
     assert!(hub.reserve(write_only).await.is_ok(), "it has nothing to hear");
 }
 
@@ -159,14 +162,14 @@ async fn what_makes_no_sense_is_refused() {
     let limits = Limits::default();
     let (longest, too_long) = ("x".repeat(limits.channel_bytes), "x".repeat(limits.channel_bytes + 1));
     assert!(hub.subscribe(longest, FrameType::Text).await.is_ok());
-    assert_eq!(hub.subscribe(too_long.clone(), FrameType::Text).await.err(), Some(REFUSED));
-    assert_eq!(hub.publish(too_long, "").await, Err(REFUSED));
-    assert_eq!(hub.publish("", "").await, Err(REFUSED));
+    assert_eq!(hub.subscribe(too_long.clone(), FrameType::Text).await.err(), Some(BAD_NAME));
+    assert_eq!(hub.publish(too_long, "").await, Err(BAD_NAME));
+    assert_eq!(hub.publish("", "").await, Err(BAD_NAME));
     assert_eq!(hub.publish("tea", vec![b'x'; limits.message_bytes]).await, Ok(()));
-    assert_eq!(hub.publish("tea", vec![b'x'; limits.message_bytes + 1]).await, Err(REFUSED));
-    assert_eq!(hub.adopt(Connection::over(duplex(1).0), target(""), "".into()), Err(REFUSED));
+    assert_eq!(hub.publish("tea", vec![b'x'; limits.message_bytes + 1]).await, Err(TOO_LONG));
+    assert_eq!(hub.adopt(Connection::over(duplex(1).0), target(""), "".into()), Err(BAD_NAME));
     let text = hub.subscribe("tea", FrameType::Text).await.unwrap();
-    assert_eq!(hub.subscribe("tea", FrameType::Binary).await.err(), Some(REFUSED), "it carries text");
+    assert_eq!(hub.subscribe("tea", FrameType::Binary).await.err(), Some(OTHER_FRAME), "it carries text");
     drop(text);
 }
 

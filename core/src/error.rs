@@ -228,8 +228,27 @@ pub enum Misuse {
     NoSuchSession,
     /// The session's state does not allow the call.
     WrongState,
-    /// A close code, reason, channel name or subprotocol that cannot be sent.
-    InvalidArgument,
+    /// The channel has no such subscriber.
+    NoSuchSubscriber,
+    /// The bus was made for fewer workers.
+    NoSuchWorker,
+    /// A channel's name is empty, longer than [`Limits::channel_bytes`](crate::limits::Limits::channel_bytes), or one
+    /// of those that instances use themselves.
+    ChannelName,
+    /// The channel carries the other frame type.
+    FrameType,
+    /// A client of a binary channel cannot be sent [notes](crate::note): only a channel of text has them.
+    Notes,
+    /// A message is longer than [`Limits::message_bytes`](crate::limits::Limits::message_bytes).
+    MessageSize,
+    /// The client did not offer this subprotocol (RFC 6455 §4.2.2).
+    Subprotocol,
+    /// An answer's status is not 200 to 599.
+    Status,
+    /// A code that no Close frame may carry ([`may_be_sent`](crate::ws::may_be_sent)).
+    CloseCode,
+    /// The reason of a Close frame is longer than [`MAX_REASON`](crate::ws::MAX_REASON).
+    CloseReason,
     /// More bytes were acknowledged than were lent.
     TooMuchTransmitted,
 }
@@ -239,7 +258,16 @@ impl fmt::Display for Misuse {
         f.write_str(match self {
             Self::NoSuchSession => "no such session",
             Self::WrongState => "the session's state does not allow this call",
-            Self::InvalidArgument => "the argument cannot be sent",
+            Self::NoSuchSubscriber => "the channel has no such subscriber",
+            Self::NoSuchWorker => "the bus was made for fewer workers",
+            Self::ChannelName => "the channel's name is empty, too long or reserved",
+            Self::FrameType => "the channel carries the other frame type",
+            Self::Notes => "a binary channel has no notes",
+            Self::MessageSize => "the message is too long",
+            Self::Subprotocol => "the client did not offer this subprotocol",
+            Self::Status => "the status of an answer is 200 to 599",
+            Self::CloseCode => "a Close frame may not carry this code",
+            Self::CloseReason => "the reason of a Close frame is too long",
             Self::TooMuchTransmitted => "more was acknowledged than lent",
         })
     }
@@ -249,6 +277,7 @@ impl std::error::Error for Misuse {}
 
 /// How a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Closed {
     /// The side that ended it.
     pub by: Side,

@@ -85,6 +85,7 @@ pub(crate) enum News {
 
 /// A period in which messages of other instances may have been missed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Gap {
     /// Its number among the gaps of this instance, from 1 on.
     pub epoch: u64,

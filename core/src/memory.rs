@@ -41,6 +41,7 @@ const CONSTANT: usize = 1 << 20;
 
 /// The most memory that the core of an instance holds, in bytes: see [`Settings::memory_bound`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct MemoryBound {
     /// Whatever the number of connections.
     pub fixed: usize,

@@ -138,6 +138,7 @@ impl Routes {
 
 /// Where a path leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Target {
     /// The channel, its prefix included: UTF-8 without control characters, at most `channel_bytes`.
     pub channel: Bytes,
@@ -179,6 +180,7 @@ pub enum FrameType {
 
 /// What a session may do on its channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Rights {
     /// Its messages are published.
     pub publish: bool,
@@ -186,14 +188,24 @@ pub struct Rights {
     pub subscribe: bool,
 }
 
+impl Rights {
+    /// To publish and to subscribe: the default.
+    pub const ALL: Self = Self { publish: true, subscribe: true };
+    /// To publish alone.
+    pub const PUBLISH: Self = Self { publish: true, subscribe: false };
+    /// To subscribe alone.
+    pub const SUBSCRIBE: Self = Self { publish: false, subscribe: true };
+}
+
 impl Default for Rights {
     fn default() -> Self {
-        Self { publish: true, subscribe: true }
+        Self::ALL
     }
 }
 
 /// What happens to a session that cannot get every message. Sessions of one channel may have different policies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Policies {
     /// When it reads too slowly.
     pub slow: Slow,
@@ -207,6 +219,7 @@ pub struct Policies {
 ///
 /// Only whole messages are dropped, and none that has begun to leave.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Slow {
     /// It is closed with 1013.
     #[default]
@@ -221,6 +234,7 @@ pub enum Slow {
 
 /// What happens to a session when messages of its channel may have been missed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum OnGap {
     /// It goes on.
     #[default]

@@ -158,6 +158,7 @@ impl RunBuilder {
 
 /// Why a run does not accept a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Refused {
     /// The run is of text and the message is not UTF-8.
     NotUtf8,

@@ -52,6 +52,7 @@ impl fmt::Display for ListenAddress {
 
 /// Not an address to listen on. Its Display ends a sentence that begins with the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ListenAddressError;
 
 impl fmt::Display for ListenAddressError {

@@ -90,6 +90,7 @@ impl std::error::Error for ServeError {
 
 /// Why a hub refuses a call. The call has changed nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum HubError {
     /// The arguments are invalid.
     Misuse(Misuse),

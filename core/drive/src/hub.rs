@@ -78,8 +78,8 @@ impl<R: Runtime> Hub<R> {
     ///
     /// # Errors
     /// [`HubError::NotConfirmed`] if the channel is not confirmed within [`Limits::confirm_time`]: answer with 503.
-    /// [`HubError::Misuse`] if the channel's name is empty or beyond [`Limits::channel_bytes`], or the channel carries
-    /// the other frame type; [`HubError::Stopped`].
+    /// [`HubError::Misuse`] with [`Misuse::ChannelName`], [`Misuse::FrameType`] or [`Misuse::Notes`];
+    /// [`HubError::Stopped`].
     pub async fn reserve(&self, target: Target) -> Result<Reserved<R>, HubError> {
         self.shared.check_channel(&target.channel)?;
         // Keeps the channel subscribed until the session is in it.
@@ -108,7 +108,7 @@ impl<R: Runtime> Hub<R> {
     /// the other frame type, which is the caller's mistake, the connection is dropped and a line logged.
     ///
     /// # Errors
-    /// [`HubError::Misuse`] if the channel's name is empty or beyond [`Limits::channel_bytes`], [`HubError::Stopped`].
+    /// [`HubError::Misuse`] with [`Misuse::ChannelName`]; [`HubError::Stopped`].
     pub fn adopt(&self, stream: impl Into<R::Stream>, target: Target, leftover: Bytes) -> Result<(), HubError> {
         self.shared.check_channel(&target.channel)?;
         self.shared.command(Command::Adopt { stream: stream.into(), target, leftover })
@@ -121,13 +121,12 @@ impl<R: Runtime> Hub<R> {
     /// [`Limits::publish_time`].
     ///
     /// # Errors
-    /// [`HubError::Misuse`] if the channel's name is empty or beyond [`Limits::channel_bytes`], or the payload beyond
-    /// [`Limits::message_bytes`]; [`HubError::Stopped`].
+    /// [`HubError::Misuse`] with [`Misuse::ChannelName`] or [`Misuse::MessageSize`]; [`HubError::Stopped`].
     pub async fn publish(&self, channel: impl Into<Bytes>, payload: impl Into<Bytes>) -> Result<(), HubError> {
         let (channel, payload) = (channel.into(), payload.into());
         self.shared.check_channel(&channel)?;
         if payload.len() > self.shared.limits.message_bytes {
-            return Err(HubError::Misuse(Misuse::InvalidArgument));
+            return Err(HubError::Misuse(Misuse::MessageSize));
         }
         let mut message = Some((channel, payload));
         self.shared
@@ -148,8 +147,8 @@ impl<R: Runtime> Hub<R> {
     /// without reporting that.
     ///
     /// # Errors
-    /// [`HubError::Misuse`] if the channel's name is empty or beyond [`Limits::channel_bytes`], or the channel carries
-    /// the other frame type; [`HubError::Stopped`].
+    /// [`HubError::Misuse`] with [`Misuse::ChannelName`], [`Misuse::FrameType`] or [`Misuse::Notes`];
+    /// [`HubError::Stopped`].
     pub async fn subscribe(&self, channel: impl Into<Bytes>, frame: FrameType) -> Result<Subscription<R>, HubError> {
         let channel = channel.into();
         self.shared.check_channel(&channel)?;
@@ -197,7 +196,7 @@ impl<R: Runtime> Shared<R> {
 
     fn check_channel(&self, channel: &[u8]) -> Result<(), HubError> {
         let is_valid = (1..=self.limits.channel_bytes).contains(&channel.len());
-        if is_valid { Ok(()) } else { Err(HubError::Misuse(Misuse::InvalidArgument)) }
+        if is_valid { Ok(()) } else { Err(HubError::Misuse(Misuse::ChannelName)) }
     }
 
     /// Under the gate's lock, so that nothing comes behind the word to shut down.

@@ -28,6 +28,7 @@ pub struct Program {
 
 /// What a command line and an environment ask for.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Parsed {
     /// The settings, checked.
     pub config: Config,

@@ -76,6 +76,7 @@ impl Log {
 
 /// How a log line is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum LogFormat {
     /// For people.
     Text,

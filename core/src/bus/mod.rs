@@ -75,6 +75,7 @@ pub enum Event {
 
 /// What became of publishes that did not go the usual way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Loss {
     /// They waited for longer than [`Limits::publish_time`] and were given up.
     Expired,
@@ -219,10 +220,10 @@ impl Bus {
     /// A worker's wishes, in the order in which its shard gave them.
     ///
     /// # Errors
-    /// [`Misuse::InvalidArgument`] if the bus was made for fewer workers; nothing changes.
+    /// [`Misuse::NoSuchWorker`] if the bus was made for fewer workers; nothing changes.
     pub fn handle_shard(&mut self, worker: WorkerId, wishes: ToBus, now: Instant) -> Result<(), Misuse> {
         if worker >= self.workers.len() {
-            return Err(Misuse::InvalidArgument);
+            return Err(Misuse::NoSuchWorker);
         }
         let now = self.at(now);
         let mut payloads = Bytes::from(wishes.payloads);

@@ -58,6 +58,7 @@ fn mapped(address: IpAddr) -> Ipv6Addr {
 
 /// A text that is not a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct CidrError;
 
 impl fmt::Display for CidrError {

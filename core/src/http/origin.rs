@@ -15,6 +15,7 @@ use crate::quote::{Quoted, cut};
 /// A missing port means the default of Origin's scheme on both sides. Our own scheme does not matter, so TLS in front
 /// works. A request without Origin does not come from a browser, and passes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct OriginPolicy {
     /// Origins that may connect although they are another site's.
     pub allowed: Vec<AllowedOrigin>,
@@ -120,6 +121,7 @@ impl FromStr for AllowedHost {
 
 /// A text that is not the name of a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct AllowedHostError;
 
 impl fmt::Display for AllowedHostError {
@@ -158,6 +160,7 @@ impl FromStr for AllowedOrigin {
 
 /// A text that is not an origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct AllowedOriginError;
 
 impl fmt::Display for AllowedOriginError {

@@ -326,7 +326,7 @@ fn the_handshake_of_the_rfc_gets_its_answer() {
     let chosen = upgrade.answer(Some("superchat")).expect("an offered one");
     assert_eq!(chosen, format!("{plain}Sec-WebSocket-Protocol: superchat\r\n\r\n"));
     for never_offered in ["Chat", "", "chat, superchat", "chat\r\nX: y"] {
-        assert_eq!(upgrade.answer(Some(never_offered)), Err(Misuse::InvalidArgument));
+        assert_eq!(upgrade.answer(Some(never_offered)), Err(Misuse::Subprotocol));
     }
 }
 
@@ -373,7 +373,7 @@ fn a_head_that_somebody_else_read_is_checked_as_if_it_had_come_here() {
     let accept = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
     let told = [("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Accept", accept)];
     assert_eq!(offer.upgrade().unwrap().fields(None).unwrap(), told);
-    assert_eq!(offer.upgrade().unwrap().fields(Some("chat")), Err(Misuse::InvalidArgument));
+    assert_eq!(offer.upgrade().unwrap().fields(Some("chat")), Err(Misuse::Subprotocol));
 
     let refused = |method, target, field| Request::from_parts(method, target, fields.into_iter().chain([field])).err();
     assert_eq!(refused("POST", "/", ("a", b"b")), Some(Error::Method));

@@ -34,7 +34,7 @@ impl Upgrade {
     /// The complete 101, after which frames follow. `subprotocol` is one that the client offered, or none.
     ///
     /// # Errors
-    /// [`Misuse::InvalidArgument`] if the client did not offer `subprotocol` (RFC 6455 §4.2.2).
+    /// [`Misuse::Subprotocol`] if the client did not offer `subprotocol` (RFC 6455 §4.2.2).
     pub fn answer(&self, subprotocol: Option<&str>) -> Result<Bytes, Misuse> {
         let mut answer = "HTTP/1.1 101 Switching Protocols\r\n".to_owned();
         for (name, value) in self.fields(subprotocol)? {
@@ -53,7 +53,7 @@ impl Upgrade {
             vec![("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Accept", &*self.accept)];
         if let Some(chosen) = subprotocol {
             if !self.offers(chosen) {
-                return Err(Misuse::InvalidArgument);
+                return Err(Misuse::Subprotocol);
             }
             fields.push(("Sec-WebSocket-Protocol", chosen));
         }

@@ -128,7 +128,14 @@ impl fmt::Display for LinkError {
     }
 }
 
-impl std::error::Error for LinkError {}
+impl std::error::Error for LinkError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.kind {
+            LinkErrorKind::NotRedis(error) => Some(error),
+            _ => None,
+        }
+    }
+}
 
 /// What to try about an error reply.
 pub(super) fn advice(text: &str) -> &'static str {

@@ -29,14 +29,14 @@ impl Shard {
     /// Answers [`Event::Scrape`].
     ///
     /// # Errors
-    /// [`Misuse::WrongState`] if the session does not wait for this, [`Misuse::InvalidArgument`] for a status that is
+    /// [`Misuse::WrongState`] if the session does not wait for this, [`Misuse::Status`] for a status that is
     /// not 200 to 599, [`Misuse::NoSuchSession`]; nothing changes.
     pub fn answer_scrape(&mut self, id: SessionId, answer: &Answer, now: Instant) -> Result<(), Misuse> {
         let now = self.at(now);
         let session = self.get(id).ok_or(Misuse::NoSuchSession)?;
         let Stage::Scraping { method, .. } = session.stage else { return Err(Misuse::WrongState) };
         if !(200..600).contains(&answer.status) {
-            return Err(Misuse::InvalidArgument);
+            return Err(Misuse::Status);
         }
         self.answer(id, answer, method, None, now);
         Ok(())

@@ -43,20 +43,20 @@ impl Channels {
     /// Whether a session may enter its channel.
     pub(super) fn check(&self, target: &Target, settings: &Settings) -> Result<(), Misuse> {
         if target.notes && target.frame != FrameType::Text {
-            return Err(Misuse::InvalidArgument);
+            return Err(Misuse::Notes);
         }
         self.check_name(&target.channel, target.frame, settings)
     }
 
     /// Whether a session or a subscriber may enter the channel of that name.
     pub(super) fn check_name(&self, name: &[u8], frame: FrameType, settings: &Settings) -> Result<(), Misuse> {
-        let other_frame = self.index_of(name).is_some_and(|index| self.slots[index as usize].frame != frame);
         let behind_prefix = name.strip_prefix(settings.channel_prefix.as_bytes());
         let is_reserved = behind_prefix.is_some_and(|name| name.starts_with(RESERVED.as_bytes()));
-        if name.is_empty() || name.len() > settings.limits.channel_bytes || is_reserved || other_frame {
-            return Err(Misuse::InvalidArgument);
+        if name.is_empty() || name.len() > settings.limits.channel_bytes || is_reserved {
+            return Err(Misuse::ChannelName);
         }
-        Ok(())
+        let carries_other = self.index_of(name).is_some_and(|index| self.slots[index as usize].frame != frame);
+        if carries_other { Err(Misuse::FrameType) } else { Ok(()) }
     }
 
     pub(super) fn index_of(&self, name: &[u8]) -> Option<u32> {

@@ -71,13 +71,14 @@ impl Shard {
     /// Nothing stops it at the end of the credit: an embedder that floods looks at [`Shard::has_credit`] first.
     ///
     /// # Errors
-    /// [`Misuse::InvalidArgument`] if the channel's name is empty or beyond
-    /// [`Limits::channel_bytes`](crate::limits::Limits::channel_bytes), or the payload beyond
-    /// [`Limits::message_bytes`](crate::limits::Limits::message_bytes).
+    /// [`Misuse::ChannelName`], [`Misuse::MessageSize`].
     pub fn publish(&mut self, channel: &Bytes, payload: &[u8]) -> Result<(), Misuse> {
         let limits = &self.settings.limits;
-        if channel.is_empty() || channel.len() > limits.channel_bytes || payload.len() > limits.message_bytes {
-            return Err(Misuse::InvalidArgument);
+        if channel.is_empty() || channel.len() > limits.channel_bytes {
+            return Err(Misuse::ChannelName);
+        }
+        if payload.len() > limits.message_bytes {
+            return Err(Misuse::MessageSize);
         }
         self.credit.spend(channel, payload.len());
         self.to_bus.publish(channel, payload);

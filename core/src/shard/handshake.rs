@@ -20,9 +20,9 @@ impl Shard {
     /// notes, whatever `target` says.
     ///
     /// # Errors
-    /// [`Misuse::WrongState`] if the session does not wait for an answer, [`Misuse::InvalidArgument`] if the
-    /// subprotocol was not offered or is that of [`note`] on a binary channel, or the channel's name is empty or too long
-    /// or the channel carries the other frame type, [`Misuse::NoSuchSession`].
+    /// [`Misuse::WrongState`] if the session does not wait for an answer, [`Misuse::Subprotocol`], [`Misuse::Notes`] if
+    /// the subprotocol is that of [`note`] and the channel binary, [`Misuse::ChannelName`], [`Misuse::FrameType`],
+    /// [`Misuse::NoSuchSession`].
     pub fn accept(
         &mut self,
         id: SessionId,
@@ -48,14 +48,14 @@ impl Shard {
     /// [`Answer::for_error`]. The session's [`Closed`](crate::error::Closed) will say [`Error::Forbidden`].
     ///
     /// # Errors
-    /// [`Misuse::WrongState`] if the session does not wait for an answer, [`Misuse::InvalidArgument`] for a status
-    /// that is not 200 to 599, [`Misuse::NoSuchSession`]; nothing changes.
+    /// [`Misuse::WrongState`] if the session does not wait for an answer, [`Misuse::Status`],
+    /// [`Misuse::NoSuchSession`]; nothing changes.
     pub fn refuse(&mut self, id: SessionId, answer: &Answer, now: Instant) -> Result<(), Misuse> {
         let now = self.at(now);
         let session = self.get(id).ok_or(Misuse::NoSuchSession)?;
         let Stage::Deciding(_) = &session.stage else { return Err(Misuse::WrongState) };
         if !(200..600).contains(&answer.status) {
-            return Err(Misuse::InvalidArgument);
+            return Err(Misuse::Status);
         }
         self.answer(id, answer, Method::Get, Some(Error::Forbidden), now);
         Ok(())

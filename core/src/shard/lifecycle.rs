@@ -33,8 +33,8 @@ impl Shard {
     /// as by [`Shard::handle_leftover`]. If its channel is not confirmed in time it is closed with 1013.
     ///
     /// # Errors
-    /// [`Misuse::InvalidArgument`] if the channel's name is empty or too long, or the channel carries the other frame
-    /// type, [`Misuse::WrongState`] after [`Shard::shutdown`]; nothing changes.
+    /// [`Misuse::ChannelName`], [`Misuse::FrameType`], [`Misuse::Notes`], [`Misuse::WrongState`] after
+    /// [`Shard::shutdown`]; nothing changes.
     pub fn adopt(&mut self, target: Target, leftover: Vec<u8>, now: Instant) -> Result<SessionId, Misuse> {
         let now = self.at(now);
         if self.closing.is_some() {
@@ -51,7 +51,7 @@ impl Shard {
     /// Closes an open session, after what waits for it has left.
     ///
     /// # Errors
-    /// [`Misuse::InvalidArgument`] for a code or reason that cannot be sent, [`Misuse::WrongState`] if it is not open,
+    /// [`Misuse::CloseCode`], [`Misuse::CloseReason`], [`Misuse::WrongState`] if it is not open,
     /// [`Misuse::NoSuchSession`].
     pub fn close(&mut self, id: SessionId, code: u16, reason: &str, now: Instant) -> Result<(), Misuse> {
         let now = self.at(now);

@@ -13,8 +13,7 @@ impl Shard {
     /// Subscribes the embedder itself to a channel: [`Event::Run`]s follow, from [`Event::Subscribed`] on every one.
     ///
     /// # Errors
-    /// [`Misuse::InvalidArgument`] if the channel's name is empty or too long, or the channel carries the other frame
-    /// type; nothing changes.
+    /// [`Misuse::ChannelName`], [`Misuse::FrameType`]; nothing changes.
     pub fn subscribe(&mut self, channel: &Bytes, frame: FrameType) -> Result<SubscriberId, Misuse> {
         self.channels.check_name(channel, frame, &self.settings)?;
         self.subscribers += 1;
@@ -34,11 +33,11 @@ impl Shard {
     /// Ends a subscription of the embedder's. What is in the queue of events for it stays there.
     ///
     /// # Errors
-    /// [`Misuse::NoSuchSession`] if `channel` has no such subscriber; nothing changes.
+    /// [`Misuse::NoSuchSubscriber`]; nothing changes.
     pub fn unsubscribe(&mut self, channel: &[u8], subscriber: SubscriberId) -> Result<(), Misuse> {
-        let index = self.channels.index_of(channel).ok_or(Misuse::NoSuchSession)?;
+        let index = self.channels.index_of(channel).ok_or(Misuse::NoSuchSubscriber)?;
         let subscribers = &mut self.channels.at_mut(index).subscribers;
-        let place = subscribers.iter().position(|&one| one == subscriber).ok_or(Misuse::NoSuchSession)?;
+        let place = subscribers.iter().position(|&one| one == subscriber).ok_or(Misuse::NoSuchSubscriber)?;
         subscribers.swap_remove(place);
         self.drop_channel_if_empty(index);
         Ok(())

@@ -181,6 +181,7 @@ pub(super) struct Member {
 
 /// A request that waits for [`Shard::accept`](super::Shard::accept) or [`Shard::refuse`](super::Shard::refuse).
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Asked {
     /// The request as it came.
     pub request: Request,

@@ -28,6 +28,7 @@ pub const ECHO_TIME: Duration = Duration::from_secs(1);
 /// | `Finished` | is out | is here, or not wanted after an error | discards |
 /// | `Ended` | | | discards |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum State {
     /// Messages flow both ways.
     Open,
@@ -404,11 +405,13 @@ impl Session {
     /// Begins the closing handshake. The client has [`Limits::close_time`] from now to finish it.
     ///
     /// # Errors
-    /// [`Misuse::InvalidArgument`] for a code that may not be sent ([`may_be_sent`]) or a reason of more than
-    /// [`MAX_REASON`] bytes, [`Misuse::WrongState`] if the session is not open.
+    /// [`Misuse::CloseCode`], [`Misuse::CloseReason`], [`Misuse::WrongState`] if the session is not open.
     pub fn close(&mut self, code: u16, reason: &str, when: CloseWhen, now: Instant) -> Result<(), Misuse> {
-        if !may_be_sent(code) || reason.len() > MAX_REASON {
-            return Err(Misuse::InvalidArgument);
+        if !may_be_sent(code) {
+            return Err(Misuse::CloseCode);
+        }
+        if reason.len() > MAX_REASON {
+            return Err(Misuse::CloseReason);
         }
         if !self.state.sends() {
             return Err(Misuse::WrongState);

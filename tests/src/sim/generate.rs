@@ -371,8 +371,13 @@ fn limits(rng: &mut Rng) -> (Limits, Option<usize>) {
 
 fn rooms(rng: &mut Rng) -> Vec<Room> {
     use FrameType::{Binary, Text};
-    let drops = |slow| Policies { slow, ..Policies::default() };
-    let tight = Policies { on_gap: OnGap::Close, ..Policies::default() };
+    let drops = |slow| {
+        let mut policies = Policies::default();
+        policies.slow = slow;
+        policies
+    };
+    let mut tight = Policies::default();
+    tight.on_gap = OnGap::Close;
     let kinds = [
         ("chat", Text, true, Policies::default()),
         ("bin", Binary, true, Policies::default()),

@@ -80,7 +80,7 @@ fn each_worker_hears_of_its_channels_under_its_own_names() {
 #[test]
 fn a_worker_that_the_bus_was_not_made_for_is_misuse() {
     let mut bus = bus(2);
-    assert_eq!(bus.handle_shard(2, publish("chat", b"x"), Instant::ZERO), Err(Misuse::InvalidArgument));
+    assert_eq!(bus.handle_shard(2, publish("chat", b"x"), Instant::ZERO), Err(Misuse::NoSuchWorker));
     assert_eq!((bus.stats().unsent, bus.debts()), (0, vec![0, 0]));
 }
 

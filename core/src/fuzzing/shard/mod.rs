@@ -326,7 +326,7 @@ impl<'a> Teller<'a> {
     fn unsubscribe(&mut self, subscriber: u8) {
         if let Some((id, channel)) = self.model.unsubscribe(subscriber) {
             self.shard.unsubscribe(&channel, id).expect("it was there");
-            assert_eq!(self.shard.unsubscribe(&channel, id), Err(Misuse::NoSuchSession));
+            assert_eq!(self.shard.unsubscribe(&channel, id), Err(Misuse::NoSuchSubscriber));
         }
     }
 

@@ -1,6 +1,8 @@
+use std::error::Error;
+
 use crate::limits::Limits;
 use crate::redis::world::{World, at, ms, url};
-use crate::redis::{Lane, LinkErrorKind, LinkEvent, RedisUrl};
+use crate::redis::{Lane, LinkError, LinkErrorKind, LinkEvent, RedisUrl};
 
 fn with_login() -> RedisUrl {
     at("redis://app:s3cret@redis.test")
@@ -146,7 +148,9 @@ fn what_is_not_redis_is_told_at_once() {
     world.run();
     world.server.clients.get_mut(&Lane::Publisher).unwrap().output = b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec();
     let (kind, text) = start_error(world);
-    assert!(matches!(kind, LinkErrorKind::NotRedis(_)));
+    let LinkErrorKind::NotRedis(cause) = kind else { panic!("{kind:?}") };
+    let error = LinkError::new(&url(), LinkErrorKind::NotRedis(cause));
+    assert_eq!(error.source().map(ToString::to_string), Some(cause.to_string()));
     assert!(text.contains("does not speak the Redis protocol"), "{text}");
 }
 

@@ -36,9 +36,9 @@ fn the_embedder_accepts_with_a_channel_and_a_subprotocol_of_its_choice() {
     let mut world = asking();
     let client = asks(&mut world);
     let (id, now) = (world.id(client), world.now);
-    assert_eq!(world.shard().accept(id, target("x"), Some("chat.v3"), now), Err(Misuse::InvalidArgument));
-    assert_eq!(world.shard().accept(id, target(""), None, now), Err(Misuse::InvalidArgument));
-    assert_eq!(world.shard().accept(id, target(&"x".repeat(256)), None, now), Err(Misuse::InvalidArgument));
+    assert_eq!(world.shard().accept(id, target("x"), Some("chat.v3"), now), Err(Misuse::Subprotocol));
+    assert_eq!(world.shard().accept(id, target(""), None, now), Err(Misuse::ChannelName));
+    assert_eq!(world.shard().accept(id, target(&"x".repeat(256)), None, now), Err(Misuse::ChannelName));
     world.shard().accept(id, target("secret"), Some("chat.v2"), now).unwrap();
     world.run();
     assert_eq!(world.status(client), 101);
@@ -139,8 +139,8 @@ fn subscribers_that_are_not_sockets_get_every_run_from_their_confirmation_on() {
     assert_eq!((first, same, other), (&subscriber, &subscriber, &second));
     assert_eq!(run.payloads().collect::<Vec<_>>(), [b"hello"]);
     world.shard().unsubscribe(b"chat", subscriber).unwrap();
-    assert_eq!(world.shard().unsubscribe(b"chat", subscriber), Err(Misuse::NoSuchSession));
-    assert_eq!(world.shard().unsubscribe(b"tea", second), Err(Misuse::NoSuchSession));
+    assert_eq!(world.shard().unsubscribe(b"chat", subscriber), Err(Misuse::NoSuchSubscriber));
+    assert_eq!(world.shard().unsubscribe(b"tea", second), Err(Misuse::NoSuchSubscriber));
     world.send(client, &text("again"));
     assert_eq!(world.subscriber_events.len(), 4, "only the second hears it");
 }
@@ -150,10 +150,10 @@ fn a_channel_has_one_frame_type_as_long_as_somebody_is_in_it() {
     let mut world = World::new();
     let channel = Bytes::from_static(b"chat");
     let client = world.join("/chat");
-    assert_eq!(world.shard().subscribe(&channel, FrameType::Binary), Err(Misuse::InvalidArgument));
+    assert_eq!(world.shard().subscribe(&channel, FrameType::Binary), Err(Misuse::FrameType));
     let binary = Target { frame: FrameType::Binary, ..target("chat") };
     let now = world.now;
-    assert_eq!(world.shard().adopt(binary.clone(), Vec::new(), now), Err(Misuse::InvalidArgument));
+    assert_eq!(world.shard().adopt(binary.clone(), Vec::new(), now), Err(Misuse::FrameType));
     world.reset(client);
     world.shard().adopt(binary, Vec::new(), now).unwrap();
 }
@@ -167,10 +167,10 @@ fn the_embedder_publishes_within_the_bounds_of_a_message() {
     let publish = |shard: &mut crate::shard::Shard, name: usize, len: usize| {
         shard.publish(&Bytes::from(vec![b'n'; name]), &vec![b'x'; len])
     };
-    assert_eq!(publish(shard, 0, 1), Err(Misuse::InvalidArgument));
+    assert_eq!(publish(shard, 0, 1), Err(Misuse::ChannelName));
     assert_eq!(publish(shard, bounds.channel_bytes, bounds.message_bytes), Ok(()));
-    assert_eq!(publish(shard, bounds.channel_bytes + 1, 1), Err(Misuse::InvalidArgument));
-    assert_eq!(publish(shard, 1, bounds.message_bytes + 1), Err(Misuse::InvalidArgument));
+    assert_eq!(publish(shard, bounds.channel_bytes + 1, 1), Err(Misuse::ChannelName));
+    assert_eq!(publish(shard, 1, bounds.message_bytes + 1), Err(Misuse::MessageSize));
     shard.publish(&"chat".into(), b"from the embedder").unwrap();
     world.run();
     assert_eq!(world.texts(client), ["from the embedder"]);

@@ -337,7 +337,7 @@ fn the_embedder_chooses_notes_by_their_subprotocol_or_in_the_target_of_a_session
     let now = world.now;
     let target = Target { notes: true, ..Target::new("all") };
     let binary = Target { frame: FrameType::Binary, ..target.clone() };
-    assert_eq!(world.shard().adopt(binary, Vec::new(), now), Err(Misuse::InvalidArgument));
+    assert_eq!(world.shard().adopt(binary, Vec::new(), now), Err(Misuse::Notes));
     let id = world.shard().adopt(target.clone(), Vec::new(), now).unwrap();
     let adopted = world.add(0, id);
     world.run();
@@ -358,7 +358,7 @@ fn the_embedder_chooses_notes_by_their_subprotocol_or_in_the_target_of_a_session
     let now = world.now;
     let ids = clients.map(|client| world.id(client));
     let binary = Target { frame: FrameType::Binary, ..Target::new("bits") };
-    assert_eq!(world.shard().accept(ids[0], binary, Some(SUBPROTOCOL), now), Err(Misuse::InvalidArgument));
+    assert_eq!(world.shard().accept(ids[0], binary, Some(SUBPROTOCOL), now), Err(Misuse::Notes));
     world.shard().accept(ids[0], target.clone(), Some("chat.v1"), now).unwrap();
     world.shard().accept(ids[1], target, Some(SUBPROTOCOL), now).unwrap();
     world.run();

@@ -218,11 +218,11 @@ fn expected(stage: Stage, input: Input) -> Result<(), Misuse> {
         (_, Input::Transmitted) => Ok(()),
         (_, TransmittedTooMuch) => Err(Misuse::TooMuchTransmitted),
         (Stage::Deciding, Accept | Refuse) => Ok(()),
-        (Stage::Deciding, AcceptNotOffered | RefuseWrongly) => Err(Misuse::InvalidArgument),
+        (Stage::Deciding, AcceptNotOffered) => Err(Misuse::Subprotocol),
+        (Stage::Deciding, RefuseWrongly) | (Stage::Scraping, AnswerScrapeWrongly) => Err(Misuse::Status),
         (Stage::Scraping, AnswerScrape) => Ok(()),
-        (Stage::Scraping, AnswerScrapeWrongly) => Err(Misuse::InvalidArgument),
         (_, Close) if is_open => Ok(()),
-        (_, CloseWrongly) if is_ws => Err(Misuse::InvalidArgument),
+        (_, CloseWrongly) if is_ws => Err(Misuse::CloseCode),
         _ => Err(Misuse::WrongState),
     }
 }

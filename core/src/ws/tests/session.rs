@@ -309,22 +309,22 @@ fn a_close_after_data_waits_for_it_and_a_slow_readers_does_not() {
 #[test]
 fn a_close_that_cannot_be_sent_is_refused_and_changes_nothing() {
     let longest = "r".repeat(123);
-    for (code, reason, allowed) in [
-        (1000, "", true),
-        (4999, longest.as_str(), true),
-        (1000, &"r".repeat(124), false),
-        (999, "", false),
-        (1004, "", false),
-        (1005, "", false),
-        (1006, "", false),
-        (1015, "", false),
-        (2999, "", false),
-        (5000, "", false),
+    for (code, reason, expected) in [
+        (1000, "", Ok(())),
+        (4999, longest.as_str(), Ok(())),
+        (1000, &"r".repeat(124), Err(Misuse::CloseReason)),
+        (999, "", Err(Misuse::CloseCode)),
+        (1004, "", Err(Misuse::CloseCode)),
+        (1005, "", Err(Misuse::CloseCode)),
+        (1006, "", Err(Misuse::CloseCode)),
+        (1015, "", Err(Misuse::CloseCode)),
+        (2999, "", Err(Misuse::CloseCode)),
+        (5000, "", Err(Misuse::CloseCode)),
     ] {
         let mut session = open();
         let result = session.close(code, reason, CloseWhen::AfterData, at(1));
-        assert_eq!(result, if allowed { Ok(()) } else { Err(Misuse::InvalidArgument) }, "{code}");
-        assert_eq!(session.state(), if allowed { State::Closing } else { State::Open });
+        assert_eq!(result, expected, "{code}");
+        assert_eq!(session.state(), if expected.is_ok() { State::Closing } else { State::Open });
     }
     let mut session = in_state(State::Awaiting);
     assert_eq!(session.close(1000, "", CloseWhen::Now, at(1)), Err(Misuse::WrongState));
