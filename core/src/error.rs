@@ -87,8 +87,58 @@ pub enum Told {
     Status(u16),
     /// A Close frame with this code (RFC 6455 §7.4.1).
     Close(u16),
+    /// The one before the 101, the other after it: somebody else may have sent that for us.
+    Either {
+        /// Of the HTTP answer.
+        status: u16,
+        /// Of the Close frame.
+        code: u16,
+    },
     /// Nothing: the connection is dropped.
     Nothing,
+}
+
+impl Told {
+    /// The status of an HTTP answer, if one tells it.
+    #[must_use]
+    pub const fn status(self) -> Option<u16> {
+        if let Self::Status(status) | Self::Either { status, .. } = self { Some(status) } else { None }
+    }
+
+    /// The code of a Close frame, if one tells it.
+    #[must_use]
+    pub const fn code(self) -> Option<u16> {
+        if let Self::Close(code) | Self::Either { code, .. } = self { Some(code) } else { None }
+    }
+}
+
+/// Why the instance closes a session whose client has made no mistake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Farewell {
+    /// The instance shuts down.
+    GoingAway,
+    /// A gap concerns the session, and its route closes for that ([`OnGap::Close`](crate::route::OnGap::Close)).
+    Gap,
+}
+
+impl Farewell {
+    /// The code of the Close (RFC 6455 §7.4.1).
+    #[must_use]
+    pub const fn code(self) -> u16 {
+        match self {
+            Self::GoingAway => 1001,
+            Self::Gap => 1012,
+        }
+    }
+
+    /// The reason in the Close.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::GoingAway => "the server is going away",
+            Self::Gap => "messages may have been missed, connect again",
+        }
+    }
 }
 
 macro_rules! errors {
@@ -147,9 +197,9 @@ errors! {
     /// The head was not complete within `head_time`.
     SlowHead => Limit, Told::Status(408), "the request head took too long";
     /// The channel was not confirmed within `confirm_time`.
-    NotConfirmed => Limit, Told::Status(503), "the channel cannot be subscribed right now";
+    NotConfirmed => Limit, Told::Either { status: 503, code: 1013 }, "the channel cannot be subscribed right now";
     /// The instance is shutting down or full.
-    Unavailable => Limit, Told::Status(503), "this server takes no new connections right now";
+    Unavailable => Limit, Told::Either { status: 503, code: 1001 }, "this server takes no new connections right now";
 
     // Frames: RFC 6455 §5.
     /// A client's frame is not masked (§5.1).
@@ -308,6 +358,7 @@ mod tests {
             match error.told() {
                 Told::Status(status) => assert!((400..=505).contains(&status), "{error:?}"),
                 Told::Close(code) => assert!([1002, 1003, 1007, 1008, 1009, 1013].contains(&code), "{error:?}"),
+                Told::Either { status, code } => assert!(status == 503 && [1001, 1013].contains(&code), "{error:?}"),
                 Told::Nothing => assert_eq!(error.family(), Family::Limit),
             }
             assert!(error.text().len() <= 123, "a reason fits a control frame: {error:?}");

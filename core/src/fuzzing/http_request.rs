@@ -4,7 +4,7 @@ use tungstenite::handshake::machine::TryParse;
 use tungstenite::handshake::server::{Request as OtherRequest, create_response};
 
 use super::Cut;
-use crate::error::{Error, Told};
+use crate::error::Error;
 use crate::http::{Answer, Method, OriginPolicy, Request, RequestReader, Upgrade};
 use crate::limits::Limits;
 use crate::route::{Route, Routes};
@@ -207,7 +207,7 @@ fn is_known_to_differ(request: &Request, head: &[u8]) -> bool {
 }
 
 fn check_answer(answer: &Answer, error: Error, method: Method) {
-    let Told::Status(expected) = error.told() else { panic!("{error:?} is no answer to a request") };
+    let Some(expected) = error.told().status() else { panic!("{error:?} is no answer to a request") };
     let bytes = answer.encode(method);
     let (status, connection) = parse_answer(&bytes, "connection");
     assert_eq!(status, expected);

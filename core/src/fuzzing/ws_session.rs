@@ -8,7 +8,7 @@ use tungstenite::protocol::{Role, WebSocket, WebSocketConfig};
 
 use super::Cut;
 use super::client::Client;
-use crate::error::{Error, Told};
+use crate::error::Error;
 use crate::limits::Limits;
 use crate::route::FrameType;
 use crate::time::Instant;
@@ -220,7 +220,7 @@ fn check_pongs(pongs: &[Vec<u8>], pings: &[&[u8]], all: bool) {
 fn check_end(session: &Session, client: &Client, heard: &Heard) {
     let code = match (heard.error, heard.events.last()) {
         (Some(error), _) => {
-            let Told::Close(code) = error.told() else { panic!("{error:?} is no error of a frame") };
+            let Some(code) = error.told().code() else { panic!("{error:?} is no error of a frame") };
             Some(code)
         }
         (None, Some(Event::Close { code, .. })) => *code,

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::date::imf_fixdate;
 use super::request::Method;
-use crate::error::{Error, Told};
+use crate::error::Error;
 use crate::time::Duration;
 
 /// A plain answer. Every one closes the connection.
@@ -51,7 +51,7 @@ impl Answer {
     /// On a path that takes sockets only, [`Error::Method`] wants `.with_field("Allow", "GET")`.
     #[must_use]
     pub fn for_error(error: Error) -> Self {
-        let status = if let Told::Status(status) = error.told() { status } else { 500 };
+        let status = error.told().status().unwrap_or(500);
         Self::text(status, format!("{error}.\n"))
     }
 

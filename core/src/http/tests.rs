@@ -1,7 +1,7 @@
 //! Heads in every split, limits, handshakes and answers. What is refused is listed in `hostile`.
 
 use super::*;
-use crate::error::{Error, Misuse, Told};
+use crate::error::{Error, Misuse};
 use crate::limits::Limits;
 
 mod hostile;
@@ -400,7 +400,7 @@ fn a_head_that_somebody_else_read_is_checked_as_if_it_had_come_here() {
 #[test]
 fn every_error_of_a_request_has_a_complete_answer() {
     for &error in Error::ALL {
-        let Told::Status(expected) = error.told() else { continue };
+        let Some(expected) = error.told().status() else { continue };
         let answer = Answer::for_error(error);
         let (status, fields, body) = parts(&answer.encode(Method::Get));
         assert!(status.starts_with(&format!("HTTP/1.1 {expected} ")), "{error:?}");

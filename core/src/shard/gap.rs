@@ -5,15 +5,12 @@ use std::sync::Arc;
 use super::queue::{Content, Missing};
 use super::session::Stage;
 use super::{Event, Shard, id_of};
+use crate::error::Farewell;
 use crate::exchange::ChannelId;
 use crate::note::Note;
 use crate::quote::cut_bytes;
 use crate::route::OnGap;
 use crate::time::{Duration, Instant};
-
-/// The Close of a session whose route says so.
-const CODE: u16 = 1012;
-const REASON: &str = "messages may have been missed, connect again";
 
 impl Shard {
     /// The bus has lost its subscriptions: every message of a channel may pass by until it is subscribed again.
@@ -68,7 +65,7 @@ impl Shard {
                 let id = id_of(index, session);
                 self.leave(id);
                 self.stats.gap_closes += 1;
-                self.plan_close(id, (CODE, REASON), Duration::ZERO..self.settings.limits.gap_close_time, now);
+                self.plan_close(id, Farewell::Gap, Duration::ZERO..self.settings.limits.gap_close_time, now);
             }
         }
     }

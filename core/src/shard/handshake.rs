@@ -178,9 +178,10 @@ impl Shard {
         let Some(session) = get_mut(&mut self.sessions, id) else { return };
         let Stage::Joining(joining) = &session.stage else { return };
         let mut ws = ws::Session::new(0, now);
-        let code = if error == Error::Unavailable { 1001 } else { 1013 };
-        // Only a session that is not open refuses that.
-        let _ = ws.close(code, error.text(), CloseWhen::Now, now);
+        if let Some(code) = error.told().code() {
+            // Only a session that is not open refuses that.
+            let _ = ws.close(code, error.text(), CloseWhen::Now, now);
+        }
         session.stage = Stage::Open(Open::new(ws, joining.target.clone()));
         self.stats.errors.count(error);
         self.settle(id, now);

@@ -4,24 +4,19 @@ use std::ops::Range;
 
 use super::session::{Planned, Session, Stage};
 use super::{SessionId, Shard, get_mut};
+use crate::error::Farewell;
 use crate::time::{Duration, Instant};
 use crate::ws::CloseWhen;
 
 impl Shard {
     /// Has an open session closed at a random moment `within` so long from now, after what waits for it then. Of two
     /// plans the earlier holds.
-    pub(super) fn plan_close(
-        &mut self,
-        id: SessionId,
-        (code, reason): (u16, &'static str),
-        within: Range<Duration>,
-        now: Instant,
-    ) {
+    pub(super) fn plan_close(&mut self, id: SessionId, farewell: Farewell, within: Range<Duration>, now: Instant) {
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let at = now + Duration::from_micros(self.rng.u64(micros(within.start)..=micros(within.end)));
         let Some(session) = get_mut(&mut self.sessions, id) else { return };
         if session.takes_messages() && session.planned_at().is_none_or(|planned| at < planned) {
-            session.rare.get_or_insert_default().planned = Some(Planned { at, code, reason });
+            session.rare.get_or_insert_default().planned = Some(Planned { at, farewell });
             self.settle(id, now);
         }
     }
@@ -38,7 +33,7 @@ impl Session {
         let planned = self.rare.as_mut().and_then(|rare| rare.planned.take());
         if let (Stage::Open(open), Some(planned)) = (&mut self.stage, planned) {
             // A session that is closing already refuses a second Close.
-            let _ = open.ws.close(planned.code, planned.reason, CloseWhen::AfterData, now);
+            let _ = open.ws.close(planned.farewell.code(), planned.farewell.text(), CloseWhen::AfterData, now);
         }
     }
 }

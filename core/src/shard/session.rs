@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::intake::Intake;
 use super::queue::{Queue, Runs};
-use crate::error::{Closed, Error, Misuse, Side};
+use crate::error::{Closed, Error, Farewell, Misuse, Side};
 use crate::http::{Method, Request, RequestReader, Upgrade};
 use crate::limits::Limits;
 use crate::note::Note;
@@ -90,8 +90,7 @@ pub(super) enum Overdue {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Planned {
     pub(super) at: Instant,
-    pub(super) code: u16,
-    pub(super) reason: &'static str,
+    pub(super) farewell: Farewell,
 }
 
 /// What was read of a session and is yet to be taken in.

@@ -2,14 +2,12 @@
 
 use super::session::{Session, Stage};
 use super::{SessionId, Shard, ids_of};
-use crate::error::Error;
+use crate::error::{Error, Farewell};
 use crate::time::{Duration, Instant};
 
 /// From one Close to the next of an instance, if there is time: what comes back to the rest of the fleet are then 200
 /// handshakes a second.
 const PACE: Duration = Duration::from_millis(5);
-
-const GOING_AWAY: (u16, &str) = (1001, "the server is going away");
 
 impl Shard {
     /// Says from here on that it is not ready, and serves on as before, so that load balancers look elsewhere before
@@ -40,7 +38,7 @@ impl Shard {
         for (place, id) in (0..count).zip(ids) {
             let Some(session) = self.get_mut(id) else { continue };
             if session.takes_messages() {
-                self.plan_close(id, GOING_AWAY, each * place..each * (place + 1), now);
+                self.plan_close(id, Farewell::GoingAway, each * place..each * (place + 1), now);
             } else {
                 session.hurry(until);
                 self.settle(id, now);
@@ -53,7 +51,7 @@ impl Shard {
     /// A handshake has ended well. While the shard shuts down, that is not for long.
     pub(super) fn close_latecomer(&mut self, id: SessionId, now: Instant) {
         if let Some(until) = self.closing {
-            self.plan_close(id, GOING_AWAY, Duration::ZERO..until.since(now), now);
+            self.plan_close(id, Farewell::GoingAway, Duration::ZERO..until.since(now), now);
         }
     }
 

@@ -1,6 +1,6 @@
 //! The life of one open WebSocket.
 
-use crate::error::{Closed, Error, Misuse, Side, Told};
+use crate::error::{Closed, Error, Misuse, Side};
 use crate::limits::Limits;
 use crate::time::{Duration, Instant};
 
@@ -436,7 +436,7 @@ impl Session {
     /// not get there. An error that no Close stands for ends the session at once. The first error stays.
     pub fn fail(&mut self, error: Error, now: Instant) {
         let now = self.see(now);
-        let Told::Close(code) = error.told() else {
+        let Some(code) = error.told().code() else {
             self.record(Side::Local, None, Some(error));
             return self.step(Input::Lost);
         };

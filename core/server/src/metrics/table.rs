@@ -6,7 +6,7 @@ use prometheus_client::metrics::MetricType;
 
 use super::{Numbers, Process};
 use fanfare_core::bus;
-use fanfare_core::error::{Error, Side, Told, Unready};
+use fanfare_core::error::{Error, Side, Unready};
 use fanfare_core::histogram::Histogram;
 use fanfare_core::limits::Limits;
 use fanfare_core::shard::{self, Code};
@@ -312,7 +312,7 @@ fn sessions_closed(numbers: &Numbers, sink: Sink<'_>) -> fmt::Result {
 
 /// Those that are told by a status, or the others.
 fn errors(numbers: &Numbers, sink: Sink<'_>, by_status: bool) -> fmt::Result {
-    let is_wanted = |error: &Error| matches!(error.told(), Told::Status(_)) == by_status;
+    let is_wanted = |error: &Error| error.told().status().is_some() == by_status;
     let counts = numbers.instance.workers.stats.errors.iter().filter(|(error, _)| is_wanted(error));
     counts.into_iter().try_for_each(|(error, count)| sink(&[("error", &snake(error))], Value::Count(count)))
 }
