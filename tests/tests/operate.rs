@@ -273,7 +273,7 @@ fn the_loop_in_readme_knows_every_action() {
 
 #[test]
 fn every_package_has_readme_and_licences() {
-    for package in ["fanfare-core", "fanfare-tokio", "fanfare-async-std"] {
+    for package in ["fanfare-core", "fanfare-drive", "fanfare-server", "fanfare-tokio", "fanfare-async-std"] {
         let files = output(Command::new(env!("CARGO")).args([
             "package",
             "--offline",

@@ -111,8 +111,8 @@ pub fn options_table() -> String {
 const ABOUT: &str = "Spreads WebSocket messages over any number of server instances through Redis Pub/Sub.";
 
 const NOTES: &str = "\
-Each option is also the environment variable named beside it. A flag goes before a variable, and an empty variable \
-counts as unset. Variables of options that may be repeated separate their values by spaces.";
+Each option is also the environment variable named beside it. A flag wins over its variable, and an empty variable \
+counts as unset. In variables of options that may be repeated, values have spaces between them.";
 
 fn command(program: &Program) -> Command {
     let defaults = Config::default();

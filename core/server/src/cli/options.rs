@@ -377,20 +377,19 @@ pub(super) const OPTIONS: &[Opt] = &[
 ];
 
 const ROUTE_SYNTAX: &str = "\
-PATTERN=CHANNEL[,text|,binary][,publish=no][,subscribe=no][,slow=close|drop_newest|drop_oldest|latest]\
-[,on_gap=keep|close]
+PATTERN=CHANNEL[,text|,binary][,publish=no][,subscribe=no]
+  [,slow=close|drop_newest|drop_oldest|latest][,on_gap=keep|close]
 
-PATTERN is a path in which {name} stands for one segment. CHANNEL is a Redis channel, and {name} in it is what the \
-path has there, percent-decoded; each name of the path is in the channel once. All messages of a route are text \
-unless it says binary. With publish=no, clients may not send; with subscribe=no, they are sent nothing. With on_gap=close, \
-clients are closed with 1012 when messages may have been missed, instead of going on. slow= says what becomes of a \
-client that reads too slowly: it is closed with 1013, it does not get what does not fit (drop_newest), what waits \
-longest makes room (drop_oldest), or only the newest message waits for it (latest).
+PATTERN is a path in which {name} stands for one segment. CHANNEL is a Redis channel, and {name} in it stands for the \
+same segment, percent-decoded; each name of the path is in the channel once. All messages of a route are text unless it \
+says binary. With publish=no, clients may not send; with subscribe=no, they receive nothing. With on_gap=close, clients \
+are closed with 1012 when messages may have been missed. slow= is for a client that reads too slowly: it is closed with \
+1013 (close), loses messages that do not fit (drop_newest), loses those that have waited longest (drop_oldest), or gets \
+only the newest of those that wait (latest).
 
-Of several variables in a channel, all but the last end with the character that follows them there, which their values \
-therefore cannot have: no two paths of a route lead to one channel. Channels that begin with fanfare: are the instance's \
-own. With a route the chat is gone, unless --chat asks for it; then a route with the pattern /chat or /chat/{room} takes \
-the place of the chat's own.
+Of several variables in a channel, all but the last end at the character that follows them there, and their values cannot \
+contain it: no two paths of a route lead to one channel. Channels that begin with fanfare: belong to the instance. A route \
+replaces the chat, unless --chat asks for it; then a route with the pattern /chat or /chat/{room} replaces the chat's own.
 
   --route '/board/{id}=board:{id}'
   --route '/telemetry=telemetry,binary'

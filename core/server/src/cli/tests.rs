@@ -297,6 +297,7 @@ fn unknown_variables_are_warned_about() {
 fn help_explains_every_option_and_differs_between_programs_in_names_alone() {
     for asked in ["--help", "-h"] {
         let Err(Exit::Answer(help)) = run(&[asked], &[]) else { panic!("{asked} is an answer") };
+        assert!(help.lines().all(|line| line.chars().count() <= 100), "{asked} wraps");
         let unwrapped = help.split_whitespace().collect::<Vec<_>>().join(" ");
         for option in OPTIONS {
             let flag = format!("--{}", option.name);
