@@ -18,6 +18,7 @@ pub mod process;
 pub mod proxy;
 pub mod raw;
 pub mod redis;
+pub mod refusals;
 pub mod resp;
 pub mod server;
 pub mod sim;
