@@ -2,7 +2,7 @@
 //! owner of several workers and a bus asks it.
 
 use crate::bus::{Bus, Stats};
-use crate::redis::Lane;
+use crate::redis::{Lane, LinkId};
 use crate::time::{Duration, Instant};
 
 /// The end of an instance: listening until `closes_at`, then closing sessions and letting publishes leave, the latter
@@ -69,7 +69,7 @@ impl Ending {
     /// How many accepted publishes were lost since this began; what Redis has not confirmed at the end counts, too.
     pub fn lost(&self, bus: &mut Bus) -> u64 {
         if !bus.is_closed() {
-            bus.handle_closed(Lane::Publisher, "the drain time is over", self.ends_at);
+            bus.handle_closed(LinkId::new(0, Lane::Publisher), "the drain time is over", self.ends_at);
         }
         let stats = bus.stats();
         given_up(&stats) - self.given_up + stats.unsent as u64

@@ -21,7 +21,7 @@ use crate::ending::Ending;
 use crate::error::Misuse;
 use crate::histogram::Histogram;
 use crate::http::Answer;
-use crate::redis::{self, Lane, RedisUrl};
+use crate::redis::{Endpoint, LinkId, RedisUrl};
 use crate::settings::Settings;
 use crate::shard::{self, SessionId, Shard};
 use crate::snapshot::{Share, Snapshot};
@@ -30,8 +30,8 @@ use crate::time::{Duration, Instant, earlier};
 /// One of an instance's sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SocketId {
-    /// One of the two connections to Redis.
-    Redis(Lane),
+    /// A connection to Redis.
+    Redis(LinkId),
     /// A client's.
     Client(SessionId),
 }
@@ -42,21 +42,20 @@ impl SocketId {
     #[must_use]
     pub const fn index(self) -> usize {
         match self {
-            Self::Redis(Lane::Subscriber) => 0,
-            Self::Redis(Lane::Publisher) => 1,
-            Self::Client(id) => 2 + id.index(),
+            Self::Redis(id) => id.index(),
+            Self::Client(id) => LinkId::COUNT + id.index(),
         }
     }
 }
 
 /// What the owner has to do with sockets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Connect to the host and port of the URL; then [`Node::handle_connected`] or [`Node::handle_dial_failed`].
+    /// Connect to this endpoint; then [`Node::handle_connected`] or [`Node::handle_dial_failed`].
     ///
     /// It needs no timeout and no second try of yours: [`Action::Close`] ends one that takes longer than
     /// [`Limits::dial_time`](crate::limits::Limits::dial_time), and another follows.
-    Dial(Lane),
+    Dial(LinkId, Endpoint),
     /// Write once what [`Node::transmit`] lends; then [`Node::transmitted`], [`Node::blocked`] if the socket would block,
     /// or [`Node::handle_reset`].
     Write(SocketId),
@@ -147,24 +146,24 @@ impl Node {
     }
 
     /// A connection to Redis stands.
-    pub fn handle_connected(&mut self, lane: Lane, now: Instant) {
-        self.bus.handle_connected(lane, now);
+    pub fn handle_connected(&mut self, id: LinkId, now: Instant) {
+        self.bus.handle_connected(id, now);
     }
 
     /// A connection to Redis could not be made; `reason` is for people. Should there be something to close,
     /// [`Action::Close`] comes for it.
-    pub fn handle_dial_failed(&mut self, lane: Lane, reason: &str, now: Instant) {
+    pub fn handle_dial_failed(&mut self, id: LinkId, reason: &str, now: Instant) {
         self.see(now);
-        self.actions.push_back(Action::Close(SocketId::Redis(lane)));
-        self.bus.handle_dial_failed(lane, reason, now);
+        self.actions.push_back(Action::Close(SocketId::Redis(id)));
+        self.bus.handle_dial_failed(id, reason, now);
     }
 
     /// A socket is readable: may it be read? If not, [`Action::Read`] names it when it may.
     pub fn handle_readable(&mut self, id: SocketId, now: Instant) -> bool {
         match id {
             SocketId::Client(id) => self.shard.handle_readable(id, now),
-            SocketId::Redis(lane) => {
-                self.bus.handle_looked(lane, now);
+            SocketId::Redis(link) => {
+                self.bus.handle_looked(link, now);
                 true
             }
         }
@@ -175,7 +174,7 @@ impl Node {
     pub fn handle_read(&mut self, id: SocketId, input: &mut [u8], more: bool, now: Instant) {
         match id {
             SocketId::Client(id) => self.shard.handle_read(id, input, now),
-            SocketId::Redis(lane) => self.bus.handle_read(lane, input, more, now),
+            SocketId::Redis(link) => self.bus.handle_read(link, input, more, now),
         }
     }
 
@@ -194,9 +193,9 @@ impl Node {
         self.see(now);
         match id {
             SocketId::Client(id) => self.shard.handle_reset(id),
-            SocketId::Redis(lane) => {
+            SocketId::Redis(link) => {
                 self.actions.push_back(Action::Close(id));
-                self.bus.handle_closed(lane, reason, now);
+                self.bus.handle_closed(link, reason, now);
             }
         }
     }
@@ -208,7 +207,7 @@ impl Node {
     pub fn transmitted(&mut self, id: SocketId, n: usize, now: Instant) -> Result<(), Misuse> {
         match id {
             SocketId::Client(id) => self.shard.transmitted(id, n, now),
-            SocketId::Redis(lane) => self.bus.transmitted(lane, n, now),
+            SocketId::Redis(link) => self.bus.transmitted(link, n, now),
         }
     }
 
@@ -216,7 +215,7 @@ impl Node {
     pub fn blocked(&mut self, id: SocketId) {
         match id {
             SocketId::Client(id) => self.shard.blocked(id),
-            SocketId::Redis(lane) => self.bus.blocked(lane),
+            SocketId::Redis(link) => self.bus.blocked(link),
         }
     }
 
@@ -224,7 +223,7 @@ impl Node {
     pub fn handle_writable(&mut self, id: SocketId) {
         match id {
             SocketId::Client(id) => self.shard.handle_writable(id),
-            SocketId::Redis(lane) => self.bus.handle_writable(lane),
+            SocketId::Redis(link) => self.bus.handle_writable(link),
         }
     }
 
@@ -288,9 +287,9 @@ impl Node {
         self.actions
             .pop_front()
             .or_else(|| match self.bus.poll_action()? {
-                redis::Action::Dial(lane) => Some(Action::Dial(lane)),
-                redis::Action::HangUp(lane) => Some(Action::Close(SocketId::Redis(lane))),
-                redis::Action::Look(lane) => Some(Action::Read(SocketId::Redis(lane))),
+                bus::Action::Dial(id, endpoint) => Some(Action::Dial(id, endpoint)),
+                bus::Action::HangUp(id) => Some(Action::Close(SocketId::Redis(id))),
+                bus::Action::Look(id) => Some(Action::Read(SocketId::Redis(id))),
             })
             .or_else(|| self.shard.poll_readable().map(SocketId::Client).map(Action::Read))
             // Redis before the clients, so that others hear of a message as early as our own.
@@ -309,7 +308,7 @@ impl Node {
     pub fn transmit<'a>(&'a self, id: SocketId, out: &mut [IoSlice<'a>]) -> usize {
         match id {
             SocketId::Client(id) => self.shard.transmit(id, out),
-            SocketId::Redis(lane) => self.bus.transmit(lane, out),
+            SocketId::Redis(link) => self.bus.transmit(link, out),
         }
     }
 

@@ -9,7 +9,7 @@ use cap::Cap;
 use fanfare_core::http::Answer;
 use fanfare_core::limits::Limits;
 use fanfare_core::node::{Action, Node, SocketId};
-use fanfare_core::redis::{Lane, RedisUrl};
+use fanfare_core::redis::{Lane, LinkId, RedisUrl};
 use fanfare_core::route::{Route, Routes};
 use fanfare_core::settings::Settings;
 use fanfare_core::time::{Duration, Instant};
@@ -18,6 +18,7 @@ use fanfare_core::time::{Duration, Instant};
 static ALLOCATOR: Cap<System> = Cap::new(System, usize::MAX);
 
 const MIB: usize = 1 << 20;
+const SUBSCRIBER: LinkId = LinkId::new(0, Lane::Subscriber);
 /// Larger than a request may be.
 const LARGE_FILE: usize = 40 << 10;
 
@@ -113,13 +114,13 @@ impl World {
                         let mut slices = [IoSlice::new(&[]); 8];
                         let filled = self.node.transmit(id, &mut slices);
                         let bytes = slices[..filled].iter().map(|slice| slice.len()).sum();
-                        if let SocketId::Redis(Lane::Subscriber) = id {
+                        if let SocketId::Redis(SUBSCRIBER) = id {
                             slices[..filled].iter().for_each(|slice| self.to_redis.extend_from_slice(slice));
                         }
                         self.node.transmitted(id, bytes, self.now).unwrap();
                     }
                     Action::EndWrites(id) => self.node.handle_eof(id, self.now),
-                    Action::Read(_) | Action::Reset(_) | Action::Close(_) | Action::Dial(_) => {}
+                    Action::Read(_) | Action::Reset(_) | Action::Close(_) | Action::Dial(..) => {}
                 }
             }
             while self.node.poll_event().is_some() {}
@@ -134,11 +135,11 @@ impl World {
     fn connect_to_redis(&mut self) {
         self.settle();
         // The last one to be greeted is the one whose commands are looked at.
-        for lane in [Lane::Publisher, Lane::Subscriber] {
-            self.node.handle_connected(lane, self.now);
+        for id in [LinkId::new(0, Lane::Publisher), SUBSCRIBER] {
+            self.node.handle_connected(id, self.now);
             self.settle();
             self.to_redis.clear();
-            self.node.handle_read(SocketId::Redis(lane), &mut b"-ERR\r\n+OK\r\n+PONG\r\n".to_vec(), false, self.now);
+            self.node.handle_read(SocketId::Redis(id), &mut b"-ERR\r\n+OK\r\n+PONG\r\n".to_vec(), false, self.now);
             self.settle();
         }
     }
@@ -160,7 +161,7 @@ impl World {
                 }
             }
             self.to_redis.clear();
-            self.node.handle_read(SocketId::Redis(Lane::Subscriber), &mut replies, false, self.now);
+            self.node.handle_read(SocketId::Redis(SUBSCRIBER), &mut replies, false, self.now);
             drop(replies);
             self.settle();
         }
@@ -407,7 +408,7 @@ fn one_connection_after_the_other(config: &Config) {
     }
     assert_eq!(world.node.bus.stats().lingering, config.limits.lingering_channels);
     let held = config.limits.lingering_channels * 2;
-    world.clients.push(SocketId::Redis(Lane::Subscriber));
+    world.clients.push(SocketId::Redis(SUBSCRIBER));
     world.end("one connection after the other", config, held * config.limits.channel_bytes.min(4_000) / 2);
 }
 

@@ -59,7 +59,7 @@ impl<R: Runtime> Head<R> {
                 ),
                 None => Bus::local(&settings.limits, workers, seed, now),
             },
-            lanes: Lanes::new(place.runtime.clone(), setup.redis.as_ref(), settings.limits.dial_time),
+            lanes: Lanes::new(place.runtime.clone(), settings.limits.dial_time),
             acceptor,
             admin,
             starting: Some(addresses),

@@ -1,5 +1,6 @@
 //! The connections of the bus to Redis.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io::IoSlice;
 use std::pin::Pin;
@@ -9,8 +10,8 @@ use std::task::{Context, Poll, Waker};
 use super::bells::{Bell, Bells};
 use super::dial::{Lookup, Race, look_up};
 use super::runtime::{Runtime, Stream};
-use fanfare_core::bus::Bus;
-use fanfare_core::redis::{Action, Lane, RedisUrl};
+use fanfare_core::bus::{Action, Bus};
+use fanfare_core::redis::{Endpoint, LinkId};
 use fanfare_core::time::{Duration, Instant};
 
 /// Slices of one write.
@@ -20,19 +21,18 @@ const TURN_BYTES: usize = 256 << 10;
 /// When something is overdue, the runtime has so long to hear of what has arrived: it may have stood still as well.
 const LOOK_TIME: Duration = Duration::from_millis(50);
 
-/// Both connections to Redis, if the bus has any.
+/// The connections to Redis, if the bus has any.
 pub(super) struct Lanes<R: Runtime> {
     runtime: R,
-    server: Option<(String, u16)>,
     dial_time: Duration,
-    bells: Arc<Bells<Lane>>,
-    connections: [Connection<R>; 2],
+    bells: Arc<Bells<LinkId>>,
+    connections: BTreeMap<LinkId, Connection<R>>,
 }
 
 struct Connection<R: Runtime> {
-    lane: Lane,
+    id: LinkId,
     state: State<R>,
-    bell: Arc<Bell<Lane>>,
+    bell: Arc<Bell<LinkId>>,
     /// Rings the bell.
     waker: Waker,
     /// The bus wants to know what has arrived when this is over.
@@ -53,22 +53,15 @@ enum State<R: Runtime> {
 }
 
 impl<R: Runtime> Lanes<R> {
-    pub(super) fn new(runtime: R, redis: Option<&RedisUrl>, dial_time: Duration) -> Self {
-        let bells = Arc::<Bells<Lane>>::default();
-        let connections = [Lane::Subscriber, Lane::Publisher].map(|lane| {
-            let bell = bells.bell(lane);
-            let waker = Waker::from(bell.clone());
-            Connection { lane, state: State::None(None), bell, waker, look: None }
-        });
-        let server = redis.map(|url| (url.host().to_owned(), url.port()));
-        Self { runtime, server, dial_time, bells, connections }
+    pub(super) fn new(runtime: R, dial_time: Duration) -> Self {
+        Self { runtime, dial_time, bells: Arc::default(), connections: BTreeMap::new() }
     }
 
     /// Reads each connection that has something to do once.
     pub(super) fn read(&mut self, bus: &mut Bus, scratch: &mut [u8], now: Instant) {
-        for lane in self.bells.take() {
+        for id in self.bells.take() {
             let (runtime, time) = (self.runtime.clone(), self.dial_time);
-            self.connection(lane).turn(bus, scratch, (&runtime, time), now);
+            self.connection(id).turn(bus, scratch, (&runtime, time), now);
         }
     }
 
@@ -77,22 +70,24 @@ impl<R: Runtime> Lanes<R> {
     pub(super) fn write(&mut self, bus: &mut Bus, now: Instant) {
         while let Some(action) = bus.poll_action() {
             match action {
-                Action::HangUp(lane) => self.connection(lane).hang_up(),
-                Action::Look(lane) => {
+                Action::HangUp(id) => self.connection(id).hang_up(),
+                Action::Look(id) => {
                     let sleep = Box::pin(self.runtime.sleep_until(now + LOOK_TIME));
-                    let connection = self.connection(lane);
+                    let connection = self.connection(id);
                     connection.look = Some(sleep);
                     connection.bell.ring();
                 }
-                Action::Dial(lane) => {
-                    let Some((host, port)) = self.server.clone() else { continue };
-                    self.connection(lane).dial(|| look_up::<R>(host, port));
-                    bus.handle_resolving(lane, true);
+                Action::Dial(id, Endpoint::Tcp { host, port }) => {
+                    self.connection(id).dial(|| look_up::<R>(host, port));
+                    bus.handle_resolving(id, true);
+                }
+                Action::Dial(id, endpoint) => {
+                    bus.handle_dial_failed(id, &format!("there is no way to reach {endpoint:?}"), now);
                 }
             }
         }
-        while let Some(lane) = bus.poll_transmit() {
-            self.connection(lane).write(bus, now);
+        while let Some(id) = bus.poll_transmit() {
+            self.connection(id).write(bus, now);
         }
     }
 
@@ -101,11 +96,12 @@ impl<R: Runtime> Lanes<R> {
         self.bells.sleep(worker)
     }
 
-    fn connection(&mut self, lane: Lane) -> &mut Connection<R> {
-        &mut self.connections[match lane {
-            Lane::Subscriber => 0,
-            Lane::Publisher => 1,
-        }]
+    fn connection(&mut self, id: LinkId) -> &mut Connection<R> {
+        self.connections.entry(id).or_insert_with(|| {
+            let bell = self.bells.bell(id);
+            let waker = Waker::from(bell.clone());
+            Connection { id, state: State::None(None), bell, waker, look: None }
+        })
     }
 }
 
@@ -134,7 +130,7 @@ impl<R: Runtime> Connection<R> {
         self.go_on(bus, scratch, dialing, looks, now);
         if looks {
             self.look = None;
-            bus.handle_looked(self.lane, now);
+            bus.handle_looked(self.id, now);
         }
     }
 
@@ -145,12 +141,12 @@ impl<R: Runtime> Connection<R> {
             match lookup.as_mut().poll(&mut context) {
                 Poll::Pending => return,
                 Poll::Ready(Ok(addresses)) => {
-                    bus.handle_resolving(self.lane, false);
+                    bus.handle_resolving(self.id, false);
                     self.state = State::Connecting(Race::new(&addresses, time));
                 }
                 Poll::Ready(Err(error)) => {
                     self.state = State::None(None);
-                    return bus.handle_dial_failed(self.lane, &error.to_string(), now);
+                    return bus.handle_dial_failed(self.id, &error.to_string(), now);
                 }
             }
         }
@@ -161,17 +157,17 @@ impl<R: Runtime> Connection<R> {
                 Poll::Ready(Ok(stream)) => {
                     self.state = State::Open { stream, blocked: false, broken: None };
                     self.bell.ring();
-                    bus.handle_connected(self.lane, now);
+                    bus.handle_connected(self.id, now);
                 }
                 Poll::Ready(Err(reason)) => {
                     self.state = State::None(None);
-                    bus.handle_dial_failed(self.lane, &reason, now);
+                    bus.handle_dial_failed(self.id, &reason, now);
                 }
             },
             State::Open { stream, blocked, broken } => {
                 // If it rang for something else, the next write says so at little cost.
                 if std::mem::take(blocked) && broken.is_none() {
-                    bus.handle_writable(self.lane);
+                    bus.handle_writable(self.id);
                 }
                 let mut read = stream.poll_read(&mut context, scratch);
                 if looks && read.is_pending() {
@@ -189,7 +185,7 @@ impl<R: Runtime> Connection<R> {
                         if broken.is_some() || stream.poll_readable(&mut context).is_ready() {
                             self.bell.ring();
                         }
-                        bus.handle_read(self.lane, &scratch[..read], read == scratch.len(), now);
+                        bus.handle_read(self.id, &scratch[..read], read == scratch.len(), now);
                     }
                 }
             }
@@ -201,7 +197,7 @@ impl<R: Runtime> Connection<R> {
         let mut left = TURN_BYTES;
         loop {
             let mut slices = [IoSlice::new(&[]); SLICES];
-            let filled = bus.transmit(self.lane, &mut slices);
+            let filled = bus.transmit(self.id, &mut slices);
             if filled == 0 {
                 return;
             }
@@ -213,14 +209,14 @@ impl<R: Runtime> Connection<R> {
                 Poll::Ready(Ok(written)) if written > 0 => {
                     left = left.saturating_sub(written);
                     // Misuse is impossible: no more can be written than was lent.
-                    let _ = bus.transmitted(self.lane, written, now);
+                    let _ = bus.transmitted(self.id, written, now);
                     continue;
                 }
                 Poll::Pending => {}
                 Poll::Ready(Ok(_)) => *broken = Some("the connection takes nothing more".to_owned()),
                 Poll::Ready(Err(error)) => *broken = Some(error.to_string()),
             }
-            bus.blocked(self.lane);
+            bus.blocked(self.id);
             *blocked = true;
             if left == 0 || broken.is_some() {
                 self.bell.ring();
@@ -231,6 +227,6 @@ impl<R: Runtime> Connection<R> {
 
     fn close(&mut self, bus: &mut Bus, reason: &str, now: Instant) {
         self.state = State::None(None);
-        bus.handle_closed(self.lane, reason, now);
+        bus.handle_closed(self.id, reason, now);
     }
 }

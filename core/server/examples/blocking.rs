@@ -13,10 +13,10 @@ use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::{Shutdown, ToSocketAddrs};
 use std::{env, mem, process, time};
 
+use fanfare_core::bus;
 use fanfare_core::node::{Action, Event, Node, SocketId};
+use fanfare_core::redis::{Endpoint, LinkId};
 use fanfare_core::time::Instant;
-use fanfare_core::{bus, redis::Lane};
-use fanfare_server::Config;
 use fanfare_server::cli::{self, Exit, Program};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
@@ -38,14 +38,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
     println!("{}", config.banner(&[listener.local_addr()?]));
     let seed = RandomState::new().hash_one(0);
-    let node = Node::new(config.settings()?, config.redis.clone(), seed, Instant::ZERO);
+    let node = Node::new(config.settings()?, config.redis, seed, Instant::ZERO);
     let (sockets, ready, scratch) = (Vec::new(), BTreeSet::new(), vec![0; 64 << 10]);
-    Ok(Instance { config, node, poll, listener, sockets, ready, scratch, dials: 0, start: time::Instant::now() }
-        .run()?)
+    Ok(Instance { node, poll, listener, sockets, ready, scratch, dials: 0, start: time::Instant::now() }.run()?)
 }
 
 struct Instance {
-    config: Config,
     node: Node,
     poll: Poll,
     listener: TcpListener,
@@ -126,14 +124,14 @@ impl Instance {
     /// Says whether the socket is connected, which one to Redis is not at first.
     fn is_connected(&mut self, id: SocketId, now: Instant) -> bool {
         let Some(socket) = socket(&mut self.sockets, id) else { return false };
-        let (true, SocketId::Redis(lane)) = (socket.is_dialing, id) else { return true };
+        let (true, SocketId::Redis(link)) = (socket.is_dialing, id) else { return true };
         match socket.stream.take_error().and_then(|error| error.map_or_else(|| socket.stream.peer_addr(), Err)) {
             Ok(_) => {
                 socket.is_dialing = false;
-                self.node.handle_connected(lane, now);
+                self.node.handle_connected(link, now);
             }
             Err(error) if error.kind() == ErrorKind::NotConnected => {}
-            Err(error) => self.node.handle_dial_failed(lane, &error.to_string(), now),
+            Err(error) => self.node.handle_dial_failed(link, &error.to_string(), now),
         }
         !socket.is_dialing
     }
@@ -158,9 +156,9 @@ impl Instance {
 
     fn act(&mut self, action: Action, now: Instant) {
         match action {
-            Action::Dial(lane) => {
-                if let Err(error) = self.dial(lane) {
-                    self.node.handle_dial_failed(lane, &error.to_string(), now);
+            Action::Dial(id, endpoint) => {
+                if let Err(error) = self.dial(id, endpoint) {
+                    self.node.handle_dial_failed(id, &error.to_string(), now);
                 }
             }
             Action::Write(id) => self.write(id, now),
@@ -196,12 +194,12 @@ impl Instance {
     }
 
     /// A name is looked up on this thread: everybody waits for a slow name server.
-    fn dial(&mut self, lane: Lane) -> io::Result<()> {
-        let server = self.config.redis.as_ref().ok_or(ErrorKind::AddrNotAvailable)?;
-        let addresses: Vec<_> = (server.host(), server.port()).to_socket_addrs()?.collect();
+    fn dial(&mut self, id: LinkId, endpoint: Endpoint) -> io::Result<()> {
+        let Endpoint::Tcp { host, port } = endpoint else { return Err(ErrorKind::Unsupported.into()) };
+        let addresses: Vec<_> = (host, port).to_socket_addrs()?.collect();
         let address = addresses.get(self.dials % addresses.len().max(1)).ok_or(ErrorKind::AddrNotAvailable)?;
         self.dials += 1;
-        self.insert(SocketId::Redis(lane), TcpStream::connect(*address)?, true)
+        self.insert(SocketId::Redis(id), TcpStream::connect(*address)?, true)
     }
 
     fn insert(&mut self, id: SocketId, mut stream: TcpStream, is_dialing: bool) -> io::Result<()> {

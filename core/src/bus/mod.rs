@@ -11,27 +11,28 @@
 //! Without Redis, [`Bus::handle_timeout`] delivers what was published, 64 KiB a turn, and is due at once while anything
 //! waits: sessions are written to in between.
 //!
-//! With Redis, the bus is driven like a session's socket, for two sockets, one for each [`Lane`]: do what
+//! With Redis, the bus is driven like a session's socket, for a socket of each [`LinkId`]: do what
 //! [`Bus::poll_action`] says, tell it by [`Bus::handle_connected`] or [`Bus::handle_dial_failed`] what became of a dial,
 //! hand it what was read ([`Bus::handle_read`], 64 KiB at a time are good) and write what [`Bus::poll_transmit`] and
-//! [`Bus::transmit`] give. [`Link`] says what it makes of that. Nothing but Redis's Pub/Sub is used
+//! [`Bus::transmit`] give. [`Link`](crate::redis::Link) says what it makes of that. Nothing but Redis's Pub/Sub is used
 //! (<https://redis.io/docs/latest/develop/pubsub/>).
 //!
 //! A worker that does not take its news in is owed at most [`Limits::mailbox_bytes`]; what comes beyond that is dropped
 //! for that worker alone, and told. A channel has one frame type in all workers.
 
 mod channels;
+mod connections;
 mod local;
 #[cfg(test)]
 pub(crate) mod tests;
 mod workers;
 
 use std::collections::VecDeque;
-use std::io::IoSlice;
 
 use bytes::Bytes;
 
 use self::channels::Channels;
+pub use self::connections::Action;
 use self::local::Local;
 use self::workers::Workers;
 use crate::error::{Misuse, Unready};
@@ -39,7 +40,7 @@ use crate::exchange::{Gap, News, ToBus, ToShard, Wish, WorkerId, publish_cost};
 use crate::histogram::Histogram;
 use crate::limits::Limits;
 use crate::quote::cut_bytes;
-use crate::redis::{Action, Lane, Link, LinkError, LinkEvent, RedisUrl};
+use crate::redis::{Link, LinkError, LinkEvent, RedisUrl};
 use crate::time::{Duration, Episodes, Instant, Seldom, earlier};
 
 /// What the embedder hears of the bus.
@@ -274,70 +275,6 @@ impl Bus {
         self.follow_link();
     }
 
-    /// `lane`'s connection to Redis stands.
-    pub fn handle_connected(&mut self, lane: Lane, now: Instant) {
-        self.stats.connects += 1;
-        self.with_link(now, |link, now| link.handle_connected(lane, now));
-    }
-
-    /// `lane`'s dial waits for a name server, or no longer does.
-    pub fn handle_resolving(&mut self, lane: Lane, is_resolving: bool) {
-        if let Some(link) = self.link_mut() {
-            link.handle_resolving(lane, is_resolving);
-        }
-    }
-
-    /// `lane`'s connection to Redis could not be made; `reason` is for people.
-    pub fn handle_dial_failed(&mut self, lane: Lane, reason: &str, now: Instant) {
-        self.stats.dial_failures += 1;
-        self.with_link(now, |link, now| link.handle_dial_failed(lane, reason, now));
-    }
-
-    /// `lane`'s socket was looked at as [`Action::Look`] asks; see [`Link::handle_looked`].
-    pub fn handle_looked(&mut self, lane: Lane, now: Instant) {
-        self.with_link(now, |link, now| link.handle_looked(lane, now));
-    }
-
-    /// `input` was read from `lane`'s socket, and `more` may lie there; see [`Link::handle_read`]. Nothing of it is kept
-    /// but an unfinished tail.
-    pub fn handle_read(&mut self, lane: Lane, input: &[u8], more: bool, now: Instant) {
-        let now = self.at(now);
-        let Carrier::Redis(link) = &mut self.carrier else { return };
-        let (channels, stats) = (&mut self.channels, &mut self.stats);
-        stats.bytes_in += input.len() as u64;
-        link.handle_read(lane, input, more, now, |name, payload| channels.add_message(name, payload, stats, now));
-        // A channel is subscribed before its first message comes, also if both were read at once.
-        self.follow_link();
-        self.seal_runs();
-    }
-
-    /// `lane`'s connection has ended; `reason` is for people.
-    pub fn handle_closed(&mut self, lane: Lane, reason: &str, now: Instant) {
-        self.with_link(now, |link, now| link.handle_closed(lane, reason, now));
-    }
-
-    /// The first `n` bytes that [`Bus::transmit`] lent have left.
-    ///
-    /// # Errors
-    /// [`Misuse::TooMuchTransmitted`] if so many were not lent; nothing changes.
-    pub fn transmitted(&mut self, lane: Lane, n: usize, now: Instant) -> Result<(), Misuse> {
-        let now = self.at(now);
-        let result = self.link_mut().map_or(Err(Misuse::TooMuchTransmitted), |link| link.transmitted(lane, n, now));
-        self.stats.bytes_out += if result.is_ok() { n as u64 } else { 0 };
-        self.follow_link();
-        result
-    }
-
-    /// `lane`'s socket takes no more, until [`Bus::handle_writable`].
-    pub fn blocked(&mut self, lane: Lane) {
-        self.with_link(self.latest, |link, _| link.blocked(lane));
-    }
-
-    /// `lane`'s socket takes bytes again.
-    pub fn handle_writable(&mut self, lane: Lane) {
-        self.with_link(self.latest, |link, _| link.handle_writable(lane));
-    }
-
     // Commands.
 
     /// Lets what was accepted leave; no publishes are expected after this. [`Bus::is_closed`] tells when it has, or when
@@ -356,25 +293,6 @@ impl Bus {
     /// What has happened. Can change after every input. Nothing bounds what is not polled.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
-    }
-
-    /// A connection to make or to end. Can change after every input.
-    pub fn poll_action(&mut self) -> Option<Action> {
-        self.link_mut()?.poll_action()
-    }
-
-    /// A connection that has new output, named once. Can change after every input.
-    pub fn poll_transmit(&mut self) -> Option<Lane> {
-        self.link_mut()?.poll_transmit()
-    }
-
-    /// Lends what `lane` has to write, in order, into `out`; says how many slices it filled. It only looks.
-    #[must_use]
-    pub fn transmit<'a>(&'a self, lane: Lane, out: &mut [IoSlice<'a>]) -> usize {
-        match &self.carrier {
-            Carrier::Redis(link) => link.transmit(lane, out),
-            Carrier::Local(_) => 0,
-        }
     }
 
     /// The next instant at which [`Bus::handle_timeout`] has something to do; the latest one seen while another output

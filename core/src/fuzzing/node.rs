@@ -10,8 +10,8 @@ use crate::error::Error;
 use crate::http::Answer;
 use crate::limits::Limits;
 use crate::node::{Action, Event, Node, SocketId};
-use crate::redis::Lane;
 use crate::redis::world::{Server, url};
+use crate::redis::{Lane, LinkId};
 use crate::resp::encode;
 use crate::route::Routes;
 use crate::settings::Settings;
@@ -180,7 +180,7 @@ impl Teller {
         let filled = self.node.transmit(id, &mut slices);
         let bytes: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.to_vec()).take(most).collect();
         match id {
-            SocketId::Redis(lane) => self.redis.read(lane, &bytes),
+            SocketId::Redis(id) => self.redis.read(id.lane(), &bytes),
             SocketId::Client(_) => self.clients.get_mut(&id).expect("only who is there is named").hear(&bytes),
         }
         self.node.transmitted(id, bytes.len(), self.now).expect("it was lent");
@@ -195,7 +195,7 @@ impl Teller {
 
     fn cut(&mut self, lane: Lane) {
         if self.redis.clients.contains_key(&lane) {
-            self.node.handle_reset(SocketId::Redis(lane), "connection reset", self.now);
+            self.node.handle_reset(SocketId::Redis(LinkId::new(0, lane)), "connection reset", self.now);
         }
     }
 
@@ -228,14 +228,14 @@ impl Teller {
     fn act(&mut self) -> bool {
         let Some(action) = self.node.poll_action() else { return false };
         match action {
-            Action::Dial(lane) if self.is_reachable => {
-                self.redis.accept(lane);
-                self.node.handle_connected(lane, self.now);
+            Action::Dial(id, _) if self.is_reachable => {
+                self.redis.accept(id.lane());
+                self.node.handle_connected(id, self.now);
             }
-            Action::Dial(lane) => self.node.handle_dial_failed(lane, "connection refused", self.now),
+            Action::Dial(id, _) => self.node.handle_dial_failed(id, "connection refused", self.now),
             Action::Write(id @ SocketId::Redis(_)) => self.write(id, usize::MAX),
             Action::Reset(id) => assert!(self.clients.contains_key(&id), "it is closed next"),
-            Action::Close(SocketId::Redis(lane)) => drop(self.redis.clients.remove(&lane)),
+            Action::Close(SocketId::Redis(id)) => drop(self.redis.clients.remove(&id.lane())),
             Action::Close(id) => drop(self.clients.remove(&id).expect("closed once")),
             Action::Read(id) => drop(self.node.handle_readable(id, self.now)),
             Action::Write(id) | Action::EndWrites(id) => assert!(self.clients.contains_key(&id)),
@@ -249,7 +249,7 @@ impl Teller {
                 continue;
             };
             let mut bytes = std::mem::take(&mut client.output);
-            self.node.handle_read(SocketId::Redis(lane), &mut bytes, false, self.now);
+            self.node.handle_read(SocketId::Redis(LinkId::new(0, lane)), &mut bytes, false, self.now);
             return true;
         }
         false

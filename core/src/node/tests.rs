@@ -1,11 +1,20 @@
 use super::*;
 use crate::limits::Limits;
+use crate::redis::Lane;
 use crate::shard::tests::world::{request, settings, text};
 use crate::time::Duration;
 
 const NOW: Instant = Instant::from_micros(7);
+const SUBSCRIBER: LinkId = LinkId::new(0, Lane::Subscriber);
+const PUBLISHER: LinkId = LinkId::new(0, Lane::Publisher);
+const BOTH: [LinkId; 2] = [SUBSCRIBER, PUBLISHER];
 /// An empty Close of a client, masked with zeros.
 const CLOSE: [u8; 6] = *b"\x88\x80\0\0\0\0";
+
+/// To the Redis of these tests.
+fn dial(id: LinkId) -> Action {
+    Action::Dial(id, Endpoint::Tcp { host: "redis.test".to_owned(), port: 6379 })
+}
 
 fn node() -> Node {
     Node::new(settings(Limits::default(), 4), None, 7, NOW)
@@ -148,9 +157,9 @@ fn the_same_inputs_give_the_same_outputs() {
 fn a_connection_to_redis_is_closed_before_it_is_dialled_again() {
     let mut node = Node::new(Settings::default(), Some("redis://redis.test".parse().unwrap()), 7, NOW);
     assert_eq!(node.poll_timeout(), Some(NOW));
-    assert_eq!(settle(&mut node), (vec![], Lane::ALL.map(Action::Dial).to_vec()));
-    let lost = SocketId::Redis(Lane::Subscriber);
-    node.handle_connected(Lane::Subscriber, NOW);
+    assert_eq!(settle(&mut node), (vec![], BOTH.map(dial).to_vec()));
+    let lost = SocketId::Redis(SUBSCRIBER);
+    node.handle_connected(SUBSCRIBER, NOW);
     assert!(matches!(&settle(&mut node).0[..], [(id, _)] if *id == lost));
     let reset = |node: &mut Node, id, now| node.handle_reset(id, "reset", now);
     let mut now = NOW;
@@ -160,8 +169,8 @@ fn a_connection_to_redis_is_closed_before_it_is_dialled_again() {
         assert_eq!(node.poll_action(), Some(Action::Close(lost)));
         now = now + Duration::from_secs(1);
         node.handle_timeout(now);
-        assert!(std::iter::from_fn(|| node.poll_action()).any(|action| action == Action::Dial(Lane::Subscriber)));
-        node.handle_connected(Lane::Subscriber, now);
+        assert!(std::iter::from_fn(|| node.poll_action()).any(|action| action == dial(SUBSCRIBER)));
+        node.handle_connected(SUBSCRIBER, now);
     }
 }
 
@@ -179,7 +188,7 @@ fn an_end_comes_when_sessions_and_then_their_publishes_have_left() {
     assert!(matches!(&written[..], [(to, bytes)] if *to == id && bytes.starts_with(b"HTTP/1.1 503 ")));
     assert_eq!((others, node.is_closed()), (vec![Action::EndWrites(id)], false), "the client is there");
     node.handle_eof(id, NOW);
-    let ends = [id, SocketId::Redis(Lane::Subscriber), SocketId::Redis(Lane::Publisher)];
+    let ends = [id, SocketId::Redis(SUBSCRIBER), SocketId::Redis(PUBLISHER)];
     let (_, others) = settle(&mut node);
     assert_eq!(others, ends.map(Action::Close));
     assert!(node.is_closed());
@@ -242,15 +251,15 @@ fn a_socket_is_not_read_after_its_end() {
 fn what_is_left_of_a_dial_that_failed_is_closed() {
     let mut node = Node::new(Settings::default(), Some("redis://redis.test".parse().unwrap()), 7, NOW);
     settle(&mut node);
-    node.handle_dial_failed(Lane::Publisher, "refused", NOW);
-    assert_eq!(settle(&mut node).1, [Action::Close(SocketId::Redis(Lane::Publisher))]);
+    node.handle_dial_failed(PUBLISHER, "refused", NOW);
+    assert_eq!(settle(&mut node).1, [Action::Close(SocketId::Redis(PUBLISHER))]);
 }
 
 #[test]
 fn living_sockets_have_different_numbers() {
     let mut node = node();
     let clients = [join(&mut node), join(&mut node)];
-    let all = Lane::ALL.map(SocketId::Redis).into_iter().chain(clients);
+    let all = BOTH.map(SocketId::Redis).into_iter().chain(clients);
     assert!(all.map(SocketId::index).eq(0..4));
 }
 

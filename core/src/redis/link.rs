@@ -13,7 +13,7 @@ use super::error::{LinkError, LinkErrorKind};
 use super::probe::Probe;
 use super::publishes::{Publishes, Sent};
 use super::subscriptions::{Kind, Subscriptions};
-use super::{Action, Lane, LinkEvent, LinkStats, RedisUrl};
+use super::{Action, Endpoint, Lane, LinkEvent, LinkStats, RedisUrl};
 use crate::error::{Misuse, Unready};
 use crate::limits::Limits;
 use crate::resp::{Decoder, Frame, encode};
@@ -358,6 +358,12 @@ impl Link {
     }
 
     // Getters.
+
+    /// Where both connections lead.
+    #[must_use]
+    pub fn endpoint(&self) -> Endpoint {
+        Endpoint::of(&self.url)
+    }
 
     /// Bytes of all publishes, encoded, that wait to be written or for their replies.
     #[must_use]

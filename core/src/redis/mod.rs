@@ -12,6 +12,7 @@
 mod answers;
 mod connection;
 mod deadlines;
+mod endpoint;
 mod error;
 mod handshake;
 mod link;
@@ -35,6 +36,7 @@ use bytes::Bytes;
 
 use crate::histogram::Histogram;
 
+pub use endpoint::{Endpoint, LinkId};
 pub use error::{LinkError, LinkErrorKind};
 pub use link::Link;
 pub use url::RedisUrl;
@@ -78,10 +80,10 @@ pub struct LinkStats {
     pub lost_connections: u64,
 }
 
-/// What the owner has to do with sockets.
+/// What the owner of a link has to do with its sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Connect to the host and port of the URL; then [`Link::handle_connected`] or [`Link::handle_dial_failed`].
+    /// Connect to [`Link::endpoint`]; then [`Link::handle_connected`] or [`Link::handle_dial_failed`].
     Dial(Lane),
     /// Close this lane's connection, or give up its dial. No input that comes of it may reach the link any more.
     HangUp(Lane),

@@ -2,7 +2,8 @@
 
 use std::io::IoSlice;
 
-use fanfare_core::redis::{Action, Lane};
+use fanfare_core::bus::Action;
+use fanfare_core::redis::{Lane, LinkId};
 
 use super::ground::{Event, Got, Ground, Port};
 use super::instance::Instance;
@@ -13,7 +14,7 @@ use super::verdict::Promise;
 const READ_BYTES: usize = 64 << 10;
 
 #[derive(Default)]
-pub(super) struct Lanes([Socket; 2]);
+pub(super) struct Lanes([Socket; LinkId::COUNT]);
 
 #[derive(Default)]
 struct Socket {
@@ -62,11 +63,11 @@ impl Instance {
             self.read_lane(lane, ground);
             if std::mem::take(&mut self.lanes.0[lane as usize].to_look) {
                 let now = self.clock(ground);
-                self.bus().handle_looked(lane, now);
+                self.bus().handle_looked(id_of(lane), now);
             }
         }
-        while let Some(lane) = self.bus().poll_transmit() {
-            self.write_lane(lane, ground);
+        while let Some(id) = self.bus().poll_transmit() {
+            self.write_lane(id.lane(), ground);
         }
         self.act(ground);
     }
@@ -75,13 +76,13 @@ impl Instance {
         while let Some(action) = self.bus().poll_action() {
             self.workers[0].moved += 1;
             match action {
-                Action::HangUp(lane) => self.hang_up(lane, ground),
-                Action::Look(lane) => {
-                    let socket = &mut self.lanes.0[lane as usize];
+                Action::HangUp(id) => self.hang_up(id.lane(), ground),
+                Action::Look(id) => {
+                    let socket = &mut self.lanes.0[id.index()];
                     (socket.ready, socket.to_look) = (true, true);
                 }
-                Action::Dial(lane) => {
-                    let socket = &mut self.lanes.0[lane as usize];
+                Action::Dial(id, _) => {
+                    let (lane, socket) = (id.lane(), &mut self.lanes.0[id.index()]);
                     socket.attempt += 1;
                     let (instance, attempt) = (self.number, socket.attempt);
                     let time = micros(300 + self.rng.u64(..3_000));
@@ -110,9 +111,9 @@ impl Instance {
         match result {
             Ok(port) => {
                 (socket.port, socket.blocked, socket.ready) = (Some(port), false, true);
-                self.bus().handle_connected(lane, now);
+                self.bus().handle_connected(id_of(lane), now);
             }
-            Err(()) => self.bus().handle_dial_failed(lane, "connection refused", now),
+            Err(()) => self.bus().handle_dial_failed(id_of(lane), "connection refused", now),
         }
     }
 
@@ -124,7 +125,7 @@ impl Instance {
             return;
         }
         if std::mem::take(&mut socket.blocked) {
-            self.bus().handle_writable(lane);
+            self.bus().handle_writable(id_of(lane));
         }
         let mut scratch = std::mem::take(&mut self.scratch);
         match ground.read(port, &mut scratch[..READ_BYTES]) {
@@ -137,7 +138,7 @@ impl Instance {
                     let message = ground.reference.messages.get(id);
                     self.note_arrival(message.room, message.payload.len(), taken);
                 }
-                self.bus().handle_read(lane, &scratch[..n], n == READ_BYTES, now);
+                self.bus().handle_read(id_of(lane), &scratch[..n], n == READ_BYTES, now);
                 let (bus, model) = (self.bus().stats().oversized, ground.reference.oversized[self.number]);
                 if bus < model {
                     ground.fail(Promise::NoSilentLoss, format!("{bus} messages too big are counted, {model} came"));
@@ -147,7 +148,7 @@ impl Instance {
                 self.workers[0].moved += 1;
                 self.hang_up(lane, ground);
                 let reason = if got == Got::End { "the server closed the connection" } else { "connection reset" };
-                self.bus().handle_closed(lane, reason, now);
+                self.bus().handle_closed(id_of(lane), reason, now);
             }
         }
         self.scratch = scratch;
@@ -160,27 +161,32 @@ impl Instance {
             let most = if self.is_lazy() { self.rng.usize(1..=4) } else { 4 };
             let bus = self.bus();
             let mut slices = [IoSlice::new(&[]); 4];
-            let filled = bus.transmit(lane, &mut slices[..most]);
+            let filled = bus.transmit(id_of(lane), &mut slices[..most]);
             if filled == 0 {
                 return;
             }
             match ground.write(port, &slices[..filled]) {
                 Ok(0) => {
-                    bus.blocked(lane);
+                    bus.blocked(id_of(lane));
                     self.lanes.0[lane as usize].blocked = true;
                     return;
                 }
                 Ok(written) => {
-                    if let Err(misuse) = bus.transmitted(lane, written, now) {
+                    if let Err(misuse) = bus.transmitted(id_of(lane), written, now) {
                         return ground.fail(Promise::Protocol, format!("what was lent is not known: {misuse}"));
                     }
                     self.workers[0].moved += 1;
                 }
                 Err(()) => {
                     self.hang_up(lane, ground);
-                    return self.bus().handle_closed(lane, "connection reset", now);
+                    return self.bus().handle_closed(id_of(lane), "connection reset", now);
                 }
             }
         }
     }
+}
+
+/// There is one Redis.
+const fn id_of(lane: Lane) -> LinkId {
+    LinkId::new(0, lane)
 }

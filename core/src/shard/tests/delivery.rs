@@ -5,8 +5,8 @@ use std::io::IoSlice;
 use super::world::{BINARY, PING, TEXT, World, limits, request, settings, text};
 use crate::bus::Bus;
 use crate::error::Error;
-use crate::redis::Lane;
 use crate::redis::world::Server;
+use crate::redis::{Lane, LinkId};
 use crate::route::FrameType;
 use crate::time::{Duration, Instant};
 use crate::ws::tests::frame;
@@ -85,7 +85,7 @@ fn the_messages_of_one_read_are_one_run_a_channel_and_one_piece_of_memory() {
     }
     let bytes = std::mem::take(&mut world.server.clients.get_mut(&Lane::Subscriber).unwrap().output);
     let now = world.now;
-    world.bus.handle_read(Lane::Subscriber, &bytes, false, now);
+    world.bus.handle_read(LinkId::new(0, Lane::Subscriber), &bytes, false, now);
     world.exchange();
     let lent = clients.map(|client| {
         let mut slices = [IoSlice::new(&[]); 4];

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use tungstenite::Message as ClientMessage;
 
-use crate::bus::{self, Bus};
+use crate::bus::{self, Action, Bus};
 use crate::error::{Closed, Error};
 use crate::exchange::{self, WorkerId};
 use crate::http::Answer;
 use crate::limits::Limits;
 use crate::redis::world::Server;
-use crate::redis::{Action, Lane};
+use crate::redis::{Lane, LinkId};
 use crate::route::{Route, Routes};
 use crate::settings::Settings;
 use crate::shard::{Event, SessionId, Shard, SubscriberId};
@@ -473,22 +473,22 @@ impl World {
         while let Some(action) = self.bus.poll_action() {
             moved = true;
             match action {
-                Action::HangUp(lane) => drop(self.server.clients.remove(&lane)),
-                Action::Look(lane) => self.bus.handle_looked(lane, self.now),
-                Action::Dial(lane) if self.is_reachable => {
-                    self.server.accept(lane);
-                    self.bus.handle_connected(lane, self.now);
+                Action::HangUp(id) => drop(self.server.clients.remove(&id.lane())),
+                Action::Look(id) => self.bus.handle_looked(id, self.now),
+                Action::Dial(id, _) if self.is_reachable => {
+                    self.server.accept(id.lane());
+                    self.bus.handle_connected(id, self.now);
                 }
-                Action::Dial(lane) => self.bus.handle_dial_failed(lane, "connection refused", self.now),
+                Action::Dial(id, _) => self.bus.handle_dial_failed(id, "connection refused", self.now),
             }
         }
-        while let Some(lane) = self.bus.poll_transmit() {
+        while let Some(id) = self.bus.poll_transmit() {
             moved = true;
             let mut slices = [IoSlice::new(&[]); 4];
-            let filled = self.bus.transmit(lane, &mut slices);
+            let filled = self.bus.transmit(id, &mut slices);
             let bytes: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect();
-            self.bus.transmitted(lane, bytes.len(), self.now).unwrap();
-            self.server.read(lane, &bytes);
+            self.bus.transmitted(id, bytes.len(), self.now).unwrap();
+            self.server.read(id.lane(), &bytes);
         }
         for lane in Lane::ALL {
             let Some(connection) = self.server.clients.get_mut(&lane) else { continue };
@@ -496,7 +496,7 @@ impl World {
                 moved = true;
                 let piece = connection.output.len().min(self.pieces.0);
                 let bytes: Vec<u8> = connection.output.drain(..piece).collect();
-                self.bus.handle_read(lane, &bytes, false, self.now);
+                self.bus.handle_read(LinkId::new(0, lane), &bytes, false, self.now);
             }
         }
         moved
@@ -512,7 +512,7 @@ impl World {
 
     pub(crate) fn cut(&mut self, lane: Lane) {
         if self.server.clients.remove(&lane).is_some() {
-            self.bus.handle_closed(lane, "connection reset", self.now);
+            self.bus.handle_closed(LinkId::new(0, lane), "connection reset", self.now);
         }
         self.run();
     }
