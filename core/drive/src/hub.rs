@@ -33,12 +33,12 @@ use fanfare_core::time::Duration;
 /// settings of Redis and the limits; addresses, workers, routes and origins are the web server's concern, and channel
 /// names are used as they are given, without [`Settings::channel_prefix`](fanfare_core::settings::Settings).
 pub struct Hub<R: Runtime> {
-    shared: Arc<Shared<R>>,
+    pub(super) shared: Arc<Shared<R>>,
 }
 
-struct Shared<R: Runtime> {
+pub(super) struct Shared<R: Runtime> {
     /// The only worker's.
-    mailboxes: Arc<[Mailbox<R>]>,
+    pub(super) mailboxes: Arc<[Mailbox<R>]>,
     gate: Arc<Watched<Gate>>,
     report: Arc<Report>,
     runtime: R,

@@ -26,13 +26,16 @@ mod desk;
 mod dial;
 mod error;
 mod fan_out;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod head;
 mod hub;
 mod kernel;
 mod lanes;
 mod listeners;
 mod mailbox;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
+#[cfg_attr(not(test), allow(dead_code, reason = "the tests need more of it than the fuzz targets"))]
 mod memory;
 mod place;
 mod report;

@@ -9,7 +9,7 @@ use std::num::NonZero;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
 use crate::{HungUp, Runtime, Signal, Stream};
@@ -40,6 +40,11 @@ pub(super) fn text(message: &str) -> Vec<u8> {
 }
 
 pub(super) const ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 3000);
+
+/// Nobody goes on after a panic.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 thread_local! {
     static WORLD: RefCell<Arc<Mutex<World>>> = RefCell::default();
@@ -122,6 +127,38 @@ impl Default for Memory {
 }
 
 impl Memory {
+    /// A world in which nothing has happened yet, from here on the one of this thread.
+    pub(super) fn fresh() -> Self {
+        WORLD.with_borrow_mut(|world| *world = Arc::default());
+        Self::default()
+    }
+
+    /// Ends all tasks, which hold the world as it holds them.
+    pub(super) fn end(&self) {
+        let tasks = std::mem::take(&mut self.lock().tasks);
+        drop(tasks);
+        *self.lock() = World::default();
+    }
+
+    /// A client, and the server's end of its connection.
+    pub(super) fn pair(&self) -> (Client, End) {
+        let end = End::default();
+        end.lock().room = usize::MAX;
+        (Client { memory: self.clone(), end: end.clone() }, end)
+    }
+
+    /// Whoever waits for what the task does that was started as the `number`th waits no longer.
+    pub(super) fn cancel(&self, number: usize) {
+        let future = self.lock().tasks[number].future.take();
+        drop(future);
+        self.run();
+    }
+
+    /// How many tasks were started.
+    pub(super) fn started(&self) -> usize {
+        self.lock().tasks.len()
+    }
+
     /// Has the world changed, and everybody look at it until nobody is woken any more.
     pub(super) fn change(&self, change: impl FnOnce(&mut World)) {
         change(&mut self.lock());
@@ -175,18 +212,16 @@ impl Memory {
 
     /// A client connects.
     pub(super) fn connect(&self) -> Client {
-        let end = End::default();
-        end.lock().room = usize::MAX;
-        self.change(|world| world.accepts.push_back(Ok(end.clone())));
-        Client { memory: self.clone(), end }
+        let (client, end) = self.pair();
+        self.change(|world| world.accepts.push_back(Ok(end)));
+        client
     }
 
     /// Somebody connects to the address for operation.
     pub(super) fn connect_admin(&self) -> Client {
-        let end = End::default();
-        end.lock().room = usize::MAX;
-        self.change(|world| world.admin_accepts.push_back(Ok(end.clone())));
-        Client { memory: self.clone(), end }
+        let (client, end) = self.pair();
+        self.change(|world| world.admin_accepts.push_back(Ok(end)));
+        client
     }
 
     /// The thread that was started as the `number`th, from 0 on, does not come back from something for a while.
@@ -212,7 +247,7 @@ impl Memory {
         let to = result.clone();
         self.add(async move {
             let output = future.await;
-            *to.lock().unwrap() = Some(output);
+            *lock(&to) = Some(output);
         });
         self.run();
         result
@@ -244,7 +279,7 @@ impl Memory {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, World> {
-        self.0.lock().unwrap()
+        lock(&self.0)
     }
 
     fn add(&self, future: impl Future<Output = ()> + Send + 'static) {
@@ -318,7 +353,7 @@ impl End {
     }
 
     fn lock(&self) -> MutexGuard<'_, Pipe> {
-        self.0.lock().unwrap()
+        lock(&self.0)
     }
 }
 

@@ -78,7 +78,7 @@ async fn before_signal<F: Future>(
 /// A server that runs on threads of its own. Dropping it stops it.
 pub struct Server<R: Runtime> {
     addresses: Vec<SocketAddr>,
-    mailboxes: Arc<[Mailbox<R>]>,
+    pub(super) mailboxes: Arc<[Mailbox<R>]>,
     drain_delay: Duration,
     report: Arc<Report>,
 }
