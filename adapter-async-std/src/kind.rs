@@ -1,4 +1,4 @@
-//! What the core asks of a runtime, by async-std or smol: all that is the same on both.
+//! The driver's runtime on async-std and smol: the parts that are the same on both.
 
 use std::fmt;
 use std::future::Future;
@@ -19,7 +19,7 @@ use smol::io::AsyncWrite;
 use smol::stream::Stream as _;
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// What is different on either: which sockets and timers are meant.
+/// The differences between the two: sockets and timers.
 pub trait Kind: Copy + Default + Send + Sync + 'static {
     /// A connection that sends what is written at once.
     type Stream: Stream;

@@ -11,13 +11,13 @@
 //! layer above them. That layer also costs a little: it has no way to ask whether a socket has input but to read, and
 //! it starts a pool of threads (as many as cores, or `ASYNC_STD_THREAD_COUNT`) that this server leaves idle.
 //!
-//! Both binaries take the same settings and do the same, so that changing over is changing a name.
+//! Both binaries take the same settings and behave the same, so that only the name changes.
 //!
 //! Each worker is one thread that blocks on one future. What a worker does is in [`fanfare_drive`]; nothing here
 //! knows WebSocket, HTTP or RESP.
 //!
-//! The feature `cli`, which is on unless it is switched off, is for the binary: command line, log, metrics as text and the
-//! chat page, in `fanfare-server`. A program that embeds this wants `default-features = false`.
+//! The feature `cli`, which is on unless it is switched off, is for the binary: command line, log, metrics as text and
+//! the chat page, in `fanfare-server`. A program that embeds this wants `default-features = false`.
 #![forbid(unsafe_code)]
 
 mod kind;
@@ -38,7 +38,7 @@ pub use self::on_smol::{Smol, SmolConnection};
 
 /// Serves until SIGINT, SIGTERM or SIGQUIT, then shuts down; see [`drive::serve`].
 ///
-/// `ready` hears the addresses as soon as clients are accepted. [`drive::serve`] takes sockets that listen already, too.
+/// `ready` is called with the addresses as soon as clients are accepted. [`drive::serve`] also takes listening sockets.
 ///
 /// # Errors
 /// See [`ServeError`].
@@ -49,7 +49,7 @@ pub async fn serve(setup: Setup, ready: impl FnOnce(&[SocketAddr])) -> Result<()
 /// A server that runs on threads of its own. Dropping it stops it.
 pub type Server = drive::Server<On<AsyncStd>>;
 
-/// An instance inside somebody's own program; see [`drive::Hub`].
+/// An instance inside another program; see [`drive::Hub`].
 pub type Hub = drive::Hub<On<AsyncStd>>;
 
 /// The same on smol.

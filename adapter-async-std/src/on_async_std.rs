@@ -1,4 +1,4 @@
-//! What is async-std's.
+//! The sockets and timers of async-std.
 
 use std::future::Future;
 use std::io::{self, IoSlice};

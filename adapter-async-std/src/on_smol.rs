@@ -1,4 +1,4 @@
-//! What is smol's.
+//! The sockets and timers of smol.
 
 use std::future::Future;
 use std::io::{self, IoSlice, Read};

@@ -1,4 +1,4 @@
-//! Connections on tokio: sockets, and whatever else reads and writes.
+//! Connections on tokio: sockets, and other streams that read and write.
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 /// A connection on tokio: [from](From) a [`TcpStream`], which is fastest, or [over](Connection::over) anything else.
 pub struct Connection(Kind);
 
-/// A write to a connection that is gone is an error and no signal.
+/// A write to a closed connection is an error and no signal.
 #[cfg(not(target_vendor = "apple"))]
 const FLAGS: SendFlags = SendFlags::NOSIGNAL;
 /// Apple's systems have an option of the socket for that, which the runtime sets.
@@ -39,7 +39,7 @@ struct Other<T: ?Sized> {
     io: T,
 }
 
-/// What was asked of a connection and is not done.
+/// The requested operations of a connection that are not done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Behind {
     Nothing,
@@ -102,8 +102,9 @@ impl Stream for Connection {
             Kind::Tcp(stream) => stream,
             Kind::Other(other) => return other.poll_write(context, slices),
         };
-        // Most writes are of one slice and find room: the runtime's own state of this socket, which lies in memory of its
-        // own, is then not worth a look. An error is left for the runtime to meet, which has to know of a full buffer.
+        // Most writes are of one slice and find room: the runtime's own state of this socket, which lies in memory of
+        // its own, is then not worth a look. An error is left for the runtime to meet, which has to know of a full
+        // buffer.
         if let [one] = slices
             && let Ok(written) = send(&*stream, one, FLAGS)
         {

@@ -7,8 +7,8 @@
 //! Each worker is one thread with a runtime of its own. What a worker does is in [`fanfare_drive`]; nothing here
 //! knows WebSocket, HTTP or RESP.
 //!
-//! The feature `cli`, which is on unless it is switched off, is for the binary: command line, log, metrics as text and the
-//! chat page, in `fanfare-server`. A program that embeds this wants `default-features = false`.
+//! The feature `cli`, which is on unless it is switched off, is for the binary: command line, log, metrics as text and
+//! the chat page, in `fanfare-server`. A program that embeds this wants `default-features = false`.
 #![forbid(unsafe_code)]
 
 mod connection;
@@ -27,7 +27,7 @@ pub use self::runtime::Tokio;
 
 /// Serves until SIGINT, SIGTERM or SIGQUIT, then shuts down; see [`drive::serve`].
 ///
-/// `ready` hears the addresses as soon as clients are accepted. [`drive::serve`] takes sockets that listen already, too.
+/// `ready` is called with the addresses as soon as clients are accepted. [`drive::serve`] also takes listening sockets.
 ///
 /// # Errors
 /// See [`ServeError`].
@@ -38,7 +38,7 @@ pub async fn serve(setup: Setup, ready: impl FnOnce(&[SocketAddr])) -> Result<()
 /// A server that runs on threads of its own. Dropping it stops it.
 pub type Server = drive::Server<Tokio>;
 
-/// An instance inside somebody's own program; see [`drive::Hub`].
+/// An instance inside another program; see [`drive::Hub`].
 ///
 /// ```
 /// # use fanfare_tokio::core::route::FrameType;
@@ -58,5 +58,5 @@ pub type Hub = drive::Hub<Tokio>;
 /// A session of a [`Hub`] without its connection; see [`drive::Reserved`].
 pub type Reserved = drive::Reserved<Tokio>;
 
-/// What a [`Hub`] hears of one channel; see [`drive::Subscription`].
+/// The messages of one channel of a [`Hub`]; see [`drive::Subscription`].
 pub type Subscription = drive::Subscription<Tokio>;

@@ -1,4 +1,4 @@
-//! What the core asks of a runtime, by tokio.
+//! The driver's runtime on tokio.
 
 use std::future::Future;
 use std::io;

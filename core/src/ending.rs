@@ -76,7 +76,7 @@ impl Ending {
     }
 }
 
-/// Publishes of which nobody knows that they arrived. Those that Redis refused have their answer.
+/// Publishes that are not known to have arrived. Those that Redis refused do not count.
 const fn given_up(stats: &Stats) -> u64 {
     stats.expired + stats.unconfirmed
 }

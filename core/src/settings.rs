@@ -12,7 +12,7 @@ use crate::units::{Size, Time};
 #[cfg(test)]
 mod tests;
 
-/// What all shards of an instance share.
+/// The settings that all shards of an instance share.
 ///
 /// [`Settings::default`] serves the chat's routes to everybody. Set the fields that should differ, or begin with
 /// [`Settings::new`].
@@ -190,7 +190,7 @@ fn in_range<T: Copy + PartialOrd>(
     Err(SettingsError::Range { setting, value: show(value), least: show(least), most: show(most) })
 }
 
-/// The first of the [`Settings`] that makes no sense. Settings are called by the names of their fields.
+/// The first invalid one of the [`Settings`], by the name of its field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SettingsError {

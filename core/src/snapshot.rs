@@ -1,8 +1,8 @@
 //! The metrics of an instance as numbers. `fanfare-server` writes them in Prometheus' text format.
 //!
-//! A [`Snapshot`] holds the numbers of one moment: what the bus counts, and the sum of what the workers count. There is
-//! no registry and nothing global; counting is plain additions where things happen, and all else is done when somebody
-//! asks. With several workers collect a [`Share`] of each; a [`Node`](crate::node::Node) has
+//! A [`Snapshot`] holds the numbers of one moment: the counts of the bus, and the sum of the workers' counts. There is
+//! no registry and nothing global: counting is a plain addition at each place, and everything else is done at a scrape.
+//! With several workers collect a [`Share`] of each; a [`Node`](crate::node::Node) has
 //! [`Node::metrics`](crate::node::Node::metrics). Answer [`Event::Scrape`](crate::shard::Event::Scrape) with a text of
 //! it.
 //!
@@ -28,7 +28,7 @@ use crate::time::Duration;
 #[cfg(test)]
 mod tests;
 
-/// What one worker counts.
+/// The counts of one worker.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Share {
@@ -49,7 +49,7 @@ impl Share {
     }
 }
 
-/// What an instance counts, at one moment.
+/// The counts of an instance at one moment.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Snapshot {

@@ -1,8 +1,8 @@
 //! The command line and environment of every Fanfare server, so that all of them take the same.
 //!
 //! Each option is a flag and an environment variable; the flag wins. `clap` splits the command line and writes the
-//! help. Values are read here: that way flag and variable share one reading, tests pass their own environment, and
-//! each complaint is one line that names where the value came from.
+//! help. Values are read here, so that flag and variable share one reading, tests pass their own environment, and each
+//! error is one line that names the source of the value.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -17,7 +17,7 @@ mod options;
 #[cfg(test)]
 mod tests;
 
-/// What a server is called in its help, its version and its complaints.
+/// The name of a server in its help, its version and its errors.
 #[derive(Clone, Copy, Debug)]
 pub struct Program {
     /// The binary's name, for example `fanfare-tokio`.
@@ -26,7 +26,7 @@ pub struct Program {
     pub version: &'static str,
 }
 
-/// What a command line and an environment ask for.
+/// The result of reading a command line and an environment.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Parsed {
@@ -36,7 +36,7 @@ pub struct Parsed {
     pub warnings: Vec<String>,
 }
 
-/// Why the server is not to start.
+/// Why the server does not start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// The help or version that was asked for: print it on stdout and exit with 0.
@@ -77,7 +77,7 @@ pub fn parse(
     Ok(Parsed { config, warnings: warnings(&command, &given.env).map(warn).collect() })
 }
 
-/// The format of the log that is asked for, also where [`parse`] finds something wrong.
+/// The configured format of the log, also if [`parse`] fails.
 pub(crate) fn log_format(args: &[OsString], env: &[(OsString, OsString)]) -> LogFormat {
     let flag = "--log-format";
     let args = || args.iter().filter_map(|arg| arg.to_str());
@@ -142,7 +142,7 @@ fn argument(option: &Opt, defaults: &Config) -> Arg {
     }
 }
 
-/// What was given, by flag and by variable.
+/// The given values, by flag and by variable.
 struct Given {
     flags: ArgMatches,
     env: BTreeMap<String, OsString>,
@@ -191,7 +191,7 @@ fn find(wanted: impl Fn(&Opt) -> bool) -> Option<&'static Opt> {
     OPTIONS.iter().find(|option| wanted(option))
 }
 
-/// Typing errors in a variable's name would otherwise stay unnoticed.
+/// Warnings about variables that are no options: typing errors would stay unnoticed.
 fn warnings(command: &Command, env: &BTreeMap<String, OsString>) -> impl Iterator<Item = String> {
     let unknown = env.iter().filter(|(name, value)| {
         name.starts_with("FANFARE_")
@@ -239,7 +239,7 @@ fn exit(program: &Program, error: &clap::Error) -> Exit {
     refusal(program, &format!("{problem}; {hint}"))
 }
 
-/// One line, whatever the values that it quotes have in them.
+/// One line, for any values that it quotes.
 fn refusal(program: &Program, text: &str) -> Exit {
     Exit::Refusal(format!("{}: {}", program.name, text.replace(char::is_control, "?")))
 }

@@ -1,4 +1,4 @@
-//! Every setting of a server, once.
+//! The configuration of a server: every setting, once.
 
 use core::fmt;
 use core::net::{IpAddr, SocketAddr};
@@ -29,11 +29,13 @@ pub struct Config {
     pub port: u16,
     /// Where `/metrics`, `/live` and `/ready` are served to operation apart from clients. `None`: nowhere.
     pub admin_listen: Option<ListenAddress>,
-    /// Connections of clients at once; further ones wait in the kernel. `None`: as many as the limit of open files allows.
+    /// Connections of clients at once; further ones wait in the kernel. `None`: as many as the limit of open files
+    /// allows.
     pub max_connections: Option<NonZero<usize>>,
     /// Threads that serve sessions. `None`: one per core of the machine.
     pub workers: Option<NonZero<usize>>,
-    /// What this instance is called where Redis lists its connections; the binaries take host and process if it is empty.
+    /// What this instance is called where Redis lists its connections; the binaries take host and process if it is
+    /// empty.
     pub name: String,
     /// The Redis that carries messages between instances. `None`: messages stay in this process.
     pub redis: Option<RedisUrl>,
@@ -43,8 +45,8 @@ pub struct Config {
     pub wait_for_redis: bool,
     /// Routes of one's own; one with the pattern of a chat route takes its place.
     pub routes: Vec<Route>,
-    /// Whether the chat is there, to which anybody may write: its page at `/` and the routes `/chat` and `/chat/{room}`.
-    /// `None`: only without routes of one's own.
+    /// Whether the chat is there, to which anybody may write: its page at `/` and the routes `/chat` and
+    /// `/chat/{room}`. `None`: only without routes of one's own.
     pub chat: Option<bool>,
     /// What stands before every channel name at Redis. Counts towards [`Limits::channel_bytes`].
     pub channel_prefix: String,
@@ -52,7 +54,7 @@ pub struct Config {
     pub origins: OriginPolicy,
     /// Every bound.
     pub limits: Limits,
-    /// What is logged, and how.
+    /// The level and the format of the log.
     pub log: Log,
 }
 
@@ -202,7 +204,7 @@ impl Config {
     }
 }
 
-/// The first setting of a [`Config`] that makes no sense. Settings are called by the names of their fields.
+/// The first invalid setting of a [`Config`], by the name of its field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConfigError {

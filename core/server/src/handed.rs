@@ -8,8 +8,8 @@ use fanfare_drive::Listeners;
 /// Those that this process was started with, as a service manager hands them over
 /// ([`sd_listen_fds(3)`](https://www.freedesktop.org/software/systemd/man/latest/sd_listen_fds.html)): the
 /// descriptors from 3 on, as many as `LISTEN_FDS` says, if `LISTEN_PID` is this process or not set. One that
-/// `names`, the value of `LISTEN_FDNAMES`, calls `admin` is for operation. To be called before there are other
-/// threads, and once: it takes the first two variables out of the environment.
+/// `names`, the value of `LISTEN_FDNAMES`, calls `admin` is the admin address. Call it once, before there are other
+/// threads: it removes the first two variables from the environment.
 ///
 /// # Errors
 /// A descriptor that is not a TCP socket that listens. The text says which.

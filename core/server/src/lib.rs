@@ -1,8 +1,8 @@
-//! What Fanfare's binaries share, beside the runtime: a server's configuration, its metrics as text, the chat page, and,
-//! with the feature `cli`, command line, log and `main`.
+//! The parts that Fanfare's binaries share, except the runtime: a server's configuration, its metrics as text, the chat
+//! page, and, with the feature `cli`, command line, log and `main`.
 //!
-//! [`Config`] has every setting; [`Config::setup`] makes of it what `fanfare-drive` starts. [`metrics::text`] writes what
-//! a server, a hub or a node counts as Prometheus reads it. [`page::files`] is the page that is served at `/`.
+//! [`Config`] has every setting; [`Config::setup`] makes the setup that `fanfare-drive` starts. [`metrics::text`]
+//! writes the metrics of a server, a hub or a node for Prometheus. [`page::files`] is the page at `/`.
 //!
 //! ```
 //! use fanfare_server::Config;

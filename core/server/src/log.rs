@@ -21,8 +21,7 @@ use super::outlet::Outlet;
 use crate::config::{Log, LogFormat};
 use fanfare_core::quote::{Plain, Quoted};
 
-/// Lines of these targets are there whatever the level is: those for standard output, and those about a start or an
-/// end.
+/// Lines of these targets are written at any level: those for standard output, and those about a start or an end.
 pub(super) const ANNOUNCED: &str = "fanfare::announced";
 const COMPLAINED: &str = "fanfare::complained";
 
@@ -36,8 +35,8 @@ struct Voice {
     format: LogFormat,
 }
 
-/// Takes over standard output and standard error. From here on nothing that this process says makes it wait, and all of
-/// standard error has one format, a panic included.
+/// Takes over standard output and standard error. From here on no output makes this process wait, and all of standard
+/// error has one format, a panic included.
 pub(super) fn start(log: &Log) -> io::Result<()> {
     let out = Outlet::start("out", io::stdout().as_fd().try_clone_to_owned()?, |_| {})?;
     let err = Outlet::start("log", io::stderr().as_fd().try_clone_to_owned()?, |lines| {
@@ -144,7 +143,7 @@ impl<'a> MakeWriter<'a> for ByTarget {
     }
 }
 
-/// Takes whole lines, as the formatter hands them over.
+/// Accepts whole lines from the formatter.
 struct Lines(Option<&'static Outlet>);
 
 impl io::Write for Lines {

@@ -24,10 +24,10 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-/// What the text is called in an HTTP answer.
+/// The media type of the text in an HTTP answer.
 pub const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
 
-/// What the system counts of a process.
+/// The system's numbers of a process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Process {
     /// Time of processors that it took.
@@ -46,7 +46,7 @@ pub(crate) struct Process {
     pub(crate) most_files: u64,
 }
 
-/// The numbers of one moment, all that the text is made of.
+/// The numbers of one moment, from which the text is made.
 #[derive(Clone, Debug, Default)]
 struct Numbers {
     instance: Snapshot,
@@ -56,19 +56,19 @@ struct Numbers {
     log_lines_dropped: u64,
 }
 
-/// What an instance counts, as text.
+/// The metrics of an instance as text.
 #[must_use]
 pub fn text(instance: &Snapshot) -> String {
     Numbers { instance: instance.clone(), ..Numbers::default() }.text()
 }
 
-/// The answer to who asks for `/metrics`.
+/// The answer to a request for `/metrics`.
 #[must_use]
 pub fn answer(instance: &Snapshot) -> Answer {
     answer_with(&text(instance))
 }
 
-/// The same of a process of its own, with what the system counts of it.
+/// The same for a process of its own, with the system's numbers of it.
 #[cfg(feature = "cli")]
 pub(crate) fn answer_of_process(instance: &Snapshot) -> Answer {
     let (process, log_lines_dropped) = (crate::process::now(), crate::log::dropped());

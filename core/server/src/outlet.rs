@@ -14,8 +14,8 @@ const ROOM: usize = 256 << 10;
 /// The longest that the end of a process waits while nothing leaves, and the longest in all.
 const PATIENCE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
 
-/// An output with a queue and a thread of its own: who writes to it never waits. What finds no room in the queue, or
-/// cannot be written, is lost and counted, by the line.
+/// An output with a queue and a thread of its own, so that writers never wait. Lines that find no room in the queue, or
+/// cannot be written, are lost and counted.
 #[derive(Clone, Debug)]
 pub(super) struct Outlet(Arc<Shared>);
 

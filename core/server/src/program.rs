@@ -16,12 +16,12 @@ use crate::{handed, log, metrics, process};
 /// A binary's `main`: reads the settings as [`cli::parse`] does, starts the log on standard error, raises the limit of
 /// open files, takes the listening sockets that a service manager hands over
 /// ([`sd_listen_fds(3)`](https://www.freedesktop.org/software/systemd/man/latest/sd_listen_fds.html)) and calls `serve`
-/// with all that [`fanfare_drive::serve`] wants. The last of it says on standard output that clients are accepted.
+/// with the arguments of [`fanfare_drive::serve`]. The last one announces on standard output that clients are accepted.
 ///
-/// The exit code is 0 after an orderly end, 2 for settings that make no sense, and else what [`ServeError::exit_code`]
-/// says; with each but 0 goes one line on standard error.
+/// The exit code is 0 after an orderly end, 2 for invalid settings, and otherwise [`ServeError::exit_code`]; except
+/// with 0, one line on standard error gives the reason.
 ///
-/// Neither output makes the process wait. Lines that nobody takes, or that cannot be written, are lost and counted.
+/// Neither output makes the process wait. Lines that nobody reads, or that cannot be written, are lost and counted.
 pub fn main(
     program: &Program,
     args: impl IntoIterator<Item = OsString>,
@@ -75,8 +75,8 @@ pub fn main(
     code
 }
 
-/// Puts into `REDIS_URL`, unless that or the flag is there, what the file has that `REDIS_URL_FILE` names, or systemd's credential
-/// `redis-url`: a secret in the environment or on a command line is seen by many.
+/// Sets `REDIS_URL`, unless it or the flag is given, to the content of the file that `REDIS_URL_FILE` names, or of
+/// systemd's credential `redis-url`: many can see a secret in the environment or on a command line.
 fn read_secrets(args: &[OsString], mut env: Vec<(OsString, OsString)>) -> Result<Vec<(OsString, OsString)>, String> {
     let find = |wanted: &str| {
         let found = env.iter().find(|(name, value)| name == wanted && cli::is_set(value));
