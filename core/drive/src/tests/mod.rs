@@ -31,8 +31,12 @@ fn started(workers: usize) -> (Memory, Server<Memory>) {
 }
 
 fn opened(memory: &Memory) -> Client {
+    opened_in(memory, "/chat")
+}
+
+fn opened_in(memory: &Memory, path: &str) -> Client {
     let client = memory.connect();
-    client.send(&request("/chat"));
+    client.send(&request(path));
     assert!(client.take().starts_with(b"HTTP/1.1 101 "));
     client
 }
