@@ -66,7 +66,7 @@ pub enum Action {
     /// End the write side, and go on reading. If that fails the next read says why.
     EndWrites(SocketId),
     /// Have the connection reset when its socket is closed (`SO_LINGER` of zero), which is next: its client takes nothing,
-    /// and the system would go on offering.
+    /// and the system would go on offering; or what the system holds for Redis is not to arrive any more.
     Reset(SocketId),
     /// Close the socket, or give up its dial. No input that comes of it may reach the node any more. It comes for every
     /// socket, those of [`Node::handle_reset`] and of dials that failed among them, and may find that there is none.
@@ -288,7 +288,10 @@ impl Node {
             .pop_front()
             .or_else(|| match self.bus.poll_action()? {
                 bus::Action::Dial(id, endpoint) => Some(Action::Dial(id, endpoint)),
-                bus::Action::HangUp(id) => Some(Action::Close(SocketId::Redis(id))),
+                bus::Action::HangUp(id) => {
+                    self.actions.push_back(Action::Close(SocketId::Redis(id)));
+                    Some(Action::Reset(SocketId::Redis(id)))
+                }
                 bus::Action::Look(id) => Some(Action::Read(SocketId::Redis(id))),
             })
             .or_else(|| self.shard.poll_readable().map(SocketId::Client).map(Action::Read))

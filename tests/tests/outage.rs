@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -25,6 +27,7 @@ fanfare_tests::for_each_program! {
     a_channel_that_the_user_may_not_subscribe_refuses_its_clients_alone
     another_program_may_take_the_place_of_redis
     redis_is_found_again_although_clients_have_taken_all_descriptors
+    a_connection_that_is_given_up_is_reset
 }
 
 /// From the moment that Redis answers again until messages arrive again.
@@ -351,4 +354,31 @@ fn redis_is_found_again_although_clients_have_taken_all_descriptors(program: Pro
     let mut late = connect();
     late.send("there is room again").unwrap();
     assert_eq!(other.text().unwrap(), "there is room again");
+}
+
+/// What lies in the system's buffers must not reach Redis behind what leaves on the next connection.
+fn a_connection_that_is_given_up_is_reset(program: Program) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let url = format!("redis://127.0.0.1:{}", listener.local_addr().unwrap().port());
+    let args = ["--redis-url", &url, "--redis-reply-timeout", "1s", "--redis-ping-interval", "1s", "--wait-for-redis"];
+    let server = program.start(&args).unwrap();
+    // Both are greeted, and get no answer to anything else.
+    let mut greeted: Vec<TcpStream> = (0..2)
+        .map(|_| {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            let mut asked = Vec::new();
+            while !asked.ends_with(b"PING\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                asked.extend(byte);
+            }
+            stream.write_all(b"-ERR unknown command\r\n+OK\r\n+PONG\r\n").unwrap();
+            stream
+        })
+        .collect();
+    for stream in &mut greeted {
+        let ended = stream.read_to_end(&mut Vec::new());
+        assert_eq!(ended.map_err(|e| e.kind()), Err(ErrorKind::ConnectionReset), "{}", server.text());
+    }
 }

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::bells::{Bell, Bells};
 use super::dial::{Lookup, Race, look_up};
+use super::kernel;
 use super::runtime::{Runtime, Stream};
 use fanfare_core::bus::{Action, Bus};
 use fanfare_core::redis::{Endpoint, LinkId};
@@ -115,9 +116,14 @@ impl<R: Runtime> Connection<R> {
         self.bell.ring();
     }
 
+    /// What the system still holds must not reach Redis behind what leaves on the next connection.
     fn hang_up(&mut self) {
         self.state = match std::mem::replace(&mut self.state, State::None(None)) {
             State::Resolving(lookup) => State::None(Some(lookup)),
+            State::Open { stream, .. } => {
+                stream.socket().map(kernel::reset);
+                State::None(None)
+            }
             _ => State::None(None),
         };
         self.look = None;

@@ -12,7 +12,8 @@ use crate::time::Instant;
 pub enum Action {
     /// Connect to this endpoint; then [`Bus::handle_connected`] or [`Bus::handle_dial_failed`].
     Dial(LinkId, Endpoint),
-    /// Close this connection, or give up its dial. No input that comes of it may reach the bus any more.
+    /// Reset and close this connection, or give up its dial. No input that comes of it may reach the bus any more. What the
+    /// system holds of it is not to reach Redis behind what leaves on the next one.
     HangUp(LinkId),
     /// Something on this connection is overdue and may have come without the owner having heard of it: read what lies in
     /// the socket, or look whether the dial has succeeded, and hand that over; then [`Bus::handle_looked`].

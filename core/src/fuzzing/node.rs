@@ -234,6 +234,7 @@ impl Teller {
             }
             Action::Dial(id, _) => self.node.handle_dial_failed(id, "connection refused", self.now),
             Action::Write(id @ SocketId::Redis(_)) => self.write(id, usize::MAX),
+            Action::Reset(SocketId::Redis(_)) => {}
             Action::Reset(id) => assert!(self.clients.contains_key(&id), "it is closed next"),
             Action::Close(SocketId::Redis(id)) => drop(self.redis.clients.remove(&id.lane())),
             Action::Close(id) => drop(self.clients.remove(&id).expect("closed once")),

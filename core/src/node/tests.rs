@@ -188,9 +188,9 @@ fn an_end_comes_when_sessions_and_then_their_publishes_have_left() {
     assert!(matches!(&written[..], [(to, bytes)] if *to == id && bytes.starts_with(b"HTTP/1.1 503 ")));
     assert_eq!((others, node.is_closed()), (vec![Action::EndWrites(id)], false), "the client is there");
     node.handle_eof(id, NOW);
-    let ends = [id, SocketId::Redis(SUBSCRIBER), SocketId::Redis(PUBLISHER)];
     let (_, others) = settle(&mut node);
-    assert_eq!(others, ends.map(Action::Close));
+    let of_redis = |id| [Action::Reset(SocketId::Redis(id)), Action::Close(SocketId::Redis(id))];
+    assert_eq!(others, [vec![Action::Close(id)], BOTH.map(of_redis).concat()].concat());
     assert!(node.is_closed());
     while node.poll_event().is_some() {}
     assert_eq!(node.poll_timeout(), Some(NOW + Duration::from_secs(1)), "nobody sleeps past the end");

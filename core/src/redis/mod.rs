@@ -85,7 +85,8 @@ pub struct LinkStats {
 pub enum Action {
     /// Connect to [`Link::endpoint`]; then [`Link::handle_connected`] or [`Link::handle_dial_failed`].
     Dial(Lane),
-    /// Close this lane's connection, or give up its dial. No input that comes of it may reach the link any more.
+    /// Reset and close this lane's connection, or give up its dial. No input that comes of it may reach the link any more.
+    /// What the system holds of it is not to reach Redis behind what leaves on the next one.
     HangUp(Lane),
     /// Something on this lane is overdue and may have come without the owner having heard of it: read what lies in the
     /// socket, or look whether the dial has succeeded, and hand that over; then [`Link::handle_looked`].
