@@ -1,5 +1,22 @@
 //! The rest of the work before an instance ends, and its deadlines. A [`Node`](crate::node::Node) has this inside; the
 //! owner of several workers and a bus asks it.
+//!
+//! ```
+//! use fanfare_core::bus::Bus;
+//! use fanfare_core::ending::Ending;
+//! use fanfare_core::limits::Limits;
+//! use fanfare_core::time::{Duration, Instant};
+//!
+//! let seconds = |seconds| Instant::ZERO + Duration::from_secs(seconds);
+//! let mut bus = Bus::local(&Limits::default(), 1, 42, seconds(0));
+//! let mut ending = Ending::new(1, &bus, Duration::from_secs(2), Duration::from_secs(10), seconds(0));
+//! assert!(!ending.stops_listening(seconds(1)));
+//! assert!(ending.stops_listening(seconds(2)), "close the listener, then all sessions");
+//! assert!(!ending.is_over(&mut bus, seconds(3)));
+//! ending.worker_is_empty();
+//! assert!(ending.is_over(&mut bus, seconds(3)));
+//! assert_eq!(ending.lost(&mut bus), 0);
+//! ```
 
 use crate::bus::{Bus, Stats};
 use crate::redis::{Lane, LinkId};

@@ -1,4 +1,11 @@
 //! Errors of a client's connection, in families, and the table of the status or close code that the peer gets for each.
+//!
+//! ```
+//! use fanfare_core::error::{Error, Family, Told};
+//!
+//! assert_eq!(Error::SlowHead.told(), Told::Status(408));
+//! assert_eq!((Error::SlowReader.told(), Error::SlowReader.family()), (Told::Close(1013), Family::Limit));
+//! ```
 
 use core::fmt;
 

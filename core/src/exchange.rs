@@ -2,6 +2,40 @@
 //!
 //! A [`ToBus`] goes from a worker's shard to the bus, a [`ToShard`] comes back. The batches of each worker stay in
 //! order.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use fanfare_core::bus::Bus;
+//! use fanfare_core::route::FrameType;
+//! use fanfare_core::settings::Settings;
+//! use fanfare_core::shard::{Event, Shard};
+//! use fanfare_core::time::Instant;
+//!
+//! let (settings, now) = (Arc::new(Settings::default()), Instant::ZERO);
+//! let mut bus = Bus::local(&settings.limits, 1, 42, now);
+//! let mut shard = Shard::new(settings, 43, now);
+//! shard.subscribe(&"tea".into(), FrameType::Text)?;
+//! shard.publish(&"tea".into(), b"boils")?;
+//!
+//! // With several workers, both kinds of batches go through queues between threads.
+//! while let Some(wishes) = shard.poll_bus() {
+//!     bus.handle_shard(0, wishes, now)?;
+//! }
+//! bus.handle_timeout(now);
+//! while let Some((0, news)) = bus.poll_shard() {
+//!     shard.handle_bus(news, now);
+//! }
+//!
+//! let mut received = Vec::new();
+//! while let Some(event) = shard.poll_event() {
+//!     if let Event::Run(_, run) = event {
+//!         received.extend(run.payloads().map(<[u8]>::to_vec));
+//!     }
+//! }
+//! assert_eq!(received, [b"boils"]);
+//! # Ok::<(), fanfare_core::error::Misuse>(())
+//! ```
 
 use bytes::Bytes;
 use std::sync::Arc;

@@ -1,4 +1,16 @@
 //! Durations counted into fixed buckets.
+//!
+//! ```
+//! use fanfare_core::histogram::Histogram;
+//! use fanfare_core::time::Duration;
+//!
+//! let mut latency = Histogram::default();
+//! latency.record(Duration::from_micros(80));
+//! latency.record(Duration::from_micros(300));
+//! let within = |micros| latency.buckets().find(|&(bound, _)| bound == Duration::from_micros(micros));
+//! assert_eq!(within(100), Some((Duration::from_micros(100), 1)));
+//! assert_eq!(within(500), Some((Duration::from_micros(500), 2)), "with those of the buckets below");
+//! ```
 
 use core::time::Duration;
 

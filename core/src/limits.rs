@@ -1,5 +1,16 @@
 //! The bounds and times that an operator may want to change, with their defaults. Each bound has a test at, below and
 //! above it.
+//!
+//! ```
+//! use fanfare_core::limits::Limits;
+//! use fanfare_core::settings::Settings;
+//!
+//! let mut limits = Limits::default();
+//! limits.message_bytes = 2 * limits.publish_bytes;
+//! // A message that no queue can hold would never be published.
+//! let error = Settings::new(limits, Vec::new(), "").expect_err("one bound is above another");
+//! assert_eq!(error.setting(), "message_bytes");
+//! ```
 
 use core::time::Duration;
 

@@ -1,4 +1,11 @@
 //! The formula of the most memory that an instance can hold.
+//!
+//! ```
+//! use fanfare_core::settings::Settings;
+//!
+//! let bound = Settings::default().memory_bound();
+//! assert_eq!(bound.with(1_000), bound.fixed + 1_000 * bound.connection);
+//! ```
 
 use crate::settings::Settings;
 use crate::units::Size;

@@ -10,6 +10,22 @@
 //!    what is not polled.
 //!
 //! To end, call [`Node::shutdown`], accept no more, and go on until [`Node::is_closed`].
+//!
+//! ```
+//! use fanfare_core::node::{Action, Node};
+//! use fanfare_core::settings::Settings;
+//! use fanfare_core::time::Instant;
+//!
+//! let now = Instant::ZERO;
+//! let mut node = Node::new(Settings::default(), None, 42, now);
+//! let client = node.handle_connection(None, now);
+//! node.shutdown(now);
+//! assert!(!node.is_closed(), "the client has a tenth of the drain time for its request");
+//! node.handle_reset(client, "connection reset by peer", now);
+//! node.handle_timeout(now);
+//! assert!(std::iter::from_fn(|| node.poll_action()).any(|action| action == Action::Close(client)));
+//! assert!(node.is_closed());
+//! ```
 
 use std::collections::VecDeque;
 use std::io::IoSlice;

@@ -25,6 +25,22 @@
 //!
 //! On a binary route a note would look like a message. The subprotocol is never accepted there, and browsers fail a
 //! connection if the server accepts none of the subprotocols that they offer.
+//!
+//! ```
+//! use fanfare_core::http::RequestReader;
+//! use fanfare_core::limits::Limits;
+//! use fanfare_core::note::SUBPROTOCOL;
+//!
+//! // A web server that makes the handshake itself, before it sets `Target::notes` and hands over the connection.
+//! let head = b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+//!     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: chat, fanfare.notes\r\n\r\n";
+//! let (request, _) = RequestReader::new().read(head, &Limits::default())?.expect("the head is whole");
+//! let upgrade = request.upgrade()?;
+//! assert!(upgrade.offers(SUBPROTOCOL));
+//! let fields = upgrade.fields(Some(SUBPROTOCOL))?;
+//! assert!(fields.contains(&("Sec-WebSocket-Protocol", "fanfare.notes")));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use core::fmt;
 

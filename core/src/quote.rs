@@ -1,4 +1,10 @@
 //! Escapes and cuts text of peers for log lines and answers.
+//!
+//! ```
+//! use fanfare_core::quote::Quoted;
+//!
+//! assert_eq!(Quoted("tea\n\u{1b}[1m").to_string(), r#""tea\n\u{1b}[1m""#);
+//! ```
 
 use core::fmt::{self, Write};
 use std::borrow::Cow;

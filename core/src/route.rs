@@ -11,6 +11,19 @@
 //! - Options: `text` (the default) or `binary`, `publish=yes` (the default) or `no`, `subscribe=yes` (the default) or
 //!   `no`; for sessions that read too slowly `slow=close` (the default), `drop_newest`, `drop_oldest` or `latest`
 //!   ([`Slow`]); after a gap `on_gap=keep` (the default) or `close` ([`OnGap`]).
+//!
+//! ```
+//! use fanfare_core::limits::Limits;
+//! use fanfare_core::route::{Rights, Routes};
+//!
+//! let routes = vec!["/news=news,publish=no".parse()?, "/chat/{room}=chat:{room}".parse()?];
+//! let routes = Routes::new(routes, "app:", &Limits::default())?;
+//! let news = routes.find("/news").expect("there is a route")?;
+//! assert_eq!((&*news.channel, news.rights), (&b"app:news"[..], Rights::SUBSCRIBE));
+//! let room = routes.find("/chat/caf%C3%A9").expect("there is a route")?;
+//! assert_eq!(room.channel, "app:chat:caf\u{e9}");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use core::fmt;
 use core::str::FromStr;

@@ -1,4 +1,17 @@
 //! Shared encoded messages: a message from the bus is framed once and lent to every session of its channel.
+//!
+//! ```
+//! use fanfare_core::route::FrameType;
+//! use fanfare_core::run::RunBuilder;
+//!
+//! let mut builder = RunBuilder::new(FrameType::Text);
+//! builder.push(b"tea")?;
+//! builder.push(b"boils")?;
+//! let run = builder.finish();
+//! assert_eq!(run.bytes(), &b"\x81\x03tea\x81\x05boils"[..]);
+//! assert_eq!(&run.bytes()[run.start(1)..], b"\x81\x05boils", "what a session lacks that has written the first");
+//! # Ok::<(), fanfare_core::run::Refused>(())
+//! ```
 
 use core::fmt;
 

@@ -1,4 +1,15 @@
 //! Time as a value: an [`Instant`] that the embedder supplies, and the structure that holds every deadline of a shard.
+//!
+//! ```
+//! use fanfare_core::time::{Duration, Instant};
+//!
+//! let start = std::time::Instant::now();
+//! let now = || Instant::ZERO + start.elapsed();
+//! let before = now();
+//! let deadline = before + Duration::from_millis(5);
+//! assert_eq!(deadline.since(before), Duration::from_millis(5));
+//! assert_eq!(before.since(deadline), Duration::ZERO, "a clock that steps back counts as one that stands");
+//! ```
 
 use core::fmt;
 use core::net::IpAddr;

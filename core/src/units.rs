@@ -2,6 +2,14 @@
 //!
 //! Own code, not a crate: what is shown must read back as exactly the same value, and one letter more or less
 //! (`KB`, `M`) must be an error, not a guess.
+//!
+//! ```
+//! use fanfare_core::units::{Size, size};
+//!
+//! assert_eq!(size("64KiB"), Ok(65_536));
+//! assert_eq!(Size(65_536).to_string(), "64KiB");
+//! assert!(size("64KB").is_err(), "1,000 or 1,024? Nobody knows");
+//! ```
 
 use core::fmt;
 use core::time::Duration;

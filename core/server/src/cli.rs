@@ -3,6 +3,17 @@
 //! Each option is a flag and an environment variable; the flag wins. `clap` splits the command line and writes the
 //! help. Values are read here, so that flag and variable share one reading, tests pass their own environment, and each
 //! error is one line that names the source of the value.
+//!
+//! ```
+//! use fanfare_server::cli::{Exit, Program, parse};
+//!
+//! let program = Program { name: "chatter", version: "1.0.0" };
+//! let env = [("PORT".into(), "8080".into()), ("FANFARE_MAX_MESSAGE".into(), "1KiB".into())];
+//! let parsed = parse(&program, ["chatter", "--port", "9090"].map(Into::into), env).expect("both are settings");
+//! assert_eq!((parsed.config.port, parsed.config.limits.message_bytes), (9090, 1 << 10), "the flag wins");
+//! let refused = parse(&program, ["chatter", "--port", "high"].map(Into::into), []);
+//! assert!(matches!(refused, Err(Exit::Refusal(line)) if line.contains("--port")));
+//! ```
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

@@ -1,4 +1,15 @@
 //! The configuration of a server: every setting, once.
+//!
+//! ```
+//! use fanfare_server::Config;
+//!
+//! let mut config = Config::default();
+//! config.routes = vec!["/news=news,publish=no".parse()?];
+//! config.require_redis = true;
+//! let error = config.check().expect_err("there is no Redis");
+//! assert_eq!(error.setting(), "require_redis");
+//! # Ok::<(), fanfare_core::route::RouteError>(())
+//! ```
 
 use core::fmt;
 use core::net::{IpAddr, SocketAddr};

@@ -7,6 +7,17 @@
 //!
 //! Counters only grow while the process runs. Every label has few values, all of them there from the start, and none is
 //! a client's or an embedder's choice: no channel, no address.
+//!
+//! ```
+//! use fanfare_core::node::Node;
+//! use fanfare_core::settings::Settings;
+//! use fanfare_core::time::Instant;
+//! use fanfare_server::metrics;
+//!
+//! let node = Node::new(Settings::default(), None, 42, Instant::ZERO);
+//! let text = metrics::text(&node.metrics());
+//! assert!(text.contains("\nfanfare_deliveries_total 0\n"));
+//! ```
 
 use core::fmt;
 

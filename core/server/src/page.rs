@@ -1,4 +1,13 @@
 //! The chat page that an instance serves.
+//!
+//! ```
+//! use fanfare_core::settings::Settings;
+//! use fanfare_server::page;
+//!
+//! let mut settings = Settings::default();
+//! settings.files = page::files();
+//! assert_eq!(settings.files["/"].status, 200);
+//! ```
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,20 @@
 //! The common `main` of the binaries: everything but the runtime.
+//!
+//! ```no_run
+//! use std::process::ExitCode;
+//!
+//! use fanfare_server::cli::Program;
+//! use fanfare_server::program;
+//!
+//! fn main() -> ExitCode {
+//!     let program = Program { name: "chatter", version: env!("CARGO_PKG_VERSION") };
+//!     program::main(&program, std::env::args_os(), std::env::vars_os(), |setup, listeners, ready| {
+//!         // Of a runtime's adapter: `runtime.block_on(fanfare_drive::serve::<R>(setup, listeners, ready))`.
+//! #       let _ = (setup, listeners, ready);
+//!         Ok(())
+//!     })
+//! }
+//! ```
 
 use std::ffi::OsString;
 use std::fs;

@@ -19,6 +19,26 @@
 //!
 //! A worker that does not take its news in is owed at most [`Limits::mailbox_bytes`]; what comes beyond that is dropped
 //! for that worker alone, and told. A channel has one frame type in all workers.
+//!
+//! ```
+//! use fanfare_core::bus::Bus;
+//! use fanfare_core::error::Unready;
+//! use fanfare_core::limits::Limits;
+//! use fanfare_core::redis::Action;
+//! use fanfare_core::time::Instant;
+//!
+//! let url = "redis://redis.example".parse()?;
+//! let mut bus = Bus::redis(url, "", &Limits::default(), 1, 42, Instant::ZERO);
+//! while let Some(action) = bus.poll_action() {
+//!     if let Action::Dial(lane) = action {
+//!         // Nobody listens there; the bus asks for another dial later, at `poll_timeout`.
+//!         bus.handle_dial_failed(lane, "connection refused", Instant::ZERO);
+//!     }
+//! }
+//! assert_eq!(bus.readiness(), Err(Unready::NoConnection));
+//! assert!(bus.poll_timeout() > Some(Instant::ZERO));
+//! # Ok::<(), fanfare_core::redis::url::RedisUrlError>(())
+//! ```
 
 mod channels;
 mod connections;

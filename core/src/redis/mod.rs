@@ -8,6 +8,22 @@
 //! It needs `AUTH`, `SELECT`, `SUBSCRIBE`, `UNSUBSCRIBE` and `PUBLISH`; a server may refuse `HELLO`, `CLIENT SETNAME`, `ROLE`
 //! and `PING`. Besides the channels that are wanted it uses one of its own, `fanfare:probe:` and 16 digits after the
 //! prefix, to prove that what it publishes comes back.
+//!
+//! ```
+//! use fanfare_core::limits::Limits;
+//! use fanfare_core::redis::{Action, Lane, Link};
+//! use fanfare_core::time::Instant;
+//!
+//! let url = "redis://app:secret@redis.example:6380/2".parse()?;
+//! let mut link = Link::new(url, "", &Limits::default(), 42, Instant::ZERO);
+//! link.subscribe("tea".into(), Instant::ZERO);
+//! assert_eq!(link.poll_action(), Some(Action::Dial(Lane::Subscriber)));
+//! link.handle_connected(Lane::Subscriber, Instant::ZERO);
+//! // It logs in before it sends any command; `transmit` lends the bytes.
+//! assert_eq!(link.poll_transmit(), Some(Lane::Subscriber));
+//! assert!(!link.is_up());
+//! # Ok::<(), fanfare_core::redis::url::RedisUrlError>(())
+//! ```
 
 mod answers;
 mod connection;

@@ -6,6 +6,17 @@
 //! The push that carries a message is read by hand, with no allocation. Every other frame is first ended by a linear
 //! scanner with a bounded depth, and only then given to the decoder of `redis-protocol`: that one recurses without a
 //! bound, starts over with every piece of a frame and does not look at terminators.
+//!
+//! ```
+//! use fanfare_core::resp::{Decoder, Frame};
+//!
+//! let mut decoder = Decoder::new(1 << 10);
+//! let mut read: &[u8] = b"*3\r\n$7\r\nmessage\r\n$3\r\ntea\r\n$5\r\nbo";
+//! assert_eq!(decoder.decode(&mut read)?, None, "the rest is still to come");
+//! let mut read: &[u8] = b"ils\r\n";
+//! assert_eq!(decoder.decode(&mut read)?, Some(Frame::Message { channel: b"tea", payload: b"boils" }));
+//! # Ok::<(), fanfare_core::resp::RespError>(())
+//! ```
 
 mod decoder;
 pub mod encode;

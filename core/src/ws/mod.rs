@@ -13,6 +13,20 @@
 //! - **Time**: call [`Session::handle_timeout`] at [`Session::deadline`], which any other call may have changed.
 //! - **End**: in [`State::Finished`] shut down the sending side and go on reading; in [`State::Ended`] drop the
 //!   connection. [`Session::closed`] says why.
+//!
+//! ```
+//! use fanfare_core::limits::Limits;
+//! use fanfare_core::ws::{Decoder, Event, Message};
+//!
+//! let (mut decoder, limits) = (Decoder::new(), Limits::default());
+//! // A client masks its frames; this key is zero.
+//! let mut read = *b"\x81\x85\0\0\0\0hello\x88";
+//! let mut input = &mut read[..];
+//! let Some(Event::Message(Message { payload, .. })) = decoder.next(&mut input, &limits)? else { panic!("it is whole") };
+//! assert_eq!(&*payload, b"hello");
+//! assert_eq!(decoder.next(&mut input, &limits)?, None, "a Close has begun");
+//! # Ok::<(), fanfare_core::error::Error>(())
+//! ```
 
 mod close;
 mod control;
