@@ -1,6 +1,7 @@
 //! A hub on pipes in memory, and what it promises its program.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -265,4 +266,36 @@ async fn a_hub_tells_what_it_counts_until_it_has_stopped() {
     drop(ann);
     hub.stop().await.unwrap();
     assert_eq!(hub.metrics().await.map(drop), Err(HubError::Stopped));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn sessions_of_several_workers_are_listed_and_closed_by_what_the_program_knows_of_them() {
+    let mut setup = Setup::default();
+    setup.workers = NonZero::new(3);
+    let hub = Hub::start(setup).await.unwrap();
+    let mut clients = Vec::new();
+    for user in 0..6 {
+        let session = hub.reserve(target("tea")).await.unwrap().tag(user);
+        let (client, server) = duplex(1 << 10);
+        session.adopt(Connection::over(server), "".into());
+        clients.push(client);
+    }
+    hub.publish("tea", "hello").await.unwrap();
+    for client in &mut clients {
+        assert_eq!(read(client).await, *b"\x81\x05hello");
+    }
+    assert_eq!((hub.session_count(), hub.sessions().await.unwrap().len()), (6, 6));
+    let channels = hub.channels().await.unwrap();
+    assert_eq!((channels.len(), &*channels[0].name, channels[0].sessions), (1, &b"tea"[..], 6));
+    let closed = hub.close_sessions(4001, "logged out", |session| session.tag == Some(4)).await;
+    assert_eq!(closed, Ok(1));
+    assert_eq!(read(&mut clients[4]).await, *b"\x88\x0C\x0F\xA1logged out");
+    hub.publish("tea", "again").await.unwrap();
+    clients.remove(4);
+    for client in &mut clients {
+        assert_eq!(read(client).await, *b"\x81\x05again");
+    }
+    drop(clients);
+    hub.stop().await.unwrap();
+    assert_eq!(hub.sessions().await, Err(HubError::Stopped));
 }

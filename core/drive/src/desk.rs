@@ -6,12 +6,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::error::HubError;
+use super::roster::{self, HubChannel, HubSession, Page};
 use super::watched::Watched;
 use fanfare_core::error::Misuse;
+use fanfare_core::exchange::WorkerId;
 use fanfare_core::route::{FrameType, Target};
 use fanfare_core::run::Run;
 use fanfare_core::shard::{Event, SessionId, Shard, SubscriberId};
-use fanfare_core::snapshot::Snapshot;
+use fanfare_core::snapshot::{Share, Snapshot};
 use fanfare_core::time::{Duration, Instant};
 
 /// What publishes may put into the mailbox between two turns of the worker: as much as one read of a client.
@@ -22,6 +24,7 @@ pub(super) enum Command<S> {
     Adopt {
         stream: S,
         target: Target,
+        tag: Option<u64>,
         leftover: Bytes,
     },
     Publish {
@@ -42,11 +45,29 @@ pub(super) enum Command<S> {
     Attach {
         session: SessionId,
         stream: S,
+        tag: Option<u64>,
         leftover: Bytes,
     },
     /// There will be no connection for it.
     Release(SessionId),
-    Measure(Reply<Snapshot>),
+    /// The first worker also gives what the bus counts.
+    Measure(Reply<(Option<Box<Snapshot>>, Share)>),
+    /// Those at some places from `first` on.
+    Sessions {
+        first: usize,
+        reply: Reply<Page<HubSession>>,
+    },
+    Channels {
+        first: usize,
+        reply: Reply<Page<HubChannel>>,
+    },
+    /// How many it will close.
+    Close {
+        sessions: Vec<SessionId>,
+        code: u16,
+        reason: Box<str>,
+        reply: Reply<usize>,
+    },
 }
 
 /// What a publish passes on its way to the mailbox.
@@ -153,6 +174,12 @@ impl Drop for Feed {
 #[derive(Debug)]
 pub(super) struct Reply<T>(pub(super) Arc<Watched<Option<Result<T, HubError>>>>);
 
+impl<T> Default for Reply<T> {
+    fn default() -> Self {
+        Self(Arc::new(Watched::default()))
+    }
+}
+
 impl<T> Reply<T> {
     pub(super) fn give(&self, result: Result<T, HubError>) {
         self.0.change(|reply| *reply = Some(result));
@@ -174,13 +201,27 @@ pub(super) struct Desk {
     feeds: BTreeMap<SubscriberId, (Bytes, Feed)>,
     /// Sessions that wait for their connections.
     reserved: BTreeSet<SessionId>,
+    /// The numbers that the program gave to sessions.
+    tags: BTreeMap<SessionId, u64>,
+    /// Sessions that are to be closed once they are open, with which code and reason.
+    doomed: BTreeMap<SessionId, (u16, Box<str>)>,
+    /// Publishes go to this worker.
+    has_gate: bool,
     /// What one inbox holds at most.
     queue_bytes: usize,
 }
 
 impl Desk {
-    pub(super) fn new(gate: Arc<Watched<Gate>>, queue_bytes: usize) -> Self {
-        Self { gate, feeds: BTreeMap::new(), reserved: BTreeSet::new(), queue_bytes }
+    pub(super) fn new(gate: Arc<Watched<Gate>>, worker: WorkerId, queue_bytes: usize) -> Self {
+        Self {
+            gate,
+            feeds: BTreeMap::new(),
+            reserved: BTreeSet::new(),
+            tags: BTreeMap::new(),
+            doomed: BTreeMap::new(),
+            has_gate: worker == 0,
+            queue_bytes,
+        }
     }
 
     pub(super) fn subscribe(&mut self, channel: Bytes, frame: FrameType, feed: Feed, shard: &mut Shard) {
@@ -202,7 +243,14 @@ impl Desk {
     }
 
     /// Enters the channel now, so that what comes from here on waits for the connection.
-    pub(super) fn reserve(&mut self, target: Target, reply: &Reply<SessionId>, shard: &mut Shard, now: Instant) {
+    /// Says whether there is a session.
+    pub(super) fn reserve(
+        &mut self,
+        target: Target,
+        reply: &Reply<SessionId>,
+        shard: &mut Shard,
+        now: Instant,
+    ) -> bool {
         let result = shard.adopt(target, Vec::new(), now);
         if let Ok(session) = result {
             shard.blocked(session);
@@ -210,6 +258,7 @@ impl Desk {
         }
         // If nobody waits any more the session ends for want of a pong.
         reply.give(result.map_err(HubError::Misuse));
+        result.is_ok()
     }
 
     /// Whether the session waits for its connection.
@@ -222,8 +271,46 @@ impl Desk {
         self.reserved.remove(&session)
     }
 
-    pub(super) fn hear(&mut self, event: Event) {
+    pub(super) fn tag(&mut self, session: SessionId, tag: Option<u64>) {
+        if let Some(tag) = tag {
+            self.tags.insert(session, tag);
+        }
+    }
+
+    /// The session is gone.
+    pub(super) fn forget(&mut self, session: SessionId) {
+        self.reserved.remove(&session);
+        self.tags.remove(&session);
+        self.doomed.remove(&session);
+    }
+
+    pub(super) fn sessions(&self, first: usize, shard: &Shard) -> Page<HubSession> {
+        roster::sessions(shard, &self.tags, first)
+    }
+
+    /// Closes these sessions, or has them closed once they are open; says how many.
+    pub(super) fn close(&mut self, ids: &[SessionId], end: (u16, &str), shard: &mut Shard, now: Instant) -> usize {
+        let (code, reason) = end;
+        ids.iter()
+            .filter(|&&id| match shard.session(id) {
+                None => false,
+                Some(session) if session.is_open => shard.close(id, code, reason, now).is_ok(),
+                Some(_) => {
+                    self.doomed.entry(id).or_insert_with(|| (code, reason.into()));
+                    true
+                }
+            })
+            .count()
+    }
+
+    pub(super) fn hear(&mut self, event: Event, shard: &mut Shard, now: Instant) {
         match event {
+            Event::Opened(id) => {
+                if let Some((code, reason)) = self.doomed.remove(&id) {
+                    // Misuse is impossible, unless it is closing already.
+                    let _ = shard.close(id, code, &reason, now);
+                }
+            }
             Event::Subscribed(id) => self.change(id, |inbox| inbox.state = State::Subscribed),
             Event::Run(id, run) => self.change(id, |inbox| inbox.push(run, self.queue_bytes)),
             Event::Missed { channel, messages } => {
@@ -241,6 +328,9 @@ impl Desk {
 
     /// The mailbox has been read: others may publish, if the bus takes more.
     pub(super) fn settle(&self, shard: &Shard) {
+        if !self.has_gate {
+            return;
+        }
         let full = !shard.has_credit();
         let is_settled = self.gate.look(|gate| gate.in_flight == 0 && gate.full == full);
         if !is_settled {
@@ -268,7 +358,31 @@ impl Drop for Desk {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fanfare_core::bus::Bus;
     use fanfare_core::run::RunBuilder;
+    use fanfare_core::settings::Settings;
+
+    #[test]
+    fn a_session_that_waits_for_its_channel_is_closed_when_it_is_open() {
+        let (settings, now) = (Arc::new(Settings::default()), Instant::ZERO);
+        let mut bus = Bus::local(&settings.limits, 1, 1, now);
+        let mut shard = Shard::new(settings, 2, now);
+        let mut desk = Desk::new(Arc::default(), 0, 1 << 10);
+        let id = shard.adopt(Target::new("tea"), Vec::new(), now).unwrap();
+        assert!(!shard.session(id).unwrap().is_open);
+        assert_eq!(desk.close(&[id, id], (4001, "bye"), &mut shard, now), 2);
+        while let Some(wishes) = shard.poll_bus() {
+            bus.handle_shard(0, wishes, now).unwrap();
+        }
+        while let Some((_, news)) = bus.poll_shard() {
+            shard.handle_bus(news, now);
+        }
+        while let Some(event) = shard.poll_event() {
+            desk.hear(event, &mut shard, now);
+        }
+        assert!(shard.session(id).is_none() && shard.contains(id), "it is closing");
+        assert!(desk.doomed.is_empty());
+    }
 
     #[test]
     fn a_gap_outlasts_the_messages_that_make_room() {

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::{Future, poll_fn};
+use std::num::NonZero;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -19,25 +20,31 @@ use super::seat::Seat;
 use super::setup::Setup;
 use super::watched::Watched;
 use fanfare_core::error::Misuse;
-use fanfare_core::exchange::publish_cost;
+use fanfare_core::exchange::{WorkerId, publish_cost};
 use fanfare_core::limits::Limits;
 use fanfare_core::route::{FrameType, Target};
 use fanfare_core::shard::SessionId;
-use fanfare_core::snapshot::Snapshot;
+use fanfare_core::snapshot::{Share, Snapshot};
 use fanfare_core::time::Duration;
 
-/// An instance inside another program: one task, no listener. WebSockets come from a web server that has made their
-/// handshakes, messages also from the program's own code.
+/// An instance inside another program: no listener, and one task or several. WebSockets come from a web server that has
+/// made their handshakes, messages also from the program's own code.
 ///
 /// A hub is a handle, cheap to clone; when the last one is dropped, the instance stops. Of the setup it uses the
-/// settings of Redis and the limits; addresses, workers, routes and origins are the web server's concern, and channel
+/// settings of Redis, the limits and the workers; addresses, routes and origins are the web server's concern, and channel
 /// names are used as they are given, without [`Settings::channel_prefix`](fanfare_core::settings::Settings).
+///
+/// With [`Setup::workers`] it has that many tasks of the runtime it starts in, which a runtime of several threads runs at
+/// the same time. Each holds its share of the sessions, and of bounds such as
+/// [`Limits::publish_bytes`](fanfare_core::limits::Limits::publish_bytes); publishes and subscriptions go through the
+/// first. If sessions of two workers give one channel different frame types, no call says so, but a line in the log with
+/// `event=frame_types_differ`.
 pub struct Hub<R: Runtime> {
     pub(super) shared: Arc<Shared<R>>,
 }
 
 pub(super) struct Shared<R: Runtime> {
-    /// The only worker's.
+    /// Of each worker. The first has the bus and takes publishes and subscriptions.
     pub(super) mailboxes: Arc<[Mailbox<R>]>,
     gate: Arc<Watched<Gate>>,
     report: Arc<Report>,
@@ -52,21 +59,27 @@ impl<R: Runtime> Hub<R> {
     /// # Errors
     /// [`ServeError::Settings`], [`ServeError::Redis`], [`ServeError::System`].
     pub async fn start(mut setup: Setup) -> Result<Self, ServeError> {
-        setup.settings.workers = 1;
+        let workers = setup.workers.map_or(1, NonZero::get);
+        setup.settings.workers = workers;
         setup.settings.check().map_err(ServeError::Settings)?;
         let settings = Arc::new(setup.settings.clone());
         let shared = Arc::new(Shared {
-            mailboxes: [Mailbox::default()].into(),
+            mailboxes: std::iter::repeat_with(Mailbox::default).take(workers).collect(),
             gate: Arc::default(),
             report: Arc::default(),
             runtime: R::default(),
             limits: settings.limits.clone(),
         });
-        let (runtime, mailboxes) = (shared.runtime.clone(), shared.mailboxes.clone());
-        let seat = Seat::new(Place { id: 0, runtime, mailboxes, report: shared.report.clone() });
-        let desk = Desk::new(shared.gate.clone(), settings.limits.queue_bytes);
+        let seat = |id| {
+            let (runtime, mailboxes) = (shared.runtime.clone(), shared.mailboxes.clone());
+            Seat::new(Place { id, runtime, mailboxes, report: shared.report.clone() })
+        };
+        let desk = |id| Desk::new(shared.gate.clone(), id, settings.limits.queue_bytes);
         let seed = || R::seed().map_err(ServeError::System);
-        R::spawn_task(seat.host(settings, setup, [seed()?, seed()?], desk));
+        R::spawn_task(seat(0).host(settings.clone(), setup, [seed()?, seed()?], desk(0)));
+        for id in 1..workers {
+            R::spawn_task(seat(id).follow(settings.clone(), seed()?, Some(desk(id))));
+        }
         // Dropped on an error, which ends the task.
         let hub = Self { shared };
         hub.shared.report.started().await?;
@@ -82,17 +95,21 @@ impl<R: Runtime> Hub<R> {
     /// [`HubError::Stopped`].
     pub async fn reserve(&self, target: Target) -> Result<Reserved<R>, HubError> {
         self.shared.check_channel(&target.channel)?;
-        // Keeps the channel subscribed until the session is in it.
-        let subscription = if target.rights.subscribe { Some(self.confirm(&target).await?) } else { None };
+        let counted = Counted::new(&self.shared.mailboxes);
+        let worker = counted.worker;
+        // Keeps the channel subscribed, on the same worker, until the session is in it.
+        let subscription = if target.rights.subscribe { Some(self.confirm(&target, worker).await?) } else { None };
         let reply = Arc::<Watched<_>>::default();
-        self.shared.command(Command::Reserve { target, reply: Reply(reply.clone()) })?;
+        self.shared.command(worker, Command::Reserve { target, reply: Reply(reply.clone()) })?;
+        counted.hand_over();
         let session = reply.wait(Option::take).await?;
         drop(subscription);
-        Ok(Reserved { session: Some(session), hub: self.clone() })
+        Ok(Reserved { session: Some(session), worker, tag: None, hub: self.clone() })
     }
 
-    async fn confirm(&self, target: &Target) -> Result<Subscription<R>, HubError> {
-        let (shared, mut confirmed) = (&self.shared, pin!(self.subscribe(target.channel.clone(), target.frame)));
+    async fn confirm(&self, target: &Target, worker: WorkerId) -> Result<Subscription<R>, HubError> {
+        let shared = &self.shared;
+        let mut confirmed = pin!(self.subscribe_on(worker, target.channel.clone(), target.frame));
         let mut late = pin!(shared.runtime.sleep_until(shared.runtime.now() + shared.limits.confirm_time));
         poll_fn(|context| match confirmed.as_mut().poll(context) {
             Poll::Ready(result) => Poll::Ready(result),
@@ -110,8 +127,30 @@ impl<R: Runtime> Hub<R> {
     /// # Errors
     /// [`HubError::Misuse`] with [`Misuse::ChannelName`]; [`HubError::Stopped`].
     pub fn adopt(&self, stream: impl Into<R::Stream>, target: Target, leftover: Bytes) -> Result<(), HubError> {
+        self.adopt_with(stream.into(), target, None, leftover)
+    }
+
+    /// As [`Hub::adopt`], with a number of your own, such as a user's, that [`Hub::sessions`] and
+    /// [`Hub::close_sessions`] show. It need not be unique.
+    ///
+    /// # Errors
+    /// As [`Hub::adopt`].
+    pub fn adopt_tagged(
+        &self,
+        stream: impl Into<R::Stream>,
+        target: Target,
+        tag: u64,
+        leftover: Bytes,
+    ) -> Result<(), HubError> {
+        self.adopt_with(stream.into(), target, Some(tag), leftover)
+    }
+
+    fn adopt_with(&self, stream: R::Stream, target: Target, tag: Option<u64>, leftover: Bytes) -> Result<(), HubError> {
         self.shared.check_channel(&target.channel)?;
-        self.shared.command(Command::Adopt { stream: stream.into(), target, leftover })
+        let counted = Counted::new(&self.shared.mailboxes);
+        self.shared.command(counted.worker, Command::Adopt { stream, target, tag, leftover })?;
+        counted.hand_over();
+        Ok(())
     }
 
     /// Publishes a message. While the queue of publishes is full ([`Limits::publish_bytes`]), as in an outage of Redis,
@@ -137,7 +176,7 @@ impl<R: Runtime> Hub<R> {
                 }
                 let (channel, payload) = if gate.is_open() { message.take()? } else { return None };
                 gate.in_flight += publish_cost(&channel, payload.len());
-                self.shared.mailbox().post(Mail::Command(Command::Publish { channel, payload }));
+                self.shared.mailboxes[0].post(Mail::Command(Command::Publish { channel, payload }));
                 Some(Ok(()))
             })
             .await
@@ -150,12 +189,21 @@ impl<R: Runtime> Hub<R> {
     /// [`HubError::Misuse`] with [`Misuse::ChannelName`], [`Misuse::FrameType`] or [`Misuse::Notes`];
     /// [`HubError::Stopped`].
     pub async fn subscribe(&self, channel: impl Into<Bytes>, frame: FrameType) -> Result<Subscription<R>, HubError> {
-        let channel = channel.into();
+        self.subscribe_on(0, channel.into(), frame).await
+    }
+
+    async fn subscribe_on(
+        &self,
+        worker: WorkerId,
+        channel: Bytes,
+        frame: FrameType,
+    ) -> Result<Subscription<R>, HubError> {
         self.shared.check_channel(&channel)?;
         let inbox = Arc::<Watched<Inbox>>::default();
-        self.shared.command(Command::Subscribe { channel, frame, feed: Feed(inbox.clone()) })?;
+        self.shared.command(worker, Command::Subscribe { channel, frame, feed: Feed(inbox.clone()) })?;
         // Dropped on an error, or by one who stops waiting, which unsubscribes.
-        let subscription = Subscription { inbox, mailboxes: self.shared.mailboxes.clone(), taken: VecDeque::new() };
+        let (mailboxes, taken) = (self.shared.mailboxes.clone(), VecDeque::new());
+        let subscription = Subscription { inbox, mailboxes, worker, taken };
         subscription
             .inbox
             .wait(|inbox| match inbox.state {
@@ -173,9 +221,14 @@ impl<R: Runtime> Hub<R> {
     /// # Errors
     /// [`HubError::Stopped`].
     pub async fn metrics(&self) -> Result<Snapshot, HubError> {
-        let reply = Arc::<Watched<_>>::default();
-        self.shared.command(Command::Measure(Reply(reply.clone())))?;
-        reply.wait(Option::take).await
+        let mut whole = Snapshot::default();
+        for worker in 0..self.shared.mailboxes.len() {
+            let reply = Arc::<Watched<_>>::default();
+            self.shared.command(worker, Command::Measure(Reply(reply.clone())))?;
+            let (blank, share): (Option<Box<Snapshot>>, Share) = reply.wait(Option::take).await?;
+            whole = blank.map_or(whole, |blank| *blank).with(&share);
+        }
+        Ok(whole)
     }
 
     /// Closes all sessions with 1001, lets accepted publishes leave, and waits until all that is done, at most
@@ -190,22 +243,18 @@ impl<R: Runtime> Hub<R> {
 }
 
 impl<R: Runtime> Shared<R> {
-    fn mailbox(&self) -> &Mailbox<R> {
-        &self.mailboxes[0]
-    }
-
     fn check_channel(&self, channel: &[u8]) -> Result<(), HubError> {
         let is_valid = (1..=self.limits.channel_bytes).contains(&channel.len());
         if is_valid { Ok(()) } else { Err(HubError::Misuse(Misuse::ChannelName)) }
     }
 
     /// Under the gate's lock, so that nothing comes behind the word to shut down.
-    fn command(&self, command: Command<R::Stream>) -> Result<(), HubError> {
+    pub(super) fn command(&self, worker: WorkerId, command: Command<R::Stream>) -> Result<(), HubError> {
         self.gate.look(|gate| {
             if gate.stopped {
                 return Err(HubError::Stopped);
             }
-            self.mailbox().post(Mail::Command(command));
+            self.mailboxes[worker].post(Mail::Command(command));
             Ok(())
         })
     }
@@ -214,9 +263,36 @@ impl<R: Runtime> Shared<R> {
         self.gate.change(|gate| {
             if !gate.stopped {
                 gate.stopped = true;
-                self.mailbox().post(Mail::Drain { delay: Duration::ZERO });
+                self.mailboxes.iter().for_each(|mailbox| mailbox.post(Mail::Drain { delay: Duration::ZERO }));
             }
         });
+    }
+}
+
+/// A session that is counted, and not yet a worker's.
+struct Counted<'m, R: Runtime> {
+    mailboxes: &'m [Mailbox<R>],
+    worker: WorkerId,
+    handed_over: bool,
+}
+
+impl<'m, R: Runtime> Counted<'m, R> {
+    /// For the worker with the fewest sessions.
+    fn new(mailboxes: &'m [Mailbox<R>]) -> Self {
+        Self { mailboxes, worker: Mailbox::add_session(mailboxes), handed_over: false }
+    }
+
+    /// The worker counts it no longer when it ends.
+    fn hand_over(mut self) {
+        self.handed_over = true;
+    }
+}
+
+impl<R: Runtime> Drop for Counted<'_, R> {
+    fn drop(&mut self) {
+        if !self.handed_over {
+            self.mailboxes[self.worker].remove_session();
+        }
     }
 }
 
@@ -243,15 +319,24 @@ impl<R: Runtime> fmt::Debug for Hub<R> {
 #[derive(Debug)]
 pub struct Reserved<R: Runtime> {
     session: Option<SessionId>,
+    worker: WorkerId,
+    tag: Option<u64>,
     hub: Hub<R>,
 }
 
 impl<R: Runtime> Reserved<R> {
+    /// Gives the session a number of your own, as [`Hub::adopt_tagged`]. It counts once the connection is there.
+    #[must_use]
+    pub const fn tag(mut self, tag: u64) -> Self {
+        self.tag = Some(tag);
+        self
+    }
+
     /// Takes in the connection, after its 101, and serves it to its end. `leftover` is what was read from it behind
     /// the request. If the session has ended meanwhile the connection is dropped.
     pub fn adopt(mut self, stream: impl Into<R::Stream>, leftover: Bytes) {
         if let Some(session) = self.session.take() {
-            self.command(Command::Attach { session, stream: stream.into(), leftover });
+            self.command(Command::Attach { session, stream: stream.into(), tag: self.tag, leftover });
         }
     }
 
@@ -260,7 +345,7 @@ impl<R: Runtime> Reserved<R> {
         let shared = &self.hub.shared;
         shared.gate.look(|gate| {
             if !gate.ended {
-                shared.mailbox().post(Mail::Command(command));
+                shared.mailboxes[self.worker].post(Mail::Command(command));
             }
         });
     }
@@ -280,6 +365,7 @@ impl<R: Runtime> Drop for Reserved<R> {
 pub struct Subscription<R: Runtime> {
     inbox: Arc<Watched<Inbox>>,
     mailboxes: Arc<[Mailbox<R>]>,
+    worker: WorkerId,
     /// Messages of the run that was taken out of the inbox last.
     taken: VecDeque<Bytes>,
 }
@@ -322,7 +408,7 @@ impl<R: Runtime> Subscription<R> {
 
 impl<R: Runtime> Drop for Subscription<R> {
     fn drop(&mut self) {
-        self.mailboxes[0].post(Mail::Command(Command::Unsubscribe(self.inbox.clone())));
+        self.mailboxes[self.worker].post(Mail::Command(Command::Unsubscribe(self.inbox.clone())));
     }
 }
 

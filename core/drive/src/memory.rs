@@ -217,6 +217,13 @@ impl Memory {
         client
     }
 
+    /// Both ends of a connection that nobody has accepted.
+    pub(super) fn pipe(&self) -> (Client, End) {
+        let end = End::default();
+        end.lock().room = usize::MAX;
+        (Client { memory: self.clone(), end: end.clone() }, end)
+    }
+
     /// Somebody connects to the address for operation.
     pub(super) fn connect_admin(&self) -> Client {
         let (client, end) = self.pair();

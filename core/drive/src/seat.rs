@@ -46,7 +46,7 @@ impl<R: Runtime> Seat<R> {
         self.has_ended = true;
     }
 
-    /// The only worker of a hub, which listens nowhere.
+    /// The first worker of a hub, which listens nowhere.
     pub(super) async fn host(mut self, settings: Arc<Settings>, setup: Setup, seeds: [u64; 2], desk: Desk) {
         let result = match Head::new(&self.place, &setup, seeds[0], Acceptor::idle(), None) {
             Ok(head) => self.work(settings, seeds[1], Some(head), Some(desk)).await,
@@ -57,8 +57,8 @@ impl<R: Runtime> Seat<R> {
     }
 
     /// Any other worker, until the first has ended.
-    pub(super) async fn follow(mut self, settings: Arc<Settings>, seed: u64) {
-        if let Err(error) = self.work(settings, seed, None, None).await {
+    pub(super) async fn follow(mut self, settings: Arc<Settings>, seed: u64, desk: Option<Desk>) {
+        if let Err(error) = self.work(settings, seed, None, desk).await {
             self.place.report.set_ended(Err(error));
         }
         self.has_ended = true;

@@ -115,7 +115,7 @@ impl<R: Runtime> Server<R> {
         let first = seat(0).lead(settings.clone(), setup, listeners, [seed()?, seed()?]);
         R::spawn("worker-0".to_owned(), first).map_err(ServeError::System)?;
         for id in 1..workers.get() {
-            let worker = seat(id).follow(settings.clone(), seed()?);
+            let worker = seat(id).follow(settings.clone(), seed()?, None);
             R::spawn(format!("worker-{id}"), worker).map_err(ServeError::System)?;
         }
         server.addresses = server.report.started().await?;

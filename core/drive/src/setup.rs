@@ -26,7 +26,7 @@ use crate::address::ListenAddress;
 pub struct Setup {
     /// What the shards share; the number of workers in it is set at the start.
     pub settings: Settings,
-    /// Threads that serve sessions. `None`: one per core of the machine. A hub has one task.
+    /// Threads that serve sessions. `None`: one per core of the machine. Of a hub: its tasks; `None` is one.
     pub workers: Option<NonZero<usize>>,
     /// Where clients connect. A hub listens nowhere.
     pub listen: ListenAddress,

@@ -13,6 +13,7 @@ use super::fan_out::FanOut;
 use super::head::Head;
 use super::mailbox::{Mail, Mailbox};
 use super::place::Place;
+use super::roster;
 use super::runtime::Runtime;
 use super::sockets::{Budget, Sockets};
 use fanfare_core::bus;
@@ -223,12 +224,15 @@ impl<R: Runtime> Worker<R> {
     fn obey(&mut self, command: Command<R::Stream>, now: Instant) {
         let (Some(desk), shard) = (&mut self.desk, &mut self.shard) else { return };
         match command {
-            Command::Adopt { stream, target, leftover } => match shard.adopt(target, leftover.into(), now) {
+            Command::Adopt { stream, target, tag, leftover } => match shard.adopt(target, leftover.into(), now) {
                 Ok(session) => {
-                    Mailbox::add_session(&self.mailboxes);
+                    desk.tag(session, tag);
                     self.sockets.insert(session, stream);
                 }
-                Err(misuse) => tracing::warn!(event = "adoption_failed", "a connection could not be adopted: {misuse}"),
+                Err(misuse) => {
+                    tracing::warn!(event = "adoption_failed", "a connection could not be adopted: {misuse}");
+                    self.mailboxes[self.id].remove_session();
+                }
             },
             Command::Publish { channel, payload } => {
                 // Misuse is impossible: the hub has checked both.
@@ -236,21 +240,29 @@ impl<R: Runtime> Worker<R> {
             }
             Command::Subscribe { channel, frame, feed } => desk.subscribe(channel, frame, feed, shard),
             Command::Unsubscribe(inbox) => desk.unsubscribe(&inbox, shard),
-            Command::Reserve { target, reply } => desk.reserve(target, &reply, shard, now),
-            Command::Attach { session, stream, leftover } => {
+            Command::Reserve { target, reply } => {
+                if !desk.reserve(target, &reply, shard, now) {
+                    self.mailboxes[self.id].remove_session();
+                }
+            }
+            Command::Attach { session, stream, tag, leftover } => {
                 // It may have ended meanwhile, and its place in the table be another's.
                 if shard.contains(session) && desk.take_reserved(session) {
-                    Mailbox::add_session(&self.mailboxes);
+                    desk.tag(session, tag);
                     self.sockets.insert(session, stream);
                     shard.handle_writable(session);
                     shard.handle_leftover(session, leftover.into(), now);
                 }
             }
             Command::Measure(reply) => {
-                if let Some(head) = &self.head {
-                    let blank = Snapshot::new(&head.bus, shard, now.since(Instant::ZERO));
-                    reply.give(Ok(blank.with(&Share::new(shard, self.fan_out.times()))));
-                }
+                let blank = |head: &Head<R>| Box::new(Snapshot::new(&head.bus, shard, now.since(Instant::ZERO)));
+                let blank = self.head.as_ref().map(blank);
+                reply.give(Ok((blank, Share::new(shard, self.fan_out.times()))));
+            }
+            Command::Sessions { first, reply } => reply.give(Ok(desk.sessions(first, shard))),
+            Command::Channels { first, reply } => reply.give(Ok(roster::channels(shard, first))),
+            Command::Close { sessions, code, reason, reply } => {
+                reply.give(Ok(desk.close(&sessions, (code, &reason), shard, now)));
             }
             Command::Release(session) => {
                 if desk.is_reserved(session) {
@@ -350,7 +362,7 @@ impl<R: Runtime> Worker<R> {
                 }
                 event => {
                     if let Some(desk) = &mut self.desk {
-                        desk.hear(event);
+                        desk.hear(event, &mut self.shard, now);
                     }
                 }
             }
@@ -377,10 +389,10 @@ impl<R: Runtime> Worker<R> {
         if admin.is_some_and(|admin| admin.closed(id, now)) {
             return;
         }
-        // Its connection may be gone already, and its place in the table be another's.
-        if !self.desk.as_mut().is_some_and(|desk| desk.take_reserved(id)) {
-            self.mailboxes[self.id].remove_session();
+        if let Some(desk) = &mut self.desk {
+            desk.forget(id);
         }
+        self.mailboxes[self.id].remove_session();
         if let Some(head) = head {
             head.acceptor.connection_closed(now);
         }

@@ -11,28 +11,27 @@
 //! Without Redis, [`Bus::handle_timeout`] delivers what was published, 64 KiB a turn, and is due at once while anything
 //! waits: sessions are written to in between.
 //!
-//! With Redis, the bus is driven like a session's socket, for a socket of each [`LinkId`]: do what
+//! With Redis, the bus is driven like a session's socket, for a socket of each [`LinkId`](crate::redis::LinkId): do what
 //! [`Bus::poll_action`] says, tell it by [`Bus::handle_connected`] or [`Bus::handle_dial_failed`] what became of a dial,
 //! hand it what was read ([`Bus::handle_read`], 64 KiB at a time are good) and write what [`Bus::poll_transmit`] and
-//! [`Bus::transmit`] give. [`Link`](crate::redis::Link) says what it makes of that. Nothing but Redis's Pub/Sub is used
+//! [`Bus::transmit`] give. [`Link`] says what it makes of that. Nothing but Redis's Pub/Sub is used
 //! (<https://redis.io/docs/latest/develop/pubsub/>).
 //!
 //! A worker that does not take its news in is owed at most [`Limits::mailbox_bytes`]; what comes beyond that is dropped
 //! for that worker alone, and told. A channel has one frame type in all workers.
 //!
 //! ```
-//! use fanfare_core::bus::Bus;
+//! use fanfare_core::bus::{Action, Bus};
 //! use fanfare_core::error::Unready;
 //! use fanfare_core::limits::Limits;
-//! use fanfare_core::redis::Action;
 //! use fanfare_core::time::Instant;
 //!
 //! let url = "redis://redis.example".parse()?;
 //! let mut bus = Bus::redis(url, "", &Limits::default(), 1, 42, Instant::ZERO);
 //! while let Some(action) = bus.poll_action() {
-//!     if let Action::Dial(lane) = action {
+//!     if let Action::Dial(id, _) = action {
 //!         // Nobody listens there; the bus asks for another dial later, at `poll_timeout`.
-//!         bus.handle_dial_failed(lane, "connection refused", Instant::ZERO);
+//!         bus.handle_dial_failed(id, "connection refused", Instant::ZERO);
 //!     }
 //! }
 //! assert_eq!(bus.readiness(), Err(Unready::NoConnection));

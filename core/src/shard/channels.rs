@@ -7,6 +7,7 @@ use bytes::Bytes;
 use slab::Slab;
 
 use super::id::SubscriberId;
+use super::listing::ChannelInfo;
 use crate::error::Misuse;
 use crate::exchange::ChannelId;
 use crate::route::{FrameType, RESERVED, Target};
@@ -57,6 +58,16 @@ impl Channels {
         }
         let carries_other = self.index_of(name).is_some_and(|index| self.slots[index as usize].frame != frame);
         if carries_other { Err(Misuse::FrameType) } else { Ok(()) }
+    }
+
+    pub(super) fn info(&self, place: usize) -> Option<ChannelInfo<'_>> {
+        let channel = self.slots.get(place)?;
+        let (sessions, subscribers) = (channel.members.len(), channel.subscribers.len());
+        Some(ChannelInfo { name: &channel.name, frame: channel.frame, sessions, subscribers })
+    }
+
+    pub(super) fn places(&self) -> usize {
+        self.slots.capacity()
     }
 
     pub(super) fn index_of(&self, name: &[u8]) -> Option<u32> {

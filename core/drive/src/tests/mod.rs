@@ -2,6 +2,7 @@
 
 mod admin;
 mod deadlines;
+mod hub;
 mod lanes;
 mod turn;
 mod unread;
