@@ -14,11 +14,17 @@
 //! ```
 
 use core::fmt;
+#[cfg(test)]
+use std::sync::OnceLock;
 
 use bytes::Bytes;
 
 use crate::route::FrameType;
 use crate::ws::frame::{Opcode, encode_header, header_len, payload_start};
+
+pub(crate) use self::form::{Encoded, Form};
+
+mod form;
 
 /// The messages of one channel from one read from the bus, framed once into one shared buffer.
 ///
@@ -27,9 +33,11 @@ use crate::ws::frame::{Opcode, encode_header, header_len, payload_start};
 /// Cloning it copies at most the offsets of its frames.
 #[derive(Clone, Debug)]
 pub struct Run {
-    bytes: Bytes,
-    /// Where each frame but the last ends; the last ends with `bytes`, so that a run of one message needs no offsets.
-    ends: Box<[u32]>,
+    /// The form that every run has from the start.
+    frames: Encoded,
+    /// Made when first wanted, once for all workers, as every other form would be.
+    #[cfg(test)]
+    events: OnceLock<Encoded>,
     frame: FrameType,
 }
 
@@ -37,27 +45,28 @@ impl Run {
     /// Every frame, ready to be written.
     #[must_use]
     pub const fn bytes(&self) -> &Bytes {
-        &self.bytes
+        self.frames.bytes()
     }
 
-    /// What it takes in memory, shared or not, in bytes: the frames, where they end, and a fixed part.
+    /// What it takes in memory as it was built, shared or not, in bytes: the frames, where they end, and a fixed part.
+    /// It never changes.
     #[must_use]
     pub fn memory(&self) -> usize {
-        /// The counts of an `Arc` and of `Bytes`, and what an allocator keeps for three pieces.
-        const SHARING: usize = 64;
-        size_of::<Self>() + SHARING + self.bytes.len() + size_of_val(&*self.ends)
+        /// The frame type, the counts of an `Arc` and of `Bytes`, and what an allocator keeps for three pieces.
+        const FIXED: usize = 8 + 64;
+        FIXED + self.frames.memory()
     }
 
     /// The number of messages.
     #[must_use]
     pub fn len(&self) -> usize {
-        if self.bytes.is_empty() { 0 } else { self.ends.len() + 1 }
+        self.frames.messages() as usize
     }
 
     /// Whether there is no message in it.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+        self.frames.bytes().is_empty()
     }
 
     /// The type of every frame.
@@ -69,43 +78,37 @@ impl Run {
     /// Where the frame of `message` starts in [`bytes`](Self::bytes); their end for a message that is not in the run.
     #[must_use]
     pub fn start(&self, message: usize) -> usize {
-        message.checked_sub(1).map_or(0, |before| self.end(before))
+        // A run has fewer than 2³² messages.
+        self.frames.start(u32::try_from(message).unwrap_or(u32::MAX))
     }
 
     /// Where the frame of `message` ends in [`bytes`](Self::bytes); their end for a message that is not in the run.
     #[must_use]
     pub fn end(&self, message: usize) -> usize {
-        self.ends.get(message).map_or(self.bytes.len(), |&end| end as usize)
+        self.start(message.saturating_add(1))
     }
 
-    /// The end of the frame that `at` lies in; `at` itself where a frame starts.
-    pub(crate) fn boundary(&self, at: usize) -> usize {
-        let before = self.ends.partition_point(|&end| (end as usize) < at);
-        if at == 0 { 0 } else { self.end(before) }
-    }
-
-    /// How many messages there are from `start` to `end`, where frames start or end.
-    pub(crate) fn messages_in(&self, start: usize, end: usize) -> u64 {
-        let before = |at| match at {
-            0 => 0,
-            at if at >= self.bytes.len() => self.len(),
-            at => self.ends.partition_point(|&end| (end as usize) <= at),
-        };
-        before(end).saturating_sub(before(start)) as u64
-    }
-
-    /// Where the last of the first frames ends that are no longer than `room` together.
-    pub(crate) fn fitting(&self, room: usize) -> usize {
-        if room >= self.bytes.len() {
-            return self.bytes.len();
+    /// Its messages in `form`, which is made now if no session of any worker has wanted it before.
+    pub(crate) fn encoded(&self, form: Form) -> &Encoded {
+        match form {
+            Form::Frames => &self.frames,
+            #[cfg(test)]
+            Form::Events => self.events.get_or_init(|| tests::events(self)),
         }
-        self.start(self.ends.partition_point(|&end| end as usize <= room))
+    }
+
+    /// What it takes in memory with the forms made since it was built. It grows while other workers make more.
+    pub(crate) fn memory_in_all_forms(&self) -> usize {
+        #[cfg(test)]
+        return self.memory() + self.events.get().map_or(0, Encoded::memory);
+        #[cfg(not(test))]
+        self.memory()
     }
 
     /// The messages without their headers.
     pub fn payloads(&self) -> impl Iterator<Item = &[u8]> {
         (0..self.len()).map(|message| {
-            let frame = &self.bytes[self.start(message)..self.end(message)];
+            let frame = &self.bytes()[self.start(message)..self.end(message)];
             &frame[payload_start(frame)..]
         })
     }
@@ -165,7 +168,12 @@ impl RunBuilder {
     /// The run. It owns no more memory than its frames need.
     #[must_use]
     pub fn finish(self) -> Run {
-        Run { bytes: Bytes::from(self.bytes.into_boxed_slice()), ends: self.ends.into_boxed_slice(), frame: self.frame }
+        Run {
+            frames: Encoded::new(self.bytes, self.ends),
+            #[cfg(test)]
+            events: OnceLock::new(),
+            frame: self.frame,
+        }
     }
 }
 
@@ -201,6 +209,22 @@ mod tests {
     use super::*;
     use crate::ws::tests::{client_reads, seeded};
 
+    /// One event for each message, one line of data for each of its lines.
+    pub(super) fn events(run: &Run) -> Encoded {
+        let (mut bytes, mut ends) = (Vec::new(), Vec::new());
+        for payload in run.payloads() {
+            for line in payload.split(|&byte| byte == b'\n') {
+                bytes.extend_from_slice(b"data: ");
+                bytes.extend_from_slice(line);
+                bytes.push(b'\n');
+            }
+            bytes.push(b'\n');
+            ends.push(bytes.len() as u32);
+        }
+        ends.pop();
+        Encoded::new(bytes, ends)
+    }
+
     fn run(frame: FrameType, payloads: &[Vec<u8>]) -> Run {
         let mut builder = RunBuilder::new(frame);
         for payload in payloads {
@@ -226,16 +250,36 @@ mod tests {
     }
 
     #[test]
-    fn a_run_knows_its_frames_by_place_and_by_size() {
+    fn each_form_knows_its_messages_by_place_and_by_size() {
         let run = run(FrameType::Text, &["a".into(), "bc".into(), "def".into()]);
-        assert_eq!([0, 1, 2, 3].map(|message| run.start(message)), [0, 3, 7, 12]);
-        assert_eq!([0, 1, 3, 4, 7, 8, 12].map(|at| run.boundary(at)), [0, 3, 3, 7, 7, 12, 12]);
-        assert_eq!([0, 2, 3, 6, 7, 11, 12, 99].map(|room| run.fitting(room)), [0, 0, 3, 3, 7, 7, 12, 12]);
-        for (start, first) in [(0, 0), (3, 1), (7, 2), (12, 3)] {
-            for (end, last) in [(0, 0), (3, 1), (7, 2), (12, 3)] {
-                assert_eq!(run.messages_in(start, end), u64::saturating_sub(last, first), "{start} to {end}");
+        // Frames have a header of 2 bytes, events 8 bytes around each line.
+        for (form, starts) in [(Form::Frames, [0, 3, 7, 12]), (Form::Events, [0, 9, 19, 30])] {
+            let encoded = run.encoded(form);
+            assert_eq!((encoded.messages(), encoded.bytes().len()), (3, starts[3]), "{form:?}");
+            assert_eq!([0, 1, 2, 3].map(|message| encoded.start(message)), starts);
+            assert_eq!([4, u32::MAX].map(|message| encoded.start(message)), [starts[3]; 2]);
+            for at in 0..starts[3] + 2 {
+                let before = |at: usize| starts[1..].iter().filter(|&&end| end <= at).count() as u32;
+                assert_eq!(encoded.message_at(at), before(at), "{form:?} {at}");
+                let from = starts.iter().position(|&start| start >= at).unwrap_or(3);
+                assert_eq!(encoded.starting_from(at), from as u32, "{form:?} {at}");
+            }
+            for (start, end) in [(0, 0), (0, 1), (1, 3), (0, 3)] {
+                assert_eq!(encoded.span(start..end), starts[end as usize] - starts[start as usize]);
             }
         }
+    }
+
+    #[test]
+    fn a_form_is_made_once_when_it_is_first_wanted() {
+        let run = run(FrameType::Text, &["one".into(), "two\nlines".into()]);
+        let memory = run.memory();
+        assert_eq!(run.memory_in_all_forms(), memory);
+        let made = run.encoded(Form::Events).bytes().as_ptr();
+        assert_eq!(run.encoded(Form::Events).bytes().as_ptr(), made);
+        assert_eq!(&run.encoded(Form::Events).bytes()[..], b"data: one\n\ndata: two\ndata: lines\n\n");
+        assert_eq!(run.memory_in_all_forms(), memory + size_of::<Encoded>() + 34 + 4, "its bytes and one offset");
+        assert_eq!(run.memory(), memory, "a mailbox gets back what it gave");
     }
 
     #[test]
@@ -248,7 +292,7 @@ mod tests {
     #[test]
     fn a_run_of_one_has_no_offsets_and_no_spare_bytes() {
         let run = run(FrameType::Text, &[b"hello".to_vec()]);
-        assert_eq!((run.len(), run.start(0), run.end(0), run.ends.len()), (1, 0, 7, 0));
+        assert_eq!((run.len(), run.start(0), run.end(0), run.frames.memory()), (1, 0, 7, size_of::<Encoded>() + 7));
         assert_eq!(&run.bytes()[..], b"\x81\x05hello");
     }
 

@@ -14,15 +14,17 @@ impl Shard {
     pub(super) fn fan_out(&mut self, channel: ChannelId, run: &Arc<Run>, now: Instant) {
         let most = self.settings.limits.all_queues_bytes / self.settings.workers.max(1);
         let (mut full, mut overfull) = (false, false);
-        if self.runs.memory() + run.memory() > most && self.channels.get(channel).is_some() {
-            self.make_room(run.memory(), most, now);
-            full = self.runs.memory() + run.memory() > most;
-            overfull = self.runs.memory() + run.memory() > most + self.beyond_bytes();
+        let memory = run.memory_in_all_forms();
+        if self.runs.memory() + memory > most && self.channels.get(channel).is_some() {
+            self.make_room(memory, most, now);
+            full = self.runs.memory() + memory > most;
+            overfull = self.runs.memory() + memory > most + self.beyond_bytes();
         }
         // It may have gone with its last session.
         let Some(channel) = self.channels.get_mut(channel) else { return };
         let limits = &self.settings.limits;
-        let len = run.bytes().len();
+        // Each message takes a byte at least, and a run is shorter than 4 GiB.
+        let messages = run.len() as u32;
         let place = self.runs.next();
         let mut entries = 0;
         let mut slow = Vec::new();
@@ -35,27 +37,27 @@ impl Shard {
             let waits = !session.queue.is_empty();
             // Whoever keeps up takes any run, however large; and whose socket is not full has only had no turn yet.
             let is_full = full && (overfull || session.flags.blocked && !session.holds_little(&self.runs, 0, limits));
+            let len = session.queue.len_of(run);
             let too_much = waits && (is_full || session.queue.memory_with(len) > limits.queue_bytes);
             if too_much || session.keeps_latest() {
                 slow.push((id, is_full));
                 continue;
             }
-            entries += 1;
             if session.flags.blocked {
                 // The run is not among those held yet.
-                session.fall_in(index, &mut self.behind, (&self.runs, run.memory()), limits, now);
+                session.fall_in(index, &mut self.behind, (&self.runs, run.memory_in_all_forms()), limits, now);
             } else if !session.flags.listed {
                 session.flags.listed = true;
                 self.writable.push_back(id);
             }
-            session.queue.push(place, len);
+            entries += u32::from(session.queue.push(place, 0..messages, len));
         }
         // Fewer than 2³² sessions, as everywhere.
         let holders = entries + slow.len() as u32;
         if holders > 0 {
             self.runs.hold(run.clone(), Content::Messages, holders);
         }
-        self.stats.deliveries += u64::from(entries) * run.len() as u64;
+        self.stats.deliveries += u64::from(entries) * u64::from(messages);
         for &subscriber in &channel.subscribers {
             self.events.push_back(Event::Run(subscriber, run.clone()));
         }

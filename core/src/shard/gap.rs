@@ -81,12 +81,11 @@ impl Shard {
             return;
         }
         let note = Arc::new(note.encode());
-        let len = note.bytes().len();
         // Fewer than 2³² sessions, as everywhere.
         let place = self.runs.hold(note, content, listeners.len() as u32);
         for index in listeners {
             let session = &mut self.sessions[index as usize];
-            session.queue.put_note(&mut self.runs, place, len, Missing::Behind);
+            session.queue.put_note(&mut self.runs, place, Missing::Behind);
             let id = id_of(index, session);
             self.list(id);
         }

@@ -1,19 +1,23 @@
-//! The queue of one session: ranges of shared runs, never copies.
+//! The queue of one session: ranges of messages of shared runs, never copies.
 
 #[cfg(test)]
 use std::collections::HashMap;
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::num::NonZeroU32;
+use std::ops::Range;
 use std::sync::Arc;
 
 use slab::Slab;
 
-use crate::run::Run;
+use crate::run::{Encoded, Form, Run};
 
 pub(super) use self::notes::Missing;
 
 mod dropping;
 mod notes;
+#[cfg(test)]
+mod tests;
 
 /// The runs that some session's queue still refers to.
 #[derive(Debug, Default)]
@@ -25,6 +29,8 @@ pub(super) struct Runs {
 #[derive(Debug)]
 struct Slot {
     run: Arc<Run>,
+    /// What it took in memory when it was counted last. Another worker may have made one more form of it since.
+    memory: usize,
     entries: u32,
     content: Content,
 }
@@ -44,8 +50,9 @@ pub(super) enum Content {
 impl Runs {
     /// Keeps `run` until [`Runs::release`] was called as often as `entries` says.
     pub(super) fn hold(&mut self, run: Arc<Run>, content: Content, entries: u32) -> u32 {
-        self.memory += run.memory() + entries as usize * ENTRY_BYTES;
-        index(self.slots.insert(Slot { run, entries, content }))
+        let memory = run.memory_in_all_forms();
+        self.memory += memory + entries as usize * ENTRY_BYTES;
+        index(self.slots.insert(Slot { run, memory, entries, content }))
     }
 
     /// Where the next [`Runs::hold`] will put its run.
@@ -58,22 +65,36 @@ impl Runs {
         self.memory
     }
 
+    /// A session has put the run into its queue in a form that may be new.
+    fn count_forms(&mut self, run: u32) {
+        let slot = &mut self.slots[run as usize];
+        self.memory -= slot.memory;
+        slot.memory = slot.run.memory_in_all_forms();
+        self.memory += slot.memory;
+    }
+
     /// Every run is held by as many entries as there are, by the run's place.
     #[cfg(test)]
     pub(super) fn check(&self, entries: &HashMap<u32, u32>) {
         let held = self.slots.iter().map(|(place, slot)| (place as u32, slot.entries)).collect();
         assert_eq!(entries, &held, "entries of runs");
-        let memory = |slot: &Slot| slot.run.memory() + slot.entries as usize * ENTRY_BYTES;
+        let memory = |slot: &Slot| slot.memory + slot.entries as usize * ENTRY_BYTES;
         assert_eq!(self.memory, self.slots.iter().map(|(_, slot)| memory(slot)).sum::<usize>());
     }
 
-    /// One of the entries that [`Runs::hold`] spoke of is not wanted.
+    /// One of the entries that [`Runs::hold`] counted is not wanted.
     pub(super) fn give_back(&mut self, run: u32) {
-        self.release(&Entry { run, at: 0, end: 0 });
+        let slot = &mut self.slots[run as usize];
+        slot.entries -= 1;
+        self.memory -= ENTRY_BYTES;
+        if slot.entries == 0 {
+            self.memory -= slot.memory;
+            self.slots.remove(run as usize);
+        }
     }
 
-    fn get(&self, entry: &Entry) -> &Run {
-        &self.slots[entry.run as usize].run
+    fn get(&self, run: u32, form: Form) -> &Encoded {
+        self.slots[run as usize].run.encoded(form)
     }
 
     fn content(&self, entry: &Entry) -> Content {
@@ -87,13 +108,7 @@ impl Runs {
     }
 
     fn release(&mut self, entry: &Entry) {
-        let slot = &mut self.slots[entry.run as usize];
-        slot.entries -= 1;
-        self.memory -= ENTRY_BYTES;
-        if slot.entries == 0 {
-            self.memory -= slot.run.memory();
-            self.slots.remove(entry.run as usize);
-        }
+        self.give_back(entry.run);
     }
 }
 
@@ -102,12 +117,25 @@ fn index(key: usize) -> u32 {
     u32::try_from(key).unwrap_or(u32::MAX)
 }
 
-/// The bytes of a run that are still to leave. `at` stands inside a frame when a write was partial, `end` at the end of one.
+/// Messages of a run that are still to leave, at least one.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     run: u32,
-    at: u32,
-    end: u32,
+    first: u32,
+    /// Behind the last. Never 0, so that an `Option` takes no more.
+    end: NonZeroU32,
+}
+
+impl Entry {
+    /// `None` without a message.
+    fn new(run: u32, Range { start: first, end }: Range<u32>) -> Option<Self> {
+        let end = NonZeroU32::new(end).filter(|end| first < end.get())?;
+        Some(Self { run, first, end })
+    }
+
+    const fn messages(&self) -> Range<u32> {
+        self.first..self.end.get()
+    }
 }
 
 /// What an entry takes: a list that grows doubles, and one that shrinks halves.
@@ -122,9 +150,18 @@ pub(super) struct Queue {
     #[expect(clippy::box_collection, reason = "8 bytes instead of 32 in every session that keeps up")]
     rest: Option<Box<VecDeque<Entry>>>,
     bytes: usize,
+    /// Bytes of the oldest message that have left in a partial write.
+    sent: u32,
+    /// The form in which its session gets every run.
+    form: Form,
 }
 
 impl Queue {
+    #[cfg(test)]
+    pub(super) fn new(form: Form) -> Self {
+        Self { form, ..Self::default() }
+    }
+
     /// Bytes that wait.
     pub(super) const fn bytes(&self) -> usize {
         self.bytes
@@ -135,6 +172,11 @@ impl Queue {
         self.bytes + self.rest_len() * ENTRY_BYTES
     }
 
+    /// How many bytes `run` is for its session.
+    pub(super) fn len_of(&self, run: &Run) -> usize {
+        run.encoded(self.form).bytes().len()
+    }
+
     /// What it takes with one more run of `len` bytes behind the first.
     pub(super) fn memory_with(&self, len: usize) -> usize {
         self.memory() + len + if self.first.is_some() { ENTRY_BYTES } else { 0 }
@@ -142,12 +184,12 @@ impl Queue {
 
     /// Whether the runs of which something waits take no more than `most` bytes, all of each.
     pub(super) fn keeps_at_most(&self, runs: &Runs, most: Option<usize>) -> bool {
-        let take = |left: usize, entry| left.checked_sub(runs.get(entry).memory());
+        let take = |left: usize, entry: &Entry| left.checked_sub(runs.slots[entry.run as usize].memory);
         most.and_then(|most| self.entries().try_fold(most, take)).is_some()
     }
 
     /// How long one more run may be within `bound`.
-    pub(super) fn room(&self, bound: usize) -> usize {
+    fn room(&self, bound: usize) -> usize {
         bound.saturating_sub(self.memory_with(0))
     }
 
@@ -155,47 +197,52 @@ impl Queue {
         self.first.is_none()
     }
 
-    /// Appends the run that [`Runs::hold`] puts at `run`, of `len` bytes.
-    pub(super) fn push(&mut self, run: u32, len: usize) {
-        self.push_part(run, 0, len);
+    /// Appends these messages of the run that [`Runs::hold`] puts at `place`. Returns whether there are any.
+    pub(super) fn push_part(&mut self, place: u32, run: &Run, messages: Range<u32>) -> bool {
+        let len = run.encoded(self.form).span(messages.clone());
+        self.push(place, messages, len)
     }
 
-    /// Appends a part of the run that [`Runs::hold`] put at `run`. It starts and ends where frames do.
-    pub(super) fn push_part(&mut self, run: u32, start: usize, end: usize) {
-        // A run is shorter than 4 GiB.
-        let entry = Entry { run, at: start as u32, end: end as u32 };
-        self.bytes += end - start;
+    /// Like [`Queue::push_part`], for messages that are known to be `len` bytes.
+    pub(super) fn push(&mut self, place: u32, messages: Range<u32>, len: usize) -> bool {
+        let Some(entry) = Entry::new(place, messages) else { return false };
+        self.bytes += len;
         if self.first.is_none() {
             self.first = Some(entry);
         } else {
             self.rest.get_or_insert_default().push_back(entry);
         }
+        true
     }
 
-    /// Bytes of a frame of which a part has left already. Nothing may stand between the two.
+    /// Bytes of a message of which a part has left already. Nothing may stand between the two.
     pub(super) fn begun<'a>(&self, runs: &'a Runs) -> &'a [u8] {
-        let Some(entry) = self.first.as_ref().filter(|entry| entry.at > 0) else { return &[] };
-        let (run, at) = (runs.get(entry), entry.at as usize);
-        &run.bytes()[at..run.boundary(at)]
+        let Some(entry) = self.first.as_ref().filter(|_| self.sent > 0) else { return &[] };
+        let encoded = runs.get(entry.run, self.form);
+        &encoded.bytes()[encoded.start(entry.first) + self.sent as usize..encoded.start(entry.first + 1)]
     }
 
     /// Lends what waits from byte `skip` on, in order, into `out`; says how many slices it filled.
     pub(super) fn slices<'a>(&self, runs: &'a Runs, mut skip: usize, out: &mut [IoSlice<'a>]) -> usize {
-        // A session that keeps up has one.
+        // A session that keeps up has one entry, and then it is all that waits.
         if let (Some(only), None, 0, [first, ..]) = (&self.first, &self.rest, skip, &mut *out) {
-            *first = IoSlice::new(&runs.get(only).bytes()[only.at as usize..only.end as usize]);
+            let encoded = runs.get(only.run, self.form);
+            let start = encoded.start(only.first) + self.sent as usize;
+            *first = IoSlice::new(&encoded.bytes()[start..start + self.bytes]);
             return 1;
         }
+        skip += self.sent as usize;
         let mut filled = 0;
         for entry in self.entries() {
             if filled == out.len() {
                 break;
             }
-            let bytes = &runs.get(entry).bytes()[entry.at as usize..entry.end as usize];
-            let taken = skip.min(bytes.len());
+            let encoded = runs.get(entry.run, self.form);
+            let (start, end) = (encoded.start(entry.first), encoded.start(entry.end.get()));
+            let taken = skip.min(end - start);
             skip -= taken;
-            if taken < bytes.len() {
-                out[filled] = IoSlice::new(&bytes[taken..]);
+            if taken < end - start {
+                out[filled] = IoSlice::new(&encoded.bytes()[start + taken..end]);
                 filled += 1;
             }
         }
@@ -203,13 +250,23 @@ impl Queue {
     }
 
     /// `n` bytes have left, or as many as there were.
-    pub(super) fn sent(&mut self, runs: &mut Runs, mut n: usize) {
-        n = n.min(self.bytes);
+    #[inline]
+    pub(super) fn sent(&mut self, runs: &mut Runs, n: usize) {
+        // A socket nearly always takes everything.
+        if n < self.bytes { self.sent_partly(runs, n) } else { self.clear(runs) }
+    }
+
+    fn sent_partly(&mut self, runs: &mut Runs, n: usize) {
         self.bytes -= n;
+        let mut n = n + self.sent as usize;
         while let Some(entry) = &mut self.first {
-            let left = (entry.end - entry.at) as usize;
+            let encoded = runs.get(entry.run, self.form);
+            let left = encoded.span(entry.messages());
             if n < left {
-                entry.at += n as u32;
+                let at = encoded.start(entry.first) + n;
+                entry.first = encoded.message_at(at);
+                // A run is shorter than 4 GiB.
+                self.sent = (at - encoded.start(entry.first)) as u32;
                 break;
             }
             n -= left;
@@ -217,14 +274,14 @@ impl Queue {
         }
     }
 
-    /// Drops all frames of which nothing has left.
+    /// Drops all messages of which nothing has left.
     pub(super) fn drop_unbegun(&mut self, runs: &mut Runs) {
         let begun = self.begun(runs).len();
         while let Some(entry) = self.pop_rest() {
             runs.release(&entry);
         }
         match &mut self.first {
-            Some(entry) if begun > 0 => entry.end = entry.at + begun as u32,
+            Some(entry) if begun > 0 => entry.end = NonZeroU32::MIN.saturating_add(entry.first),
             _ => self.clear(runs),
         }
         self.bytes = begun;
@@ -239,13 +296,13 @@ impl Queue {
     }
 
     #[cfg(test)]
-    pub(super) fn count_entries(&self, entries: &mut HashMap<u32, u32>) {
+    pub(super) fn count_entries(&self, runs: &Runs, entries: &mut HashMap<u32, u32>) {
         let mut bytes = 0;
         for entry in self.entries() {
             *entries.entry(entry.run).or_default() += 1;
-            bytes += (entry.end - entry.at) as usize;
+            bytes += runs.get(entry.run, self.form).span(entry.messages());
         }
-        assert_eq!(self.bytes, bytes, "bytes that wait");
+        assert_eq!(self.bytes + self.sent as usize, bytes, "bytes that wait");
     }
 
     #[cfg(test)]
@@ -305,6 +362,7 @@ impl Queue {
         if let Some(entry) = self.first.take() {
             runs.release(&entry);
         }
+        self.sent = 0;
         self.first = self.pop_rest();
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::queue::{Content, Missing, Queue};
+use super::queue::{Content, Missing};
 use super::session::{Session, Stage};
 use super::{Event, SessionId, Shard, get_mut};
 use crate::error::Error;
@@ -20,43 +20,29 @@ pub(super) struct Arrived<'a> {
     pub(super) full: bool,
 }
 
-/// What a session lost of what waited and of a run, and the part of the run that it gets.
-struct Loss {
-    messages: u64,
-    start: usize,
-    end: usize,
-}
-
 impl Shard {
     /// The session is behind, and all of the run would be too much for it.
     pub(super) fn fall_behind(&mut self, id: SessionId, arrived: &Arrived<'_>, now: Instant) {
         let Some(session) = get_mut(&mut self.sessions, id) else { return };
         let bound = self.settings.limits.queue_bytes;
         let Arrived { run, place, full } = *arrived;
-        let loss = match session.slow() {
+        let kept = match session.slow() {
             Slow::Close => {
                 self.runs.give_back(place);
                 self.stats.slow_readers += 1;
                 return self.fail(id, Error::SlowReader, now);
             }
-            Slow::DropNewest => newest(run, if full { 0 } else { session.queue.room(bound) }),
-            Slow::DropOldest | Slow::Latest => {
-                let only_newest = full || session.keeps_latest();
-                let dropped = if only_newest {
-                    session.queue.drop_messages(&mut self.runs)
-                } else {
-                    session.queue.drop_oldest(&mut self.runs, run.bytes().len(), bound)
-                };
-                oldest(run, dropped, &session.queue, bound, only_newest)
+            Slow::DropNewest => session.queue.keep_first(run, if full { 0 } else { bound }),
+            Slow::DropOldest | Slow::Latest if full || session.keeps_latest() => {
+                session.queue.keep_only_last(&mut self.runs, run, bound)
             }
+            Slow::DropOldest | Slow::Latest => session.queue.keep_last(&mut self.runs, run, bound),
         };
-        if loss.start < loss.end {
-            session.queue.push_part(place, loss.start, loss.end);
-            self.stats.deliveries += run.messages_in(loss.start, loss.end);
-        } else {
+        self.stats.deliveries += kept.messages.len() as u64;
+        if !session.queue.push_part(place, run, kept.messages) {
             self.runs.give_back(place);
         }
-        self.lost(id, loss.messages, now);
+        self.lost(id, kept.lost, now);
         if let Some(session) = get_mut(&mut self.sessions, id) {
             if session.queue.is_empty() {
                 session.catch_up(id.index, &mut self.behind);
@@ -110,9 +96,8 @@ impl Shard {
         let rare = session.rare.get_or_insert_default();
         rare.noted = messages + if is_more { rare.noted } else { 0 };
         let note = Note::Dropped { messages: rare.noted }.encode();
-        let len = note.bytes().len();
         let place = self.runs.hold(Arc::new(note), Content::Dropped, 1);
-        session.queue.put_note(&mut self.runs, place, len, missing);
+        session.queue.put_note(&mut self.runs, place, missing);
         if missing == Missing::Before {
             session.queue.merge_gaps(&mut self.runs);
         }
@@ -126,21 +111,6 @@ impl Shard {
             self.events.push_back(Event::Dropped(id, messages));
         }
     }
-}
-
-/// What does not fit into `room` is lost.
-fn newest(run: &Run, room: usize) -> Loss {
-    let end = run.fitting(room);
-    Loss { messages: run.len() as u64 - run.messages_in(0, end), start: 0, end }
-}
-
-/// As much of the end of the run as there is room for, at most the newest message if that is all that counts; `dropped`
-/// messages have made room already.
-fn oldest(run: &Run, dropped: u64, queue: &Queue, bound: usize, only_newest: bool) -> Loss {
-    let end = run.bytes().len();
-    let least = if only_newest { run.start(run.len().saturating_sub(1)) } else { 0 };
-    let start = run.boundary(end.saturating_sub(queue.room(bound))).max(least);
-    Loss { messages: dropped + run.messages_in(0, start), start, end }
 }
 
 impl Session {

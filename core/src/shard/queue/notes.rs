@@ -1,5 +1,6 @@
 //! Notes among waiting messages: each stands where messages are missing, and at each place there is one of a kind.
 
+use core::num::NonZeroU32;
 use core::ops::Range;
 
 use super::{Content, Entry, Queue, Runs};
@@ -7,20 +8,20 @@ use super::{Content, Entry, Queue, Runs};
 /// Where messages are missing that a session did not get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::shard) enum Missing {
-    /// Before all that wait, but for a frame that has begun to leave.
+    /// Before all that wait, but for a message that has begun to leave.
     Before,
     /// Behind all that wait.
     Behind,
 }
 
 impl Queue {
-    /// Puts the note that [`Runs::hold`] put at `note`, of `len` bytes, where messages are missing. It takes the place of
-    /// one of its kind that is there and has not begun to leave.
-    pub(in crate::shard) fn put_note(&mut self, runs: &mut Runs, note: u32, len: usize, missing: Missing) {
-        // A note is short.
-        let entry = Entry { run: note, at: 0, end: len as u32 };
+    /// Puts the note that [`Runs::hold`] put at `note` where messages are missing. It takes the place of one of its kind
+    /// that is there and has not begun to leave.
+    pub(in crate::shard) fn put_note(&mut self, runs: &mut Runs, note: u32, missing: Missing) {
+        let entry = Entry { run: note, first: 0, end: NonZeroU32::MIN };
         let content = runs.content(&entry);
-        self.bytes += len;
+        self.bytes += runs.get(note, self.form).bytes().len();
+        runs.count_forms(note);
         match self.note_at(runs, content, missing) {
             Some(index) => {
                 let old = self.replace(index, entry);
@@ -57,7 +58,7 @@ impl Queue {
 
     fn let_go(&mut self, runs: &mut Runs, entry: Option<Entry>) {
         if let Some(entry) = entry {
-            self.bytes -= (entry.end - entry.at) as usize;
+            self.bytes -= runs.get(entry.run, self.form).span(entry.messages());
             runs.release(&entry);
         }
     }
@@ -70,7 +71,7 @@ impl Queue {
     /// The notes that stand there, which may be none.
     fn hole(&self, runs: &Runs, missing: Missing) -> Range<usize> {
         let is_note = |entry: &&Entry| runs.content(entry) != Content::Messages;
-        let begun = usize::from(!self.begun(runs).is_empty());
+        let begun = usize::from(self.sent > 0);
         match missing {
             Missing::Before => begun..begun + self.entries().skip(begun).take_while(is_note).count(),
             Missing::Behind => {

@@ -23,7 +23,7 @@ impl Shard {
                 partial += open.unfinished.as_ref().map_or(0, |unfinished| unfinished.counted());
                 assert_eq!(open.unfinished.is_some(), open.ws.is_amid(), "unfinished messages");
             }
-            session.queue.count_entries(&mut entries);
+            session.queue.count_entries(&self.runs, &mut entries);
             let stays = matches!(&session.stage, Stage::Joining(_)) || session.takes_messages();
             assert!(stays || session.member.is_none(), "who is on the way out has left its channel");
             if let Some(member) = session.member {

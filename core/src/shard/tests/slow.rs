@@ -1,10 +1,13 @@
 //! What a session that does not keep up gets, by its route's policy: below, at and above each bound.
 
+use std::io::IoSlice;
+
 use super::world::{PING, World, limits, settings_with, text};
 use crate::bus::Bus;
 use crate::limits::Limits;
 use crate::route::FrameType;
-use crate::run::RunBuilder;
+use crate::run::{Form, RunBuilder};
+use crate::shard::queue::Queue;
 use crate::time::{Duration, Instant};
 use crate::ws::tests::frame;
 
@@ -64,6 +67,39 @@ fn below_and_at_the_bound_every_policy_keeps_everything_and_above_it_one_message
         let heard = if kept { vec![] } else { vec![1] };
         assert_eq!([newest, oldest].map(|one| world.clients[one].dropped.clone()), [heard.clone(), heard]);
     }
+}
+
+/// An event is 108 bytes where a frame is 102: other messages fit, by the same rules.
+#[test]
+fn each_session_of_a_channel_loses_messages_by_the_size_of_its_own_form() {
+    // For one that waits and three frames, but not three events, behind it.
+    let mut world = world(|limits| limits.queue_bytes = 102 + 24 + 3 * 102);
+    let frames = PATHS.map(|path| stuck(&mut world, path));
+    let events = PATHS.map(|path| stuck(&mut world, path));
+    for &client in &events {
+        let id = world.id(client);
+        world.shard().get_mut(id).unwrap().queue = Queue::new(Form::Events);
+    }
+    publish(&mut world, &[&[1], &[2, 3, 4]]);
+    let waiting = |client: usize| {
+        let mut out = [IoSlice::new(&[]); 8];
+        let filled = world.shards[0].transmit(world.id(client), &mut out);
+        out[..filled].iter().flat_map(|slice| slice.iter().copied()).collect::<Vec<u8>>()
+    };
+    let in_frames = |numbers: &[usize]| -> Vec<u8> {
+        numbers.iter().flat_map(|number| [b"\x81\x64".to_vec(), format!("{number:0100}").into()].concat()).collect()
+    };
+    let in_events = |numbers: &[usize]| -> Vec<u8> {
+        numbers.iter().flat_map(|number| format!("data: {number:0100}\n\n").into_bytes()).collect()
+    };
+    let all: &[usize] = &[1, 2, 3, 4];
+    assert_eq!(frames.map(waiting), [all, all, all, &[4]].map(in_frames));
+    assert_eq!(
+        events[1..].iter().copied().map(waiting).collect::<Vec<_>>(),
+        [&all[..3], &all[1..], &[4]].map(in_events)
+    );
+    let stats = world.shards[0].stats();
+    assert_eq!((stats.slow_readers, stats.dropped_newest, stats.dropped_oldest, stats.dropped_latest), (1, 1, 1, 6));
 }
 
 /// A run is not all or nothing.
