@@ -137,8 +137,12 @@ fn readers_that_only_pong(stage: &Stage<'_>) -> io::Result<Box<dyn Any>> {
     let before = stage.sessions()?;
     let mut streams = stuck(stage, "/chat/pong")?;
     let mut publisher = Client::connect(stage.port(), "/chat/pong")?;
-    fill(stage, &mut publisher, 500)?;
+    let filled = fill(stage, &mut publisher, 500);
     drop(publisher);
+    // A busy machine fills so slowly that the first of them are dropped meanwhile, and nothing waits for them then.
+    if stage.sessions()? >= before + streams.len() {
+        filled?;
+    }
     let pong = frame(PONG, b"");
     // The interval, the time for the pong, and as much again for a busy machine.
     wait_until("readers that only pong to be dropped", Duration::from_secs(15), || {
