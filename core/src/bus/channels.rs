@@ -7,7 +7,6 @@ use ahash::RandomState;
 use bytes::Bytes;
 use slab::Slab;
 
-use super::Stats;
 use crate::exchange::{ChannelId, WorkerId};
 use crate::quote::cut_bytes;
 use crate::route::FrameType;
@@ -21,6 +20,9 @@ pub(super) struct Channels {
     lingering: Timers<usize>,
     /// Channels with a message that is not in a sealed run yet, in order of their first.
     touched: Vec<usize>,
+    /// Messages that came in, and those of them that were no text on a text channel.
+    pub(super) messages: u64,
+    pub(super) not_utf8: u64,
     said_not_utf8: Seldom,
 }
 
@@ -50,6 +52,8 @@ impl Channels {
             by_name: HashMap::with_hasher(hasher),
             lingering: Timers::new(),
             touched: Vec::new(),
+            messages: 0,
+            not_utf8: 0,
             said_not_utf8: Seldom::default(),
         }
     }
@@ -138,8 +142,8 @@ impl Channels {
     }
 
     /// A message came in. It waits for [`Channels::seal_runs`].
-    pub(super) fn add_message(&mut self, name: &[u8], payload: &[u8], stats: &mut Stats, now: Instant) {
-        stats.messages += 1;
+    pub(super) fn add_message(&mut self, name: &[u8], payload: &[u8], now: Instant) {
+        self.messages += 1;
         // A channel that nobody wants any more may still carry what was on its way.
         let Some(&index) = self.by_name.get(name) else { return };
         let channel = &mut self.slots[index];
@@ -152,7 +156,7 @@ impl Channels {
         });
         // The other reason to refuse, a run of 4 GiB, is beyond what one read can hold.
         if builder.push(payload).is_err() {
-            stats.not_utf8 += 1;
+            self.not_utf8 += 1;
             if let Some(unsaid) = self.said_not_utf8.say(now) {
                 let (event, channel) = ("message_not_utf8", &*cut_bytes(name));
                 tracing::warn!(

@@ -49,10 +49,9 @@ impl Bus {
     /// unfinished tail.
     pub fn handle_read(&mut self, id: LinkId, input: &[u8], more: bool, now: Instant) {
         let now = self.at(now);
-        let (channels, stats) = (&mut self.channels, &mut self.stats);
         let Some((link, lane)) = lane_of(&mut self.carrier, id) else { return };
-        stats.bytes_in += input.len() as u64;
-        link.handle_read(lane, input, more, now, |name, payload| channels.add_message(name, payload, stats, now));
+        self.stats.bytes_in += input.len() as u64;
+        link.handle_read(lane, input, more, now, |name, payload| self.channels.add_message(name, payload, now));
         // A channel is subscribed before its first message comes, also if both were read at once.
         self.follow_link();
         self.seal_runs();

@@ -284,7 +284,7 @@ impl Bus {
         match &mut self.carrier {
             Carrier::Local(local) => {
                 let released = local.deliver(|name, payload| {
-                    self.channels.add_message(name, payload, &mut self.stats, now);
+                    self.channels.add_message(name, payload, now);
                 });
                 self.workers.release(released);
                 self.seal_runs();
@@ -365,7 +365,8 @@ impl Bus {
         let channels = self.channels.len();
         let (publish_bytes, fullest_mailbox) = (self.publish_bytes(), self.workers.fullest_mailbox());
         let lingering = self.channels.lingering();
-        let stats = Stats { channels, lingering, publish_bytes, fullest_mailbox, ..self.stats };
+        let (messages, not_utf8) = (self.channels.messages, self.channels.not_utf8);
+        let stats = Stats { channels, lingering, messages, not_utf8, publish_bytes, fullest_mailbox, ..self.stats };
         match &self.carrier {
             Carrier::Local(local) => Stats { subscribed: channels, unsent: local.len(), ..stats },
             Carrier::Redis(link) => Stats {

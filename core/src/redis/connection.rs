@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use fastrand::Rng;
 
 use super::handshake::{Handshake, Step};
-use super::probe;
 use super::publishes::Aside;
 use super::{Lane, RedisUrl};
 use crate::limits::Limits;
@@ -125,12 +124,12 @@ pub(super) enum Due {
 }
 
 impl Connection {
-    pub(super) fn new(lane: Lane, limits: &Limits, now: Instant) -> Self {
+    /// One that takes messages of so many bytes.
+    pub(super) fn new(lane: Lane, message_bytes: usize, now: Instant) -> Self {
         Self {
             lane,
             state: State::Due,
-            // A probe always fits.
-            decoder: Decoder::new(limits.message_bytes.max(probe::PAYLOAD_BYTES)),
+            decoder: Decoder::new(message_bytes),
             control: VecDeque::new(),
             expected: VecDeque::new(),
             heard: now,

@@ -10,7 +10,7 @@ use tracing::info;
 use super::connection::{Connection, Expected, State};
 use super::deadlines::START_TIME;
 use super::error::{LinkError, LinkErrorKind};
-use super::probe::Probe;
+use super::probe::{PAYLOAD_BYTES, Probe};
 use super::publishes::{Publishes, Sent};
 use super::subscriptions::{Kind, Subscriptions};
 use super::{Action, Endpoint, Lane, LinkEvent, LinkStats, RedisUrl};
@@ -106,14 +106,16 @@ impl Link {
     #[must_use]
     pub fn new(url: RedisUrl, prefix: &str, limits: &Limits, seed: u64, now: Instant) -> Self {
         let mut rng = Rng::with_seed(seed);
+        // A probe always fits.
+        let message_bytes = limits.message_bytes.max(PAYLOAD_BYTES);
         Self {
             url,
             limits: limits.clone(),
             probe: Probe::new(prefix, rng.u64(..)),
             rng,
             now,
-            subscriber: Connection::new(Lane::Subscriber, limits, now),
-            publisher: Connection::new(Lane::Publisher, limits, now),
+            subscriber: Connection::new(Lane::Subscriber, message_bytes, now),
+            publisher: Connection::new(Lane::Publisher, message_bytes, now),
             subscriptions: Subscriptions::default(),
             publishes: Publishes::default(),
             elsewhere: None,

@@ -15,12 +15,12 @@
 use bytes::Bytes;
 use tracing::{debug, warn};
 
+use super::Lane;
 use super::answers::Answer;
 use super::connection::{Connection, Expected, RoleQuestion};
 use super::error::{LinkErrorKind, advice, reply_text};
 use super::link::Link;
 use super::publishes::Aside;
-use super::{Lane, LinkStats};
 use crate::error::Unready;
 use crate::resp::{Reply, encode};
 use crate::time::{Duration, Instant};
@@ -181,16 +181,20 @@ impl Probe {
         };
     }
 
-    /// A message came in on the channel. Whatever is not the probe that is out is an old one, or a stranger's.
-    fn handle_message(&mut self, payload: &[u8], period: Duration, now: Instant, stats: &mut LinkStats) {
+    /// A message came in on the channel. Whatever is not the probe that is out is an old one, or a stranger's. Returns how
+    /// long the probe took.
+    fn handle_message(&mut self, payload: &[u8], period: Duration, now: Instant) -> Option<Duration> {
         match self.state {
             State::Out(out) if payload == self::payload(out.number).as_bytes() => {
-                stats.probe_round_trip.record(now.since(out.since));
                 self.proven = Some(out.since);
                 self.proof = Ok(());
                 self.state = State::Waits(out.since + period);
+                Some(now.since(out.since))
             }
-            _ => debug!(event = "probe_foreign", "a message on the probe's channel that is not the probe"),
+            _ => {
+                debug!(event = "probe_foreign", "a message on the probe's channel that is not the probe");
+                None
+            }
         }
     }
 }
@@ -315,7 +319,9 @@ impl Link {
         if let Some(position) = marked(payload) {
             return self.publishes.handle_mark(position);
         }
-        self.probe.handle_message(payload, self.limits.probe_time, now, &mut self.stats);
+        if let Some(time) = self.probe.handle_message(payload, self.limits.probe_time, now) {
+            self.stats.probe_round_trip.record(time);
+        }
         if self.probe.proof.is_ok() {
             self.reported.probe = None;
         }
