@@ -128,7 +128,6 @@
 #![warn(clippy::iter_over_hash_type)]
 
 pub mod bus;
-pub mod ending;
 pub mod error;
 pub mod exchange;
 #[cfg(feature = "fuzzing")]
@@ -146,6 +145,7 @@ pub mod route;
 pub mod run;
 pub mod settings;
 pub mod shard;
+pub mod shutdown;
 pub mod snapshot;
 pub mod time;
 pub mod units;

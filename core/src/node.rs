@@ -33,13 +33,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::bus::{self, Bus};
-use crate::ending::Ending;
 use crate::error::Misuse;
 use crate::histogram::Histogram;
 use crate::http::Answer;
 use crate::redis::{Endpoint, LinkId, RedisUrl};
 use crate::settings::Settings;
 use crate::shard::{self, SessionId, Shard};
+use crate::shutdown::{Shutdown, Stage};
 use crate::snapshot::{Share, Snapshot};
 use crate::time::{Duration, Instant, earlier};
 
@@ -112,9 +112,7 @@ pub struct Node {
     actions: VecDeque<Action>,
     events: VecDeque<Event>,
     drain_time: Duration,
-    /// Once the end has begun.
-    ending: Option<Ending>,
-    closed: bool,
+    shutdown: Shutdown,
     lost: u64,
 }
 
@@ -132,7 +130,8 @@ impl Node {
         let drain_time = settings.limits.drain_time;
         let shard = Shard::new(Arc::new(settings), rng.u64(..), now);
         let (actions, events) = (VecDeque::new(), VecDeque::new());
-        Self { shard, bus, since: now, latest: now, actions, events, drain_time, ending: None, closed: false, lost: 0 }
+        let shutdown = Shutdown::new(1);
+        Self { shard, bus, since: now, latest: now, actions, events, drain_time, shutdown, lost: 0 }
     }
 
     // Inputs.
@@ -274,8 +273,9 @@ impl Node {
     /// [`Limits::drain_delay`](crate::limits::Limits::drain_delay) earlier: here it is the owner's to wait.
     pub fn shutdown(&mut self, now: Instant) {
         self.see(now);
-        if self.ending.is_none() {
-            self.ending = Some(Ending::at_once(&self.bus, self.drain_time, self.latest));
+        if self.shutdown.stage() == Stage::Serving {
+            self.shutdown.begin(&self.bus, Duration::ZERO, self.drain_time, self.latest);
+            self.shutdown.advance(&mut self.bus, self.latest);
             self.shard.shutdown(now);
         }
     }
@@ -287,7 +287,7 @@ impl Node {
     /// many publishes, [`shard::Stats::sessions`] how many sessions.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.closed
+        self.shutdown.stage() == Stage::Ended
     }
 
     /// How many publishes were accepted and not delivered, or not confirmed by Redis, once [`Node::is_closed`].
@@ -336,7 +336,9 @@ impl Node {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let unpolled = !self.actions.is_empty() || !self.events.is_empty();
-        let own = if unpolled || self.closed { Some(self.latest) } else { self.end_of_stage() };
+        let ends = self.shutdown.deadline(&self.bus, self.latest);
+        let is_idle = self.is_all_gone() && self.bus.stats().publish_bytes == 0;
+        let own = if unpolled || is_idle { Some(self.latest) } else { ends };
         earlier(own, earlier(self.shard.poll_timeout(), self.bus.poll_timeout()))
     }
 
@@ -350,21 +352,19 @@ impl Node {
     }
 
     fn follow_shutdown(&mut self) {
-        let Some(ending) = &mut self.ending else { return };
-        if self.shard.is_empty() {
-            ending.worker_is_empty();
+        if self.is_all_gone() {
+            self.shutdown.worker_is_empty();
         }
-        if !self.closed && ending.is_over(&mut self.bus, self.latest) {
-            self.closed = true;
-            self.lost = ending.lost(&mut self.bus);
+        while let Some(stage) = self.shutdown.advance(&mut self.bus, self.latest) {
+            if stage == Stage::Ended {
+                self.lost = self.shutdown.lost(&mut self.bus);
+            }
         }
     }
 
-    /// When the end goes on: the present if nothing holds it back.
-    fn end_of_stage(&self) -> Option<Instant> {
-        let ending = self.ending.as_ref()?;
-        let flushed = self.shard.is_empty() && self.bus.stats().publish_bytes == 0;
-        Some(if flushed { self.latest } else { ending.next(self.latest) })
+    /// Whether the sessions were to be closed, and all are.
+    fn is_all_gone(&self) -> bool {
+        self.shutdown.stage() >= Stage::Closing && self.shard.is_empty()
     }
 
     /// Tells what is to be done from what is only to be heard.

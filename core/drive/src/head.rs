@@ -13,8 +13,8 @@ use super::report::Report;
 use super::runtime::Runtime;
 use super::setup::Setup;
 use fanfare_core::bus::Bus;
-use fanfare_core::ending::Ending;
 use fanfare_core::memory::MemoryBound;
+use fanfare_core::shutdown::Shutdown;
 use fanfare_core::time::{Duration, Instant, earlier};
 
 /// What only the first worker has.
@@ -31,8 +31,7 @@ pub(super) struct Head<R: Runtime> {
     pub(super) accepting: bool,
     pub(super) memory: MemoryBound,
     pub(super) drain_time: Duration,
-    /// Once the instance was asked to end.
-    pub(super) ending: Option<Ending>,
+    pub(super) shutdown: Shutdown,
 }
 
 impl<R: Runtime> Head<R> {
@@ -68,7 +67,7 @@ impl<R: Runtime> Head<R> {
             accepting: false,
             memory: settings.memory_bound(),
             drain_time: settings.limits.drain_time,
-            ending: None,
+            shutdown: Shutdown::new(workers),
         };
         if setup.redis.is_none() || setup.wait_for_redis {
             head.start();
@@ -85,7 +84,7 @@ impl<R: Runtime> Head<R> {
 
     /// The next deadline of all that it has, as far as it is known at `now`.
     pub(super) fn poll_timeout(&self, now: Instant) -> Option<Instant> {
-        let ends = self.ending.as_ref().map(|ending| ending.next(now));
+        let ends = self.shutdown.deadline(&self.bus, now);
         let admin = self.admin.as_ref().and_then(Admin::poll_timeout);
         let accepts = earlier(self.acceptor.poll_timeout(), admin);
         earlier(self.bus.poll_timeout(), earlier(accepts, ends))

@@ -17,10 +17,10 @@ use super::roster;
 use super::runtime::Runtime;
 use super::sockets::{Budget, Sockets};
 use fanfare_core::bus;
-use fanfare_core::ending::Ending;
 use fanfare_core::exchange::WorkerId;
 use fanfare_core::settings::Settings;
 use fanfare_core::shard::{self, SessionId, Shard};
+use fanfare_core::shutdown::Stage;
 use fanfare_core::snapshot::{Share, Snapshot};
 use fanfare_core::time::{Duration, Instant, earlier};
 
@@ -47,8 +47,8 @@ pub(super) struct Worker<R: Runtime> {
     /// How many writes are left of this round: each session that had output when it began is offered one.
     round: usize,
     alarm: Option<Alarm>,
-    closing: bool,
-    ended: bool,
+    /// Of this worker, which is flushing when its sessions are gone.
+    stage: Stage,
 }
 
 struct Alarm {
@@ -80,23 +80,25 @@ impl<R: Runtime> Worker<R> {
             scratch: vec![0; SCRATCH_BYTES],
             round: 0,
             alarm: None,
-            closing: false,
-            ended: false,
+            stage: Stage::Serving,
         }
     }
 
     /// Turns until the instance has shut down; returns how many accepted publishes were lost on the way.
     pub(super) async fn run(mut self) -> u64 {
-        while !self.ended {
+        while self.stage < Stage::Ended {
             poll_fn(|context| self.turn(context)).await;
             R::yield_now().await;
         }
-        let Some(Head { mut bus, ending: Some(ending), .. }) = self.head else { return 0 };
+        let Some(Head { mut bus, shutdown, .. }) = self.head else { return 0 };
+        if shutdown.stage() == Stage::Serving {
+            return 0;
+        }
         let sessions = Mailbox::sessions(&self.mailboxes);
         if sessions > 0 {
             tracing::warn!(event = "drain_time_over", sessions, "drain time exceeded: dropping the remaining sessions");
         }
-        ending.lost(&mut bus)
+        shutdown.lost(&mut bus)
     }
 
     /// Redis first, each ready client once, timers, then the writes, all as far as a turn may go. Ready when the next turn
@@ -132,7 +134,11 @@ impl<R: Runtime> Worker<R> {
         if let Some(desk) = &self.desk {
             desk.settle(&self.shard);
         }
-        if more || self.round > 0 || self.ended || !self.sleep(now, context) { Poll::Ready(()) } else { Poll::Pending }
+        if more || self.round > 0 || self.stage == Stage::Ended || !self.sleep(now, context) {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
     }
 
     /// Carries wishes and news between this worker's shard, the bus and the other workers.
@@ -210,11 +216,11 @@ impl<R: Runtime> Worker<R> {
                     }
                 }
                 Mail::Empty => {
-                    if let Some(ending) = self.head.as_mut().and_then(|head| head.ending.as_mut()) {
-                        ending.worker_is_empty();
+                    if let Some(head) = &mut self.head {
+                        head.shutdown.worker_is_empty();
                     }
                 }
-                Mail::End => self.ended = true,
+                Mail::End => self.stage = Stage::Ended,
             }
         }
         self.exchange(now);
@@ -435,39 +441,44 @@ impl<R: Runtime> Worker<R> {
         self.shard.drain();
         let Some(head) = &mut self.head else { return };
         head.starting = None;
-        let workers = self.mailboxes.len();
-        head.ending.get_or_insert_with(|| Ending::new(workers, &head.bus, delay, head.drain_time, now));
+        head.shutdown.begin(&head.bus, delay, head.drain_time, now);
     }
 
     fn close(&mut self, now: Instant) {
-        self.closing = true;
+        self.stage = Stage::Closing;
         self.shard.shutdown(now);
     }
 
     /// First the clients, then what they published, then the end.
     fn follow_shutdown(&mut self, now: Instant) {
-        if let Some(head) = &mut self.head
-            && let Some(ending) = &mut head.ending
-            && ending.stops_listening(now)
+        while let Some(Head { bus, shutdown, .. }) = &mut self.head
+            && let Some(stage) = shutdown.advance(bus, now)
         {
-            head.acceptor.close();
-            if std::mem::take(&mut head.accepting) {
-                let sessions = Mailbox::sessions(&self.mailboxes);
-                tracing::info!(event = "listening_no_longer", sessions, "stopped listening; closing all sessions");
+            match stage {
+                Stage::Closing => self.stop_listening(now),
+                Stage::Ended => self.stage = Stage::Ended,
+                Stage::Serving | Stage::Draining | Stage::Flushing => {}
             }
-            // Behind the last clients that were handed over.
-            for mailbox in &self.mailboxes[1..] {
-                mailbox.post(Mail::Close);
-            }
-            self.close(now);
         }
-        if self.closing && self.shard.is_empty() {
-            self.closing = false;
+        if self.stage == Stage::Closing && self.shard.is_empty() {
+            self.stage = Stage::Flushing;
             self.exchange(now);
             self.mailboxes[0].post(Mail::Empty);
         }
-        let Some(Head { bus, ending: Some(ending), .. }) = &mut self.head else { return };
-        self.ended = ending.is_over(bus, now);
+    }
+
+    fn stop_listening(&mut self, now: Instant) {
+        let Some(head) = &mut self.head else { return };
+        head.acceptor.close();
+        if std::mem::take(&mut head.accepting) {
+            let sessions = Mailbox::sessions(&self.mailboxes);
+            tracing::info!(event = "listening_no_longer", sessions, "listening no longer; closing all sessions");
+        }
+        // Behind the last clients that were handed over.
+        for mailbox in &self.mailboxes[1..] {
+            mailbox.post(Mail::Close);
+        }
+        self.close(now);
     }
 
     /// Has the worker woken by its next deadline or connection; says no if there is something to do already.

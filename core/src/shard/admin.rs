@@ -1,6 +1,7 @@
 //! `/live`, `/ready` and `/metrics`, and the connections to the admin address.
 
 use super::session::Stage;
+use super::shutdown::Ending;
 use super::{Event, SessionId, Shard, get_mut};
 use crate::error::{Error, Misuse, Unready};
 use crate::http::{Answer, Method, Request};
@@ -23,7 +24,7 @@ impl Shard {
     /// # Errors
     /// The reason.
     pub const fn readiness(&self) -> Result<(), Unready> {
-        if self.draining { Err(Unready::Draining) } else { self.readiness }
+        if matches!(self.ending, Ending::Serving) { self.readiness } else { Err(Unready::Draining) }
     }
 
     /// Answers [`Event::Scrape`].

@@ -38,7 +38,7 @@ impl Shard {
         self.channels.check(&target, &self.settings)?;
         let leftover = std::mem::take(&mut deciding.leftover);
         let confirmed = now + self.settings.limits.confirm_time;
-        let deadline = self.closing.map_or(confirmed, |until| until.min(confirmed));
+        let deadline = self.ending.closes_by().map_or(confirmed, |until| until.min(confirmed));
         session.stage = Stage::Joining(Box::new(Joining { switch, target, leftover, deadline }));
         self.join(id, now);
         Ok(())
@@ -78,7 +78,7 @@ impl Shard {
             return;
         }
         let is_crowded = self.get(id).is_some_and(|session| session.flags.crowded);
-        if is_crowded || self.closing.is_some_and(|until| until <= now) {
+        if is_crowded || self.ending.closes_by().is_some_and(|until| until <= now) {
             return self.answer_error(id, Error::Unavailable, now);
         }
         if !request.wants_upgrade() && self.settings.files.contains_key(request.path()) {

@@ -37,7 +37,7 @@ impl Shard {
     /// [`Shard::shutdown`]; nothing changes.
     pub fn adopt(&mut self, target: Target, leftover: Vec<u8>, now: Instant) -> Result<SessionId, Misuse> {
         let now = self.at(now);
-        if self.closing.is_some() {
+        if self.ending.closes_by().is_some() {
             return Err(Misuse::WrongState);
         }
         self.channels.check(&target, &self.settings)?;

@@ -114,6 +114,7 @@ pub use self::listing::{ChannelInfo, SessionInfo};
 use self::queue::Runs;
 pub use self::session::Asked;
 use self::session::Session;
+use self::shutdown::Ending;
 pub use self::stats::{Closes, Code, Errors, Stages, Stats};
 use crate::error::Unready;
 use crate::exchange::{self, News, ToBus, ToShard, Wish};
@@ -168,10 +169,7 @@ pub struct Shard {
     asked_bus: VecDeque<Vec<SessionId>>,
     events: VecDeque<Event>,
     subscribers: u64,
-    /// It is not to be sent new clients.
-    draining: bool,
-    /// Once it shuts down: until when handshakes may end well.
-    closing: Option<Instant>,
+    ending: Ending,
     /// The time since the Unix epoch at [`Instant::ZERO`].
     wall_clock: Option<Duration>,
     stats: Stats,
@@ -214,8 +212,7 @@ impl Shard {
             asked_bus: VecDeque::new(),
             events: VecDeque::new(),
             subscribers: 0,
-            draining: false,
-            closing: None,
+            ending: Ending::Serving,
             wall_clock: None,
             stats: Stats::default(),
             ledger: Ledger::new(seed),

@@ -9,11 +9,31 @@ use crate::time::{Duration, Instant};
 /// handshakes a second.
 const PACE: Duration = Duration::from_millis(5);
 
+/// How far a shard is on the way to its end, of which each stage follows the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// Nobody has asked for it.
+    Serving,
+    /// It is not to be sent new clients, and serves on.
+    Draining,
+    /// All sessions are closed. Handshakes may end well until then.
+    Closing { until: Instant },
+}
+
+impl Ending {
+    /// Once all sessions are closed: until when handshakes may end well.
+    pub(super) const fn closes_by(self) -> Option<Instant> {
+        if let Self::Closing { until } = self { Some(until) } else { None }
+    }
+}
+
 impl Shard {
     /// Says from here on that it is not ready, and serves on as before, so that load balancers look elsewhere before
     /// [`Shard::shutdown`], which says the same, ends anything.
     pub const fn drain(&mut self) {
-        self.draining = true;
+        if matches!(self.ending, Ending::Serving) {
+            self.ending = Ending::Draining;
+        }
     }
 
     /// Ends all sessions, and takes no new ones. [`Shard::is_empty`] tells when all are gone; how long to wait for that is
@@ -29,7 +49,8 @@ impl Shard {
         let now = self.at(now);
         self.drain();
         let (limits, workers) = (&self.settings.limits, self.settings.workers);
-        let until = *self.closing.get_or_insert(now + limits.drain_time / 10);
+        let until = self.ending.closes_by().unwrap_or(now + limits.drain_time / 10);
+        self.ending = Ending::Closing { until };
         let clients = self.sessions.iter().filter(|(_, session)| !session.flags.admin);
         let ids = ids_of(clients);
         let count = u32::try_from(ids.len()).unwrap_or(u32::MAX);
@@ -50,14 +71,14 @@ impl Shard {
 
     /// A handshake has ended well. While the shard shuts down, that is not for long.
     pub(super) fn close_latecomer(&mut self, id: SessionId, now: Instant) {
-        if let Some(until) = self.closing {
+        if let Some(until) = self.ending.closes_by() {
             self.plan_close(id, Farewell::GoingAway, Duration::ZERO..until.since(now), now);
         }
     }
 
     /// What a handshake fails for at its deadline.
     pub(super) const fn late(&self, error: Error) -> Error {
-        if self.closing.is_some() { Error::Unavailable } else { error }
+        if self.ending.closes_by().is_some() { Error::Unavailable } else { error }
     }
 }
 
