@@ -202,6 +202,21 @@ impl Node {
         }
     }
 
+    /// Whether nobody may read the socket now, so that no read finds that its client has hung up; see
+    /// [`Shard::is_unread`].
+    #[must_use]
+    pub fn is_unread(&self, id: SocketId) -> bool {
+        matches!(id, SocketId::Client(id) if self.shard.is_unread(id))
+    }
+
+    /// As [`Node::handle_eof`], for a client for which [`Node::is_unread`] says yes: it has hung up, and nothing lies in its
+    /// socket.
+    pub fn handle_unread_eof(&mut self, id: SocketId, now: Instant) {
+        if let SocketId::Client(id) = id {
+            self.shard.handle_unread_eof(id, now);
+        }
+    }
+
     /// A socket is of no more use: reading or writing failed. `reason` is for people. Not for errors that pass, as
     /// "would block" and "interrupted".
     pub fn handle_reset(&mut self, id: SocketId, reason: &str, now: Instant) {

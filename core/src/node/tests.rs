@@ -85,6 +85,23 @@ fn a_client_that_leaves_has_its_socket_ended_and_closed() {
 }
 
 #[test]
+fn a_client_that_hangs_up_while_it_may_not_be_read_is_gone_at_once() {
+    let mut asking = settings(Limits::default(), 1);
+    asking.ask = true;
+    let mut node = Node::new(asking, None, 7, NOW);
+    let [id, stays] = [(); 2].map(|()| node.handle_connection(None, NOW));
+    assert!(!node.is_unread(id));
+    for client in [id, stays] {
+        node.handle_read(client, &mut request("/chat"), false, NOW);
+        assert!(!node.handle_readable(client, NOW), "the embedder has yet to answer");
+    }
+    assert!(node.is_unread(id) && node.is_unread(stays) && !node.is_unread(SocketId::Redis(SUBSCRIBER)));
+    node.handle_unread_eof(id, NOW);
+    let (_, others) = settle(&mut node);
+    assert_eq!(others, [Action::Close(id)]);
+}
+
+#[test]
 fn a_socket_that_was_not_to_be_read_is_named_when_it_is() {
     let bytes = Limits::default().message_bytes;
     let limits = Limits { publish_bytes: bytes, ..Limits::default() };
