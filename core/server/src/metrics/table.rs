@@ -201,7 +201,7 @@ pub(super) const METRICS: &[Metric] = &[
     // Bounds.
     gauges(
         "buffer_bytes",
-        "Bytes in buffers: for sessions that are behind, of unfinished messages, of publishes that wait for Redis or its confirmation, and for the worker that is furthest behind.",
+        "Bytes in buffers: for sessions that are behind, of unfinished messages, of publishes that wait for Redis or its confirmation, and for the worker that is furthest behind, which tells what it has taken in a quarter of the bound at a time: up to as much shows when nothing waits.",
         buffers,
     ),
     gauges(
