@@ -51,6 +51,8 @@ impl Budget {
 /// All clients' connections of one worker, by the index of their session.
 pub(super) struct Sockets<S> {
     table: Vec<Option<Socket<S>>>,
+    /// Those whose sessions are over and whose places are others' already: they have yet to be ended, as their events say.
+    leaving: Vec<Socket<S>>,
     bells: Arc<Bells<SessionId>>,
     /// Those that had something to do when the list was taken last, and have yet to be looked at.
     ready: VecDeque<SessionId>,
@@ -83,6 +85,7 @@ impl<S: Stream> Sockets<S> {
     pub(super) fn new(patience: Duration) -> Self {
         Self {
             table: Vec::new(),
+            leaving: Vec::new(),
             bells: Arc::default(),
             ready: VecDeque::new(),
             read_bytes: READ_BYTES,
@@ -102,12 +105,14 @@ impl<S: Stream> Sockets<S> {
         let bell = self.bells.bell(id);
         bell.ring();
         let waker = Waker::from(bell.clone());
-        self.table[id.index()] = Some(Socket { id, stream, bell, waker, blocked: false, named: false, unread: false });
+        let socket = Socket { id, stream, bell, waker, blocked: false, named: false, unread: false };
+        self.leaving.extend(self.table[id.index()].replace(socket));
     }
 
     pub(super) fn remove(&mut self, id: SessionId) {
-        if self.get(id).is_some() {
-            self.table[id.index()] = None;
+        match self.table.get_mut(id.index()) {
+            Some(place) if place.as_ref().is_some_and(|socket| socket.id == id) => *place = None,
+            _ => self.leaving.retain(|socket| socket.id != id),
         }
     }
 
@@ -249,14 +254,24 @@ impl<S: Stream> Sockets<S> {
 
     /// What is on its way to the peer is given up.
     pub(super) fn reset(&mut self, id: SessionId) {
-        if let Some(socket) = self.get(id).and_then(|socket| socket.stream.socket()) {
+        if let Some(socket) = self.get_or_leaving(id).and_then(|socket| socket.stream.socket()) {
             kernel::reset(socket);
         }
     }
 
     pub(super) fn end_writes(&mut self, id: SessionId) {
-        if let Some(socket) = self.get(id) {
+        if let Some(socket) = self.get_or_leaving(id) {
             socket.stream.end_writes(&mut Context::from_waker(&socket.waker));
+        }
+    }
+
+    /// For events, which may come after a session's place is another's.
+    fn get_or_leaving(&mut self, id: SessionId) -> Option<&mut Socket<S>> {
+        let leaving = self.leaving.iter_mut().find(|socket| socket.id == id);
+        if leaving.is_some() {
+            leaving
+        } else {
+            self.table.get_mut(id.index())?.as_mut().filter(|socket| socket.id == id)
         }
     }
 
@@ -314,4 +329,34 @@ fn bounded(slices: &[IoSlice<'_>]) -> usize {
         }
     }
     slices.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use fanfare_core::settings::Settings;
+
+    use super::*;
+    use crate::memory::Memory;
+
+    /// A session that ends frees its index at once, and another may have it before the events of the first are heard.
+    #[test]
+    fn a_connection_stays_until_its_own_session_is_heard_to_be_over() {
+        let memory = Memory::fresh();
+        let [(first, first_end), (second, second_end)] = [memory.pair(), memory.pair()];
+        let mut shard = Shard::new(Arc::new(Settings::default()), 1, Instant::ZERO);
+        let mut sockets = Sockets::new(Duration::from_secs(1));
+        let before = shard.handle_connection(None, Instant::ZERO);
+        sockets.insert(before, first_end);
+        shard.handle_reset(before);
+        let id = shard.handle_connection(None, Instant::ZERO);
+        assert_eq!((id.index(), id == before), (before.index(), false));
+        sockets.insert(id, second_end);
+        assert!(!first.is_closed() && !second.is_closed());
+        sockets.end_writes(before);
+        assert!(first.output_ended() && !second.output_ended());
+        sockets.remove(before);
+        assert!(first.is_closed() && !second.is_closed());
+        sockets.remove(id);
+        assert!(second.is_closed());
+    }
 }
