@@ -11,7 +11,12 @@ use fanfare_core::time::Instant;
 
 /// A worker's connections beyond the places: a few, of which the one that has had its turn makes room for the next.
 #[derive(Debug, Default)]
-pub(super) struct Crowd(Vec<SessionId>);
+pub(super) struct Crowd {
+    /// In the order in which they came.
+    sessions: Vec<SessionId>,
+    /// How many connections of clients have a place, on all workers.
+    places: usize,
+}
 
 impl Crowd {
     /// Takes in a connection without a place. It gets the place of the oldest that has not told its request yet, or is
@@ -20,25 +25,37 @@ impl Crowd {
         &mut self,
         (stream, peer): (R::Stream, IpAddr),
         (shard, sockets, mailbox): (&mut Shard, &mut Sockets<R::Stream>, &Mailbox<R>),
+        places: usize,
         now: Instant,
     ) {
+        self.places = places;
         let id = if shard.drop_mute(now) {
             mailbox.count_session();
             shard.handle_connection(Some(peer), now)
         } else {
-            if self.0.iter().filter(|&&id| shard.contains(id)).count() >= CROWDED_CONNECTIONS {
-                shard.drop_one_of(&self.0, now);
+            if self.sessions.iter().filter(|&&id| shard.contains(id)).count() >= CROWDED_CONNECTIONS {
+                shard.drop_one_of(&self.sessions, now);
             }
             let id = shard.handle_crowded_connection(Some(peer), now);
-            self.0.push(id);
+            self.sessions.push(id);
             id
         };
         sockets.insert(id, stream);
     }
 
-    /// Gives the places that are free now to those that have not been told anything yet, oldest first.
-    pub(super) fn give_places<R: Runtime>(&mut self, mut free: usize, shard: &mut Shard, mailbox: &Mailbox<R>) {
-        self.0.retain(|&id| {
+    /// Gives the places that are free now to those that have not been told anything yet, oldest first. Another worker may
+    /// do the same at the same moment: then a few have a place too many, for which descriptors are spared.
+    pub(super) fn give_places<R: Runtime>(
+        &mut self,
+        shard: &mut Shard,
+        mailboxes: &[Mailbox<R>],
+        mailbox: &Mailbox<R>,
+    ) {
+        if self.sessions.is_empty() {
+            return;
+        }
+        let mut free = self.places.saturating_sub(Mailbox::sessions(mailboxes));
+        self.sessions.retain(|&id| {
             let gets_one = free > 0 && shard.give_place(id);
             if gets_one {
                 free -= 1;
@@ -48,15 +65,11 @@ impl Crowd {
         });
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// The session is gone; says whether it was one of these.
     pub(super) fn closed(&mut self, id: SessionId) -> bool {
-        let place = self.0.iter().position(|&one| one == id);
+        let place = self.sessions.iter().position(|&one| one == id);
         if let Some(place) = place {
-            self.0.remove(place);
+            self.sessions.remove(place);
         }
         place.is_some()
     }

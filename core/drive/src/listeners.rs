@@ -46,7 +46,9 @@ impl Listeners {
             Acceptor::adopt(self.clients, workers).map_err(ServeError::Listener)?
         };
         // Those that came in one turn are held until its end.
-        acceptor.spare(CROWDED_CONNECTIONS + CROWDED_ACCEPTS + if admin.is_some() { ADMIN_CONNECTIONS } else { 0 });
+        acceptor.spare(
+            CROWDED_CONNECTIONS * workers + CROWDED_ACCEPTS + if admin.is_some() { ADMIN_CONNECTIONS } else { 0 },
+        );
         match setup.max_connections {
             Some(most) => acceptor.limit(most.get(), "as many clients as max_connections allows are here"),
             // Some systems have a limit of open files of a billion, which says nothing of memory.

@@ -17,7 +17,12 @@ pub(super) enum Mail<R: Runtime> {
     /// A client's connection, for this worker to hold.
     Client(R::Parcel, IpAddr),
     /// The same, of one that has no place: it may get that of another which has not told its request yet.
-    Crowded(R::Parcel, IpAddr),
+    Crowded {
+        parcel: R::Parcel,
+        peer: IpAddr,
+        /// How many there are.
+        places: usize,
+    },
     /// From an embedder, through its hub.
     Command(Command<R::Stream>),
     /// From the bus, which handed it over then.

@@ -191,11 +191,11 @@ impl<R: Runtime> Worker<R> {
                         self.mailboxes[self.id].remove_session();
                     }
                 },
-                Mail::Crowded(parcel, peer) => {
+                Mail::Crowded { parcel, peer, places } => {
                     if let Ok(stream) = R::attach(parcel) {
                         self.shard.set_wall_clock(R::wall_clock(), now);
                         let here = (&mut self.shard, &mut self.sockets, &self.mailboxes[self.id]);
-                        self.crowd.enter((stream, peer), here, now);
+                        self.crowd.enter((stream, peer), here, places, now);
                     }
                 }
                 Mail::Command(command) => self.obey(command, now),
@@ -279,12 +279,7 @@ impl<R: Runtime> Worker<R> {
     }
 
     fn give_places(&mut self) {
-        if let Some(head) = &self.head
-            && !self.crowd.is_empty()
-        {
-            let free = head.acceptor.most().saturating_sub(Mailbox::sessions(&self.mailboxes));
-            self.crowd.give_places(free, &mut self.shard, &self.mailboxes[self.id]);
-        }
+        self.crowd.give_places(&mut self.shard, &self.mailboxes, &self.mailboxes[self.id]);
     }
 
     fn accept(&mut self, now: Instant) {
@@ -297,16 +292,17 @@ impl<R: Runtime> Worker<R> {
         if !head.accepting {
             return;
         }
+        let places = head.acceptor.most();
         head.acceptor.accept(Mailbox::sessions(mailboxes), now, |stream, peer, has_place| {
             if !has_place {
                 let other = if shard.has_mute() { None } else { Mailbox::take_mute(&mailboxes[1..]) };
                 if let Some(other) = other {
                     if let Ok(parcel) = R::detach(stream) {
-                        mailboxes[1 + other].post(Mail::Crowded(parcel, peer));
+                        mailboxes[1 + other].post(Mail::Crowded { parcel, peer, places });
                     }
                 } else {
                     shard.set_wall_clock(R::wall_clock(), now);
-                    crowd.enter((stream, peer), (shard, sockets, &mailboxes[id]), now);
+                    crowd.enter((stream, peer), (shard, sockets, &mailboxes[id]), places, now);
                 }
                 return;
             }
