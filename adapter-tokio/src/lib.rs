@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 
 pub use fanfare_core as core;
 pub use fanfare_drive as drive;
-pub use fanfare_drive::{Heard, HubChannel, HubError, HubSession, Listeners, ServeError, Setup};
+pub use fanfare_drive::{Heard, HubChannel, HubError, HubMessage, HubSession, Listeners, ServeError, Setup};
 #[cfg(feature = "cli")]
 pub use fanfare_server as server;
 

@@ -199,15 +199,18 @@ pub struct Rights {
     pub publish: bool,
     /// It gets the channel's messages.
     pub subscribe: bool,
+    /// Its messages are put to the embedder before they are published ([`Event::Review`](crate::shard::Event::Review)).
+    /// No route says so: it is for those who set it themselves and answer.
+    pub review: bool,
 }
 
 impl Rights {
     /// To publish and to subscribe: the default.
-    pub const ALL: Self = Self { publish: true, subscribe: true };
+    pub const ALL: Self = Self { publish: true, subscribe: true, review: false };
     /// To publish alone.
-    pub const PUBLISH: Self = Self { publish: true, subscribe: false };
+    pub const PUBLISH: Self = Self { publish: true, subscribe: false, review: false };
     /// To subscribe alone.
-    pub const SUBSCRIBE: Self = Self { publish: false, subscribe: true };
+    pub const SUBSCRIBE: Self = Self { publish: false, subscribe: true, review: false };
 }
 
 impl Default for Rights {

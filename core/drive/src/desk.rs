@@ -6,13 +6,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::error::HubError;
-use super::roster::{self, HubChannel, HubSession, Page};
+use super::roster::{self, HubChannel, HubMessage, HubSession, Page, Reviewer};
 use super::watched::Watched;
 use fanfare_core::error::Misuse;
 use fanfare_core::exchange::WorkerId;
 use fanfare_core::route::{FrameType, Target};
 use fanfare_core::run::Run;
-use fanfare_core::shard::{Event, SessionId, Shard, SubscriberId};
+use fanfare_core::shard::{Decision, Event, Review, SessionId, Shard, SubscriberId};
 use fanfare_core::snapshot::{Share, Snapshot};
 use fanfare_core::time::{Duration, Instant};
 
@@ -207,12 +207,19 @@ pub(super) struct Desk {
     doomed: BTreeMap<SessionId, (u16, Box<str>)>,
     /// Publishes go to this worker.
     has_gate: bool,
+    /// Decides about each message of a client before it is published.
+    reviewer: Option<Reviewer>,
     /// What one inbox holds at most.
     queue_bytes: usize,
 }
 
 impl Desk {
-    pub(super) fn new(gate: Arc<Watched<Gate>>, worker: WorkerId, queue_bytes: usize) -> Self {
+    pub(super) fn new(
+        gate: Arc<Watched<Gate>>,
+        worker: WorkerId,
+        queue_bytes: usize,
+        reviewer: Option<Reviewer>,
+    ) -> Self {
         Self {
             gate,
             feeds: BTreeMap::new(),
@@ -220,6 +227,7 @@ impl Desk {
             tags: BTreeMap::new(),
             doomed: BTreeMap::new(),
             has_gate: worker == 0,
+            reviewer,
             queue_bytes,
         }
     }
@@ -251,7 +259,7 @@ impl Desk {
         shard: &mut Shard,
         now: Instant,
     ) -> bool {
-        let result = shard.adopt(target, Vec::new(), now);
+        let result = self.adopt(target, Bytes::new(), shard, now);
         if let Ok(session) = result {
             shard.blocked(session);
             self.reserved.insert(session);
@@ -269,6 +277,33 @@ impl Desk {
     /// Whether the session waited for its connection. It does so no longer.
     pub(super) fn take_reserved(&mut self, session: SessionId) -> bool {
         self.reserved.remove(&session)
+    }
+
+    /// Takes in a session, whose messages are reviewed if those of this hub are.
+    pub(super) fn adopt(
+        &self,
+        mut target: Target,
+        leftover: Bytes,
+        shard: &mut Shard,
+        now: Instant,
+    ) -> Result<SessionId, Misuse> {
+        target.rights.review = self.reviewer.is_some();
+        shard.adopt(target, leftover.into(), now)
+    }
+
+    fn decide(&self, message: &Review, shard: &mut Shard, now: Instant) {
+        let tag = self.tags.get(&message.session).copied();
+        let decision = self.reviewer.as_ref().map_or(Decision::Drop, |Reviewer(decide)| {
+            decide(&HubMessage { tag, channel: &message.channel, payload: &message.payload })
+        });
+        if let Err(misuse) = shard.decide(decision, now) {
+            tracing::warn!(
+                event = "decision_refused",
+                "a message is dropped, the decision about it is not valid: {misuse}"
+            );
+            // Misuse is impossible: the message still waits.
+            let _ = shard.decide(Decision::Drop, now);
+        }
     }
 
     pub(super) fn tag(&mut self, session: SessionId, tag: Option<u64>) {
@@ -305,6 +340,7 @@ impl Desk {
 
     pub(super) fn hear(&mut self, event: Event, shard: &mut Shard, now: Instant) {
         match event {
+            Event::Review(message) => self.decide(&message, shard, now),
             Event::Opened(id) => {
                 if let Some((code, reason)) = self.doomed.remove(&id) {
                     // Misuse is impossible, unless it is closing already.
@@ -367,7 +403,7 @@ mod tests {
         let (settings, now) = (Arc::new(Settings::default()), Instant::ZERO);
         let mut bus = Bus::local(&settings.limits, 1, 1, now);
         let mut shard = Shard::new(settings, 2, now);
-        let mut desk = Desk::new(Arc::default(), 0, 1 << 10);
+        let mut desk = Desk::new(Arc::default(), 0, 1 << 10, None);
         let id = shard.adopt(Target::new("tea"), Vec::new(), now).unwrap();
         assert!(!shard.session(id).unwrap().is_open);
         assert_eq!(desk.close(&[id, id], (4001, "bye"), &mut shard, now), 2);

@@ -15,6 +15,7 @@ use super::error::{HubError, ServeError};
 use super::mailbox::{Mail, Mailbox};
 use super::place::Place;
 use super::report::Report;
+use super::roster::{HubMessage, Reviewer};
 use super::runtime::Runtime;
 use super::seat::Seat;
 use super::setup::Setup;
@@ -23,7 +24,7 @@ use fanfare_core::error::Misuse;
 use fanfare_core::exchange::{WorkerId, publish_cost};
 use fanfare_core::limits::Limits;
 use fanfare_core::route::{FrameType, Target};
-use fanfare_core::shard::SessionId;
+use fanfare_core::shard::{Decision, SessionId};
 use fanfare_core::snapshot::{Share, Snapshot};
 use fanfare_core::time::Duration;
 
@@ -58,7 +59,29 @@ impl<R: Runtime> Hub<R> {
     ///
     /// # Errors
     /// [`ServeError::Settings`], [`ServeError::Redis`], [`ServeError::System`].
-    pub async fn start(mut setup: Setup) -> Result<Self, ServeError> {
+    pub async fn start(setup: Setup) -> Result<Self, ServeError> {
+        Self::start_with(setup, None).await
+    }
+
+    /// As [`Hub::start`], with a function that decides about each message of a client before it is published: it may put
+    /// another in its place, for instance with the sender's name, drop it, or close the session. What the program itself
+    /// publishes, and what other instances do, is not asked about.
+    ///
+    /// The function is called on the worker, for one session's messages in order, and holds up the worker's other
+    /// sessions while it runs: look things up before, and give them by the session's tag. It must not panic. A message
+    /// beyond [`Limits::message_bytes`] or a close that cannot be sent is a line in the log with
+    /// `event=decision_refused`, and the message is dropped.
+    ///
+    /// # Errors
+    /// As [`Hub::start`].
+    pub async fn start_reviewed(
+        setup: Setup,
+        decide: impl Fn(&HubMessage<'_>) -> Decision + Send + Sync + 'static,
+    ) -> Result<Self, ServeError> {
+        Self::start_with(setup, Some(Reviewer(Arc::new(decide)))).await
+    }
+
+    async fn start_with(mut setup: Setup, reviewer: Option<Reviewer>) -> Result<Self, ServeError> {
         let workers = setup.workers.map_or(1, NonZero::get);
         setup.settings.workers = workers;
         setup.settings.check().map_err(ServeError::Settings)?;
@@ -74,7 +97,7 @@ impl<R: Runtime> Hub<R> {
             let (runtime, mailboxes) = (shared.runtime.clone(), shared.mailboxes.clone());
             Seat::new(Place { id, runtime, mailboxes, report: shared.report.clone() })
         };
-        let desk = |id| Desk::new(shared.gate.clone(), id, settings.limits.queue_bytes);
+        let desk = |id| Desk::new(shared.gate.clone(), id, settings.limits.queue_bytes, reviewer.clone());
         let seed = || R::seed().map_err(ServeError::System);
         R::spawn_task(seat(0).host(settings.clone(), setup, [seed()?, seed()?], desk(0)));
         for id in 1..workers {

@@ -56,7 +56,7 @@ pub use self::address::{ListenAddress, ListenAddressError, is_host};
 pub use self::error::{HubError, ServeError};
 pub use self::hub::{Heard, Hub, Reserved, Subscription};
 pub use self::listeners::Listeners;
-pub use self::roster::{HubChannel, HubSession};
+pub use self::roster::{HubChannel, HubMessage, HubSession};
 pub use self::runtime::{HungUp, Runtime, Signal, Stream};
 pub use self::server::{Server, serve};
 pub use self::setup::Setup;

@@ -3,6 +3,8 @@
 //! A worker is asked for so many places at a time that its turn stays short, whatever the number of sessions.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -14,7 +16,7 @@ use super::runtime::Runtime;
 use fanfare_core::error::Misuse;
 use fanfare_core::exchange::WorkerId;
 use fanfare_core::route::{FrameType, Target};
-use fanfare_core::shard::{ChannelInfo, SessionId, SessionInfo, Shard};
+use fanfare_core::shard::{ChannelInfo, Decision, SessionId, SessionInfo, Shard};
 use fanfare_core::ws::{MAX_REASON, may_be_sent};
 
 /// Places that a worker looks at in one turn for one caller.
@@ -47,6 +49,28 @@ pub struct HubChannel {
     pub sessions: usize,
     /// [`Subscription`](crate::Subscription)s to it.
     pub subscriptions: usize,
+}
+
+/// A client's message that a hub's function decides about.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct HubMessage<'a> {
+    /// Its session's, from [`Hub::adopt_tagged`] or [`Reserved::tag`](crate::Reserved::tag).
+    pub tag: Option<u64>,
+    /// Its channel.
+    pub channel: &'a Bytes,
+    /// What the client said; UTF-8 if the channel is of text.
+    pub payload: &'a Bytes,
+}
+
+/// The function of a program that decides about messages.
+#[derive(Clone)]
+pub(super) struct Reviewer(pub(super) Arc<dyn Fn(&HubMessage<'_>) -> Decision + Send + Sync>);
+
+impl fmt::Debug for Reviewer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reviewer")
+    }
 }
 
 /// Some places of one worker.

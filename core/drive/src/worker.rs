@@ -230,7 +230,7 @@ impl<R: Runtime> Worker<R> {
     fn obey(&mut self, command: Command<R::Stream>, now: Instant) {
         let (Some(desk), shard) = (&mut self.desk, &mut self.shard) else { return };
         match command {
-            Command::Adopt { stream, target, tag, leftover } => match shard.adopt(target, leftover.into(), now) {
+            Command::Adopt { stream, target, tag, leftover } => match desk.adopt(target, leftover, shard, now) {
                 Ok(session) => {
                     desk.tag(session, tag);
                     self.sockets.insert(session, stream);

@@ -144,7 +144,8 @@ fn options<'a>(options: impl Iterator<Item = &'a str>) -> Result<Options, Wrong>
             ));
         }
     }
-    let rights = Rights { publish: publish.unwrap_or(true), subscribe: subscribe.unwrap_or(true) };
+    let (publish, subscribe) = (publish.unwrap_or(true), subscribe.unwrap_or(true));
+    let rights = Rights { publish, subscribe, review: false };
     if !rights.publish && !rights.subscribe {
         return Err(
             "a session could neither publish nor subscribe; leave one right, as in `/news=news,publish=no`".into()

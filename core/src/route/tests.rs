@@ -163,7 +163,7 @@ fn frame_type_and_rights_come_with_the_channel() {
     ];
     for (text, frame, publish, subscribe) in table {
         let target = routes(&[text]).expect(text).find("/x").expect(text).expect(text);
-        assert_eq!((target.frame, target.rights), (frame, Rights { publish, subscribe }), "{text}");
+        assert_eq!((target.frame, target.rights), (frame, Rights { publish, subscribe, review: false }), "{text}");
     }
 }
 

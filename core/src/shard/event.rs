@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::id::{SessionId, SubscriberId};
+use super::review::Review;
 use super::session::Asked;
 use crate::error::Closed;
 use crate::run::Run;
@@ -22,6 +23,9 @@ pub enum Event {
     Scrape(SessionId),
     /// The WebSocket is open and its channel subscribed.
     Opened(SessionId),
+    /// A client has said something that is not published until [`Shard::decide`](super::Shard::decide) says so (only with
+    /// [`Rights::review`](crate::route::Rights::review)). It also comes for a session that has ended since.
+    Review(Box<Review>),
     /// Nothing more will be written: end the write side, and go on reading until the peer ends its own or `Closed` comes.
     EndWrites(SessionId),
     /// The session's client has not ended its side and is not waited for any longer: have its connection reset when it is

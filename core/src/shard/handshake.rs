@@ -2,7 +2,7 @@
 
 use core::net::IpAddr;
 
-use super::session::{Deciding, Joining, Leaving, Open, Stage};
+use super::session::{Deciding, Joining, Leaving, Stage};
 use super::{Asked, Event, SessionId, Shard, get_mut};
 use crate::error::{Error, Misuse};
 use crate::http::{Answer, Method, OriginRefused, Request};
@@ -148,7 +148,7 @@ impl Shard {
         let leftover = std::mem::take(&mut joining.leftover);
         let target = joining.target.clone();
         let channel = target.channel.clone();
-        session.stage = Stage::Open(Open::new(ws::Session::new(jitter, now), target));
+        session.open(ws::Session::new(jitter, now), target);
         session.note_alive(0, &self.settings.limits);
         if let Some(switch) = switch {
             session.answer = Some(Box::new(Leaving::new(switch)));
@@ -182,7 +182,8 @@ impl Shard {
             // Only a session that is not open refuses that.
             let _ = ws.close(code, error.text(), CloseWhen::Now, now);
         }
-        session.stage = Stage::Open(Open::new(ws, joining.target.clone()));
+        let target = joining.target.clone();
+        session.open(ws, target);
         self.stats.errors.count(error);
         self.settle(id, now);
     }

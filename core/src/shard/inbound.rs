@@ -2,8 +2,8 @@
 
 use bytes::BytesMut;
 
-use super::session::{Overdue, Stage};
-use super::{SessionId, Shard, get_mut};
+use super::session::{Admission, Overdue, Stage};
+use super::{SessionId, Shard, get_mut, review};
 use crate::error::{Closed, Error, Side};
 use crate::time::Instant;
 use crate::ws;
@@ -128,8 +128,18 @@ impl Shard {
                 continue;
             }
             self.stats.messages_in += 1;
-            if !open.target.rights.publish {
-                error = Some(Error::ReadOnly);
+            if session.flags.admission != Admission::Publish {
+                match review::submit(id, (open, session.flags.admission), message, (&mut self.credit, &mut self.stats))
+                {
+                    Ok(Some((pending, event))) => {
+                        self.reviews.push_back(pending);
+                        self.events.push_back(event);
+                        taken += 1;
+                        continue;
+                    }
+                    Ok(None) => continue,
+                    Err(refused) => error = Some(refused),
+                }
             } else if message.frame != open.target.frame {
                 error = Some(Error::FrameType);
             } else if !open.ws.can_send() && !self.credit.is_left() {

@@ -62,10 +62,11 @@ impl Shard {
         Ok(())
     }
 
-    /// Whether no session is left, those of [`Shard::handle_admin_connection`] aside.
+    /// Whether no session is left, those of [`Shard::handle_admin_connection`] aside, and no message waits for
+    /// [`Shard::decide`].
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.sessions.len() == self.admins
+        self.sessions.len() == self.admins && self.reviews.is_empty()
     }
 
     /// Whether the session has not ended.

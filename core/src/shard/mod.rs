@@ -92,6 +92,7 @@ mod outbound;
 mod places;
 mod planned;
 mod queue;
+mod review;
 mod session;
 mod shutdown;
 mod slow;
@@ -112,6 +113,7 @@ pub use self::id::{SessionId, SubscriberId};
 use self::ledger::Ledger;
 pub use self::listing::{ChannelInfo, SessionInfo};
 use self::queue::Runs;
+pub use self::review::{Decision, Review};
 pub use self::session::Asked;
 use self::session::Session;
 use self::shutdown::Ending;
@@ -168,6 +170,8 @@ pub struct Shard {
     to_ask_bus: Vec<SessionId>,
     asked_bus: VecDeque<Vec<SessionId>>,
     events: VecDeque<Event>,
+    /// Messages that were put to the embedder, oldest first.
+    reviews: VecDeque<review::Pending>,
     subscribers: u64,
     ending: Ending,
     /// The time since the Unix epoch at [`Instant::ZERO`].
@@ -211,6 +215,7 @@ impl Shard {
             to_ask_bus: Vec::new(),
             asked_bus: VecDeque::new(),
             events: VecDeque::new(),
+            reviews: VecDeque::new(),
             subscribers: 0,
             ending: Ending::Serving,
             wall_clock: None,

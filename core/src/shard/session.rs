@@ -70,6 +70,8 @@ pub(super) struct Flags {
     pub(super) admin: bool,
     /// It has no place among the clients.
     pub(super) crowded: bool,
+    /// Once it is open.
+    pub(super) admission: Admission,
 }
 
 /// How far a session has come whose deadline has passed.
@@ -153,6 +155,18 @@ pub(super) struct Open {
     pub(super) target: Target,
     /// What it has begun to say and not finished.
     pub(super) unfinished: Option<Box<Unfinished>>,
+}
+
+/// What becomes of a whole message of the client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// It goes to the bus at once.
+    #[default]
+    Publish,
+    /// It is put to the embedder, if the client may publish.
+    Submit,
+    /// Nothing: the embedder has refused one before it.
+    Discard,
 }
 
 /// A message or control frame of which not all has come.
@@ -267,6 +281,13 @@ impl Session {
             Stage::Deciding(_) | Stage::Joining(_) => false,
             Stage::Open(_) => self.intake == Intake::Clear,
         }
+    }
+
+    /// It is a WebSocket from here on.
+    pub(super) fn open(&mut self, ws: ws::Session, target: Target) {
+        let is_plain = target.rights.publish && !target.rights.review;
+        self.flags.admission = if is_plain { Admission::Publish } else { Admission::Submit };
+        self.stage = Stage::Open(Open::new(ws, target));
     }
 
     /// Whether it waits for credit that it does not need any more, since our Close is on its way.

@@ -35,7 +35,8 @@ pub struct Stats {
     /// Times that a session was paused for want of credit.
     pub pauses: u64,
     /// Messages that came when no credit was left to publish them: behind our Close, or from a session that has waited
-    /// for credit long enough and ends for it.
+    /// for credit long enough and ends for it. Also those behind a message for which the embedder has closed its session
+    /// ([`Decision::Close`](super::Decision::Close)).
     pub discarded: u64,
     /// WebSockets that have ended.
     pub closes: Closes,

@@ -11,6 +11,7 @@ use crate::memory::{Client, End, Memory, text};
 use crate::{Hub, HubError, Setup};
 use fanfare_core::error::Misuse;
 use fanfare_core::route::{FrameType, Target};
+use fanfare_core::shard::Decision;
 
 fn done<T: Send + 'static>(memory: &Memory, future: impl Future<Output = T> + Send + 'static) -> T {
     memory.start(future).lock().unwrap().take().expect("nothing is waited for")
@@ -146,6 +147,29 @@ fn more_sessions_than_a_turn_looks_at_are_listed_and_closed() {
     assert_eq!(tags(&memory, &hub), (0..5_000).map(Some).collect::<Vec<_>>());
     assert_eq!(done(&memory, async move { hub.close_sessions(4001, "", |_| true).await }), Ok(5_000));
     assert!(clients.iter().all(|client| client.take() == b"\x88\x02\x0F\xA1"));
+}
+
+#[test]
+fn the_program_decides_about_each_message_of_a_client_and_no_other() {
+    let memory = Memory::default();
+    let setup = Setup { workers: NonZero::new(2), ..Setup::default() };
+    let hub = Hub::<Memory>::start_reviewed(setup, |message| match &**message.payload {
+        b"spam" => Decision::Drop,
+        b"curse" => Decision::Close(4003, "no".to_owned()),
+        b"long" => Decision::Publish(vec![b'x'; 1 << 20].into()),
+        said => Decision::Publish([message.tag.unwrap().to_string().as_bytes(), b": ", said].concat().into()),
+    });
+    let hub = Arc::new(done(&memory, hub).unwrap());
+    let clients: Vec<_> = (0..4).map(|tag| adopted(&memory, &hub, "tea", tag)).collect();
+    for (client, said) in [(0, "hello"), (1, "spam"), (1, "long"), (1, "hi"), (2, "curse"), (2, "hello")] {
+        clients[client].send(&text(said));
+    }
+    publish(&memory, &hub, "tea", "spam");
+    let all = [heard("0: hello"), heard("1: hi"), heard("spam")].concat();
+    for client in [&clients[0], &clients[1], &clients[3]] {
+        assert_eq!(client.take(), all);
+    }
+    assert_eq!(clients[2].take(), [heard("0: hello"), heard("1: hi"), b"\x88\x04\x0F\xA3no".to_vec()].concat());
 }
 
 #[test]

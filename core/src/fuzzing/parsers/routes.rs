@@ -97,7 +97,7 @@ impl<'t> Written<'t> {
     }
 
     fn rights(&self) -> Rights {
-        Rights { publish: !self.says("publish=no"), subscribe: !self.says("subscribe=no") }
+        Rights { publish: !self.says("publish=no"), subscribe: !self.says("subscribe=no"), review: false }
     }
 
     /// Bytes of its channel when every variable is one letter.

@@ -373,6 +373,7 @@ impl<'a> Model<'a> {
                 *untold = untold.checked_sub(messages).expect("no more than it lost");
             }
             Event::Scrape(_) => panic!("no connection is for operation"),
+            Event::Review(_) => panic!("nothing is reviewed"),
             Event::Subscribed(_) | Event::Missed { .. } => {}
             Event::Run(id, run) => {
                 let subscriber = self.subscribers.iter_mut().find(|(other, _, _)| *other == id);

@@ -219,7 +219,7 @@ fn the_line_does_not_remember_those_who_are_gone() {
     });
     world.send(clients[0], &text(&"x".repeat(100)));
     for round in 0..50 {
-        let rights = Rights { publish: true, subscribe: false };
+        let rights = Rights::PUBLISH;
         let target = Target { rights, ..Target::new("post") };
         for _ in 0..10 {
             let now = world.now;

@@ -13,6 +13,7 @@ mod half_close;
 mod handshake;
 mod leftover;
 mod notes;
+mod review;
 mod shutdown;
 mod slow;
 mod stalled;

@@ -394,6 +394,7 @@ impl World {
             Event::Run(subscriber, run) => self.subscriber_events.push((subscriber, Some(run))),
             Event::Dropped(id, messages) => self.find(worker, id).dropped.push(messages),
             Event::Missed { messages, .. } => self.missed += messages,
+            Event::Review(_) => panic!("nothing is reviewed"),
         }
     }
 
