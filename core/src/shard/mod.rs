@@ -49,7 +49,7 @@
 //! | open, a message has begun | its last byte | Close 1013; [`message_time`] |
 //! | open, a message waits for credit | credit | Close 1013; [`pause_time`] |
 //! | open, missed a gap that its route does not keep it through | the end, otherwise | Close 1012; [`gap_close_time`] |
-//! | open, the client has ended its side right behind a message | 1 s | the end |
+//! | open, the client has ended its side right behind a message | 1 s, or 100 ms if data has left since | the end |
 //! | closing, or a plain answer leaves | the peer's end | the end; [`close_time`] |
 //!
 //! [`Event::Closed`] is the last that is heard of a session, whichever way it ends.

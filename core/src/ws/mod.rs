@@ -39,4 +39,4 @@ pub(crate) mod tests;
 
 pub use close::{MAX_REASON, may_be_sent};
 pub use decoder::{Decoder, Event, Message};
-pub use session::{CloseWhen, ECHO_TIME, Session, State};
+pub use session::{CloseWhen, ECHO_TIME, LIKELY_ECHO_TIME, Session, State};

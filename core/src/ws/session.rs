@@ -15,6 +15,10 @@ const MAX_NOTE: usize = 125;
 /// time, if it comes at all: it has to go through Redis once.
 pub const ECHO_TIME: Duration = Duration::from_secs(1);
 
+/// As [`ECHO_TIME`], if data has left to the client since its message. Nearly always that was the echo, and then the client
+/// holds its place for nothing.
+pub const LIKELY_ECHO_TIME: Duration = Duration::from_millis(100);
+
 /// Where a session is between its 101 and its end.
 ///
 /// | state | our Close | the client's Close | reads |
@@ -55,6 +59,27 @@ enum Ping {
     None,
     Waits,
     Left,
+}
+
+/// Whether what was read last had a message that comes back to the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Echo {
+    None,
+    /// No data has left since.
+    Due,
+    /// Data has left since. That may have been the echo, or a message of another client.
+    Likely,
+}
+
+impl Echo {
+    /// How long the echo may take to come.
+    const fn time(self) -> Duration {
+        match self {
+            Self::None => Duration::ZERO,
+            Self::Due => ECHO_TIME,
+            Self::Likely => LIKELY_ECHO_TIME,
+        }
+    }
 }
 
 /// What moves a session from state to state.
@@ -134,8 +159,7 @@ pub struct Session {
     paused: Option<Instant>,
     /// Whether the client's socket was full, and nothing has left since.
     stalled: bool,
-    /// Whether what was read last had a message, and no data has left since.
-    awaits_echo: bool,
+    echo: Echo,
     /// Shortens the time to a ping: 0 not at all, 255 by almost a tenth.
     jitter: u8,
 }
@@ -154,7 +178,7 @@ impl Session {
             ping: Ping::None,
             paused: None,
             stalled: false,
-            awaits_echo: false,
+            echo: Echo::None,
             jitter,
         }
     }
@@ -207,7 +231,7 @@ impl Session {
     pub fn deadline(&self, limits: &Limits) -> Option<Instant> {
         let time = match self.state {
             State::Ended => return None,
-            State::HalfClosed => ECHO_TIME,
+            State::HalfClosed => self.echo.time(),
             State::Open if self.paused.is_some() && !self.stalled => return None,
             State::Open if self.ping != Ping::None => limits.pong_time,
             State::Open => limits.ping_time.saturating_sub(limits.ping_time / 2560 * u32::from(self.jitter)),
@@ -304,16 +328,16 @@ impl Session {
 
     /// What was read has been taken in, and it had a message that comes back to the client, or none.
     pub const fn note_echo(&mut self, is_awaited: bool) {
-        self.awaits_echo = is_awaited;
+        self.echo = if is_awaited { Echo::Due } else { Echo::None };
     }
 
-    /// The client's stream has ended. It is written to for a second more if it still awaits its echo, see
-    /// [`note_echo`](Self::note_echo), and its message came within the last second; otherwise this is
-    /// [`handle_eof`](Self::handle_eof).
+    /// The client's stream has ended. It is written to for [`ECHO_TIME`] more if its message, see
+    /// [`note_echo`](Self::note_echo), came within that time; for [`LIKELY_ECHO_TIME`] if data has left since; otherwise this
+    /// is [`handle_eof`](Self::handle_eof).
     pub fn handle_half_close(&mut self, now: Instant) {
         let now = self.see(now);
-        let is_late = self.ping != Ping::None || now > self.since + ECHO_TIME;
-        if self.state != State::Open || !self.awaits_echo || self.decoder.is_amid() || self.stalled || is_late {
+        let is_late = self.ping != Ping::None || now > self.since + self.echo.time();
+        if self.state != State::Open || self.echo == Echo::None || self.decoder.is_amid() || self.stalled || is_late {
             return self.handle_eof(now);
         }
         self.record(Side::Peer, None, None);
@@ -333,7 +357,9 @@ impl Session {
     /// It answers a ping but does not put off the next: a connection's buffer takes bytes for a dead client as well.
     pub fn handle_progress(&mut self, now: Instant) {
         let now = self.see(now);
-        self.awaits_echo = false;
+        if self.echo == Echo::Due && self.state == State::Open {
+            self.echo = Echo::Likely;
+        }
         if self.ping != Ping::None || self.stalled {
             self.stalled = false;
             self.note_life(now);
