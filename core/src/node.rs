@@ -82,7 +82,8 @@ pub enum Action {
     /// End the write side, and go on reading. If that fails the next read says why.
     EndWrites(SocketId),
     /// Have the connection reset when its socket is closed (`SO_LINGER` of zero), which is next: its client takes nothing,
-    /// and the system would go on offering; or what the system holds for Redis is not to arrive any more.
+    /// and the system would go on offering; or what the system holds for Redis is not to arrive any more. There may be no
+    /// socket yet, if a dial took too long.
     Reset(SocketId),
     /// Close the socket, or give up its dial. No input that comes of it may reach the node any more. It comes for every
     /// socket, those of [`Node::handle_reset`] and of dials that failed among them, and may find that there is none.

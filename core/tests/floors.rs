@@ -51,7 +51,7 @@ fn add_uses(path: &Path, module: &str, uses: &mut BTreeSet<(String, String)>) {
         return;
     }
     let text = fs::read_to_string(path).expect("a source");
-    let code = text.split("\n#[cfg(test)]\nmod ").next().unwrap_or_default();
+    let code = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or_default();
     for line in code.lines().filter(|line| !line.trim_start().starts_with("//")) {
         for rest in line.split("crate::").skip(1) {
             let used: String = rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();

@@ -153,7 +153,7 @@ fn sources(folder: &Path, found: &mut Vec<String>) {
             sources(&entry, found);
         } else if name.ends_with(".rs") && !is_left_out {
             let text = fs::read_to_string(&entry).unwrap();
-            let (code, _tests) = text.split_once("\n#[cfg(test)]\nmod ").unwrap_or((&text, ""));
+            let (code, _tests) = text.split_once("\n#[cfg(test)]\nmod tests {").unwrap_or((&text, ""));
             found.push(code.to_owned());
         }
     }
@@ -182,7 +182,7 @@ fn logged_events() -> BTreeMap<String, BTreeSet<&'static str>> {
             add(&text[at + mark.len()..], level.max().map(|(_, level)| level));
         }
         // A name that is used by the next statement.
-        for mark in ["let event = \"", "let (event, channel) = (\"", "let (event, lane) = (\""] {
+        for mark in ["let event = \"", "let (event, channel) = (\"", "let (event, lane) = (\"", "let (event, route, other) = (\""] {
             for (at, _) in text.match_indices(mark) {
                 let after = &text[at + mark.len()..];
                 let statements = after.split("let ").next().unwrap().split("\n\n").next().unwrap();
