@@ -32,7 +32,7 @@ pub struct Stats {
     pub dropped_latest: u64,
     /// Sessions closed, or about to be, because messages may have passed by.
     pub gap_closes: u64,
-    /// Times that a session was paused for want of credit.
+    /// Times that a message was held for want of credit, and its session paused.
     pub pauses: u64,
     /// Messages that came when no credit was left to publish them: behind our Close, or from a session that has waited
     /// for credit long enough and ends for it. Also those behind a message for which the embedder has closed its session

@@ -82,7 +82,7 @@ pub(super) const METRICS: &[Metric] = &[
         errors(numbers, sink, false)
     }),
     counters("refusals", "Requests that were refused, by the error.", |numbers, sink| errors(numbers, sink, true)),
-    counter("session_pauses", "Times that a session was not read because no more publishes may wait.", |numbers| {
+    counter("session_pauses", "Times that a message was held because no more publishes may wait.", |numbers| {
         Value::Count(numbers.instance.workers.stats.pauses)
     }),
     gauges(
