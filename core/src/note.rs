@@ -20,8 +20,9 @@
 //! cut off and should connect again. To ask at once, for instance after a sleep, it sends an empty binary message,
 //! which is no message of its route: the server answers with `alive`.
 //!
-//! The server publishes every message that it has taken. A message that comes back afterwards with the text of one of
-//! the client's own may be that one or another client's.
+//! The server publishes every message that it has taken, unless the embedding program drops it
+//! ([`Rights::review`](crate::route::Rights::review)). A message that comes back afterwards with the text of one of the
+//! client's own may be that one or another client's.
 //!
 //! On a binary route a note would look like a message. The subprotocol is never accepted there, and browsers fail a
 //! connection if the server accepts none of the subprotocols that they offer.

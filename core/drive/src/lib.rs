@@ -5,12 +5,12 @@
 //! [`serve`] and [`Server`] for it. Nothing in here opens a socket, reads a clock or starts a thread by itself. The
 //! further parts of a process of its own (command line, log, metrics as text) are in `fanfare-server`.
 //!
-//! Each worker is one thread with a shard of its own. The first one also has the listener and the bus. A turn is: Redis
-//! first, each ready client once, timers, then the writes. A connection has no task and no buffer: its waker puts it on
-//! its worker's list, and the worker reads it into the one buffer that it has.
+//! Each worker of a server is a thread with a shard of its own. The first one also has the listener and the bus. A turn
+//! is: Redis first, each ready client once, timers, then the writes. A connection has no task and no buffer: its waker
+//! puts it on its worker's list, and the worker reads it into the one buffer that it has.
 //!
-//! A [`Hub`] is one such worker without a listener, as a task of another program, which supplies connections, publishes
-//! and subscriptions.
+//! A [`Hub`] has one such worker or several, without a listener, as tasks of another program, which supplies
+//! connections, publishes and subscriptions.
 //!
 //! This package is for Unix: it hands descriptors to the system. The core itself, [`fanfare_core`], runs anywhere.
 #![forbid(unsafe_code)]
