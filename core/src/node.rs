@@ -90,7 +90,7 @@ pub enum Action {
     Close(SocketId),
 }
 
-/// What has happened, beside what is an [`Action`].
+/// Something that has happened, and is no [`Action`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {
@@ -312,7 +312,7 @@ impl Node {
         self.lost
     }
 
-    /// What is to be done with sockets. Can change after every input and command, those of [`Node::shard`] and
+    /// The next thing to do with a socket. Can change after every input and command, those of [`Node::shard`] and
     /// [`Node::bus`] among them.
     pub fn poll_action(&mut self) -> Option<Action> {
         self.sort();
@@ -332,7 +332,7 @@ impl Node {
             .or_else(|| self.shard.poll_transmit().map(SocketId::Client).map(Action::Write))
     }
 
-    /// What has happened. Can change as [`Node::poll_action`].
+    /// The next event. Can change as [`Node::poll_action`].
     pub fn poll_event(&mut self) -> Option<Event> {
         self.sort();
         self.events.pop_front()

@@ -161,9 +161,9 @@ pub struct Target {
     pub rights: Rights,
     /// What becomes of a session that cannot get every message.
     pub policies: Policies,
-    /// Whether the client is told in-band of what it does not get ([`note`](crate::note)): only of a channel of text. A
-    /// route does not say so, but the client, by the subprotocol that it speaks. Who hands over a WebSocket sets it if
-    /// its own 101 has named [`note::SUBPROTOCOL`](crate::note::SUBPROTOCOL).
+    /// Whether the client gets notes in-band of what it misses ([`note`](crate::note)): only of a channel of text. A
+    /// route does not say so, but the client, by the subprotocol that it speaks. A program that hands over a WebSocket
+    /// sets it if its own 101 has named [`note::SUBPROTOCOL`](crate::note::SUBPROTOCOL).
     pub notes: bool,
 }
 
@@ -225,7 +225,7 @@ impl Default for Rights {
 pub struct Policies {
     /// When it reads too slowly.
     pub slow: Slow,
-    /// When messages may have passed by.
+    /// When messages may have been missed.
     pub on_gap: OnGap,
 }
 

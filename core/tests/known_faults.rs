@@ -29,7 +29,7 @@ fn seed(target: &str, name: &str, bytes: &[u8]) {
         std::fs::write(&path, &input).expect("the seed can be written");
     }
     let written = std::fs::read(&path).unwrap_or_default();
-    assert!(written == input, "run this test with FANFARE_BLESS=1 to write {} anew", path.display());
+    assert!(written == input, "run this test with FANFARE_BLESS=1 to write {} again", path.display());
     let (_, run) = TARGETS.iter().find(|(other, _)| *other == target).expect("a target of that name");
     run(&input);
 }

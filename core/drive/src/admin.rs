@@ -14,7 +14,7 @@ use fanfare_core::shard::{SessionId, Shard};
 use fanfare_core::snapshot::{Share, Snapshot};
 use fanfare_core::time::{Duration, Instant, earlier};
 
-/// How long the other workers have to tell their numbers. Prometheus waits 10 s unless it is told otherwise.
+/// How long the other workers have to send their numbers. Prometheus waits 10 s by default.
 const GATHERING: Duration = Duration::from_secs(1);
 
 /// What the first worker has for operation.
@@ -24,9 +24,9 @@ pub(super) struct Admin<R: Runtime> {
     connections: Vec<SessionId>,
     /// Those that wait for the metrics.
     waiting: Vec<SessionId>,
-    /// When they are answered, whoever has not told its numbers by then.
+    /// When they are answered, even if a worker has not sent its numbers by then.
     until: Instant,
-    /// Of each worker, as it told them last.
+    /// Of each worker, as it sent them last.
     shares: Vec<Share>,
     /// Workers that were asked and have not answered. They are not asked again.
     asked: BTreeSet<WorkerId>,

@@ -19,8 +19,8 @@ pub(super) struct Crowd {
 }
 
 impl Crowd {
-    /// Takes in a connection without a place. It gets the place of the oldest that has not told its request yet, or is
-    /// told how it stands.
+    /// Takes in a connection without a place. It gets the place of the oldest that has not sent its request yet, or an
+    /// answer that says how it stands.
     pub(super) fn enter<R: Runtime>(
         &mut self,
         (stream, peer): (R::Stream, IpAddr),
@@ -43,8 +43,8 @@ impl Crowd {
         sockets.insert(id, stream);
     }
 
-    /// Gives the places that are free now to those that have not been told anything yet, oldest first. Another worker may
-    /// do the same at the same moment: then a few have a place too many, for which descriptors are spared.
+    /// Gives the places that are free now to those that have no answer yet, oldest first. Another worker may do the same
+    /// at the same moment: then a few have a place too many, for which descriptors are spared.
     pub(super) fn give_places<R: Runtime>(
         &mut self,
         shard: &mut Shard,

@@ -357,7 +357,7 @@ impl Desk {
         }
     }
 
-    /// Messages of others may have passed by for so long.
+    /// Messages of others may have been missed for so long.
     pub(super) fn hear_gap(&self, gap: Duration) {
         self.change_all(|inbox| inbox.push_gap(gap));
     }

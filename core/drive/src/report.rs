@@ -44,7 +44,7 @@ impl Report {
             .await
     }
 
-    /// How it ended. Who asks again is told that all is well.
+    /// How it ended. A second call gives `Ok`.
     pub(super) async fn ended(&self) -> Result<(), ServeError> {
         self.0.wait(|inner| inner.has_ended.then(|| inner.ended.take().unwrap_or(Ok(())))).await
     }

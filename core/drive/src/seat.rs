@@ -84,7 +84,7 @@ impl<R: Runtime> Drop for Seat<R> {
             let error = io::Error::other(format!("worker {} ended too soon", self.place.id));
             self.place.report.set_ended(Err(ServeError::System(error)));
         }
-        // Whoever waits for an answer to what lies in it would wait for ever.
+        // A task that waits for an answer to what lies in it would wait for ever.
         drop(self.place.mailboxes[self.place.id].take(Waker::noop()));
         if self.place.id == 0 {
             for mailbox in &self.place.mailboxes[1..] {

@@ -23,7 +23,7 @@ const SAME_WISH: Duration = Duration::from_secs(1);
 /// Serves until SIGINT, SIGTERM or SIGQUIT, then shuts down; a second one ends it at once, unless it is the same and
 /// comes within a second. The other signals of [`Signal`] do nothing.
 ///
-/// `listeners` are used if there are any; `ready` hears the addresses as soon as clients are accepted.
+/// `listeners` are used if there are any; `ready` is called with the addresses as soon as clients are accepted.
 ///
 /// # Errors
 /// See [`ServeError`].
@@ -137,7 +137,7 @@ impl<R: Runtime> Server<R> {
         }
     }
 
-    /// Waits until it has shut down. Who asks a second time is told that all is well.
+    /// Waits until it has shut down. A second call gives `Ok`.
     ///
     /// # Errors
     /// [`ServeError::Unflushed`] if accepted publishes were lost, [`ServeError::System`].

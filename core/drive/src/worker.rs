@@ -485,7 +485,7 @@ impl<R: Runtime> Worker<R> {
             if next <= now {
                 return false;
             }
-            // One that rings too early finds nothing to do and is set anew: cheaper than to move it with every message.
+            // One that rings too early finds nothing to do and is set again: cheaper than to move it with every message.
             if self.alarm.as_ref().is_none_or(|alarm| next < alarm.at) {
                 self.alarm = Some(Alarm { at: next, sleep: Box::pin(self.runtime.sleep_until(next)) });
             }

@@ -59,7 +59,7 @@ pub(super) fn start(log: &Log) -> io::Result<()> {
         .with_target(false)
         .with_ansi(false)
         .log_internal_errors(false);
-    // Whoever has set a subscriber already keeps it.
+    // A subscriber that is set already stays.
     let _ = match log.format {
         LogFormat::Text => builder.fmt_fields(ForPeople).finish().with(targets).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).finish().with(targets).try_init(),

@@ -15,7 +15,7 @@ fn the_table_of_metrics_is_current() {
     check("../docs/metrics.md", "metrics", &metrics_table());
 }
 
-/// With `FANFARE_BLESS=1` in the environment the table is written anew instead.
+/// With `FANFARE_BLESS=1` in the environment the table is written again instead.
 fn check(page: &str, name: &str, current: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
     let text = std::fs::read_to_string(&path).expect("the page is there");
@@ -25,6 +25,6 @@ fn check(page: &str, name: &str, current: &str) {
     if std::env::var_os("FANFARE_BLESS").is_some_and(|bless| bless == "1") {
         std::fs::write(&path, format!("{before}{begin}{current}{end}{after}")).expect("the page can be written");
     } else {
-        assert_eq!(table, current, "run this test with FANFARE_BLESS=1 to write the table anew");
+        assert_eq!(table, current, "run this test with FANFARE_BLESS=1 to write the table again");
     }
 }

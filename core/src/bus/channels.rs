@@ -123,7 +123,7 @@ impl Channels {
         self.lingering.next()
     }
 
-    /// Every message of the channel from here on comes in; `tell` hears whom that concerns.
+    /// Every message of the channel from here on comes in; `tell` is called for each worker that this concerns.
     pub(super) fn subscribed(&mut self, name: &[u8], mut tell: impl FnMut(WorkerId, ChannelId)) {
         let Some(&index) = self.by_name.get(name) else { return };
         let channel = &mut self.slots[index];

@@ -87,7 +87,7 @@ impl Bus {
 
     // Outputs.
 
-    /// What is to be done with a socket. Can change after every input.
+    /// The next thing to do with a socket. Can change after every input.
     pub fn poll_action(&mut self) -> Option<Action> {
         let link = self.link_mut()?;
         Some(match link.poll_action()? {

@@ -62,7 +62,7 @@ use crate::quote::cut_bytes;
 use crate::redis::{Link, LinkError, LinkEvent, RedisUrl};
 use crate::time::{Duration, Episodes, Instant, Seldom, earlier};
 
-/// What the embedder hears of the bus.
+/// An event of the bus, for the embedder.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {
@@ -75,7 +75,7 @@ pub enum Event {
         /// Why, for people.
         reason: String,
     },
-    /// The connection that subscribes is lost: messages of others may pass by from here on.
+    /// The connection that subscribes is lost: messages of others may be missed from here on.
     GapBegan {
         /// Its number among the gaps of this instance, from 1 on.
         epoch: u64,
@@ -137,7 +137,7 @@ pub struct Stats {
     pub unconfirmed: u64,
     /// Publishes that Redis refused.
     pub refused: u64,
-    /// Stretches in which messages of others may have passed by, one that has not ended among them.
+    /// Periods in which messages of others may have been missed, one that has not ended among them.
     pub gaps: u64,
     /// How long the gaps that have ended were together.
     pub gap_time: Duration,

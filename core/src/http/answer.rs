@@ -45,7 +45,7 @@ impl Answer {
         }
     }
 
-    /// What the peer is told about `error`: its status and its sentence. 500 for an error that is told otherwise,
+    /// The answer to a request that failed with `error`: its status and its sentence. 500 for an error without a status,
     /// since it cannot come from a request.
     ///
     /// On a path that takes sockets only, [`Error::Method`] wants `.with_field("Allow", "GET")`.

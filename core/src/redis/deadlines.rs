@@ -10,7 +10,7 @@ use super::link::{Link, Phase};
 use crate::time::{Duration, Instant};
 
 /// From the start to [`LinkEvent::StartFailed`](super::LinkEvent::StartFailed), if no reason to give up shows before.
-/// People are told 5 s.
+/// The documentation says 5 s.
 pub(super) const START_TIME: Duration = Duration::from_millis(4_800);
 
 /// What the start may take longer each time something has just come in.

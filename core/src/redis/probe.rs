@@ -76,7 +76,7 @@ pub(super) struct Out {
 
 impl Out {
     /// When it means that a connection is to be made again. Before it is published, a publishing connection that still
-    /// gets replies is slow and not dead: to end it would lose all that is on its way, each time anew. Afterwards, it may
+    /// gets replies is slow and not dead: to end it would lose all that is on its way, again each time. Afterwards, it may
     /// lie unread among what has come in.
     fn hopeless(&self, period: Duration, subscriber: &Connection, publisher: &Connection) -> Instant {
         if self.is_published {

@@ -8,7 +8,7 @@ use crate::http::{Answer, Method, Request};
 use crate::time::Instant;
 
 impl Shard {
-    /// A connection for operation was accepted, on an address that is not the clients'. It is told `/live`, `/ready` and
+    /// A connection for operation was accepted, on an address that is not the clients'. It gets `/live`, `/ready` and
     /// `/metrics` ([`Event::Scrape`]), also during a shutdown, and nothing else; [`Shard::is_empty`] does not wait for it.
     pub fn handle_admin_connection(&mut self, now: Instant) -> SessionId {
         let now = self.at(now);

@@ -167,8 +167,8 @@ impl Shard {
         self.first_in_line();
     }
 
-    /// Who waits longest. Those before it who wait no more are forgotten: as all in the line leave it in time, it is not
-    /// longer than what came in within that time.
+    /// The session that waits longest. Those before it that wait no more are forgotten: as all in the line leave it in
+    /// time, it is not longer than what came in within that time.
     fn first_in_line(&mut self) -> Option<SessionId> {
         while let Some(&id) = self.credit.line.front() {
             if self.get(id).is_some_and(|session| session.intake.waits().is_some()) {

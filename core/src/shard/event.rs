@@ -10,7 +10,7 @@ use super::session::Asked;
 use crate::error::Closed;
 use crate::run::Run;
 
-/// What the embedder hears.
+/// An event of the shard, for the embedder.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {

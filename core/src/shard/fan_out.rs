@@ -35,7 +35,7 @@ impl Shard {
             }
             let id = id_of(index, session);
             let waits = !session.queue.is_empty();
-            // Whoever keeps up takes any run, however large; and whose socket is not full has only had no turn yet.
+            // A session that keeps up takes any run, however large; one whose socket is not full only had no turn yet.
             let is_full = full && (overfull || session.flags.blocked && !session.holds_little(&self.runs, 0, limits));
             let len = session.queue.len_of(run);
             let too_much = waits && (is_full || session.queue.memory_with(len) > limits.queue_bytes);

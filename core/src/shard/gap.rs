@@ -13,7 +13,7 @@ use crate::route::OnGap;
 use crate::time::{Duration, Instant};
 
 impl Shard {
-    /// The bus has lost its subscriptions: every message of a channel may pass by until it is subscribed again.
+    /// The bus has lost its subscriptions: every message of a channel may be missed until it is subscribed again.
     pub(super) fn gap_began(&mut self, epoch: u64, since: Instant, now: Instant) {
         let mut members = Vec::new();
         self.channels.begin_gap(epoch, since, |channel| members.extend_from_slice(&channel.members));
@@ -26,7 +26,7 @@ impl Shard {
         let Some(channel) = self.channels.get_mut(channel) else { return };
         if let Some((epoch, since)) = channel.gap.take() {
             let members = channel.members.clone();
-            // Who has not taken the note of its beginning needs only this.
+            // A session that has not taken the note of its beginning needs only this.
             for &index in &members {
                 self.sessions[index as usize].queue.drop_note(&mut self.runs, Content::GapBegan);
             }
@@ -55,7 +55,7 @@ impl Shard {
         self.note_gap(&members, Note::Missed { messages }, Content::Gap);
     }
 
-    /// Of these sessions, those that do not outlive a gap get nothing more, and are closed soon. Who comes later has
+    /// Of these sessions, those that do not outlive a gap get nothing more, and are closed soon. A later session has
     /// missed nothing.
     fn close_for_gap(&mut self, members: &[u32], now: Instant) {
         for &index in members {

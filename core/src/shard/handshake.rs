@@ -11,7 +11,7 @@ use crate::route::{FrameType, Target};
 use crate::time::Instant;
 use crate::ws::{self, CloseWhen};
 
-/// What a client is told whose request lost what makes it a WebSocket's on the way.
+/// The advice to a client whose request lost on the way the fields that ask for a WebSocket.
 const LOST_UPGRADE: &str = "a proxy in front must speak HTTP/1.1 here, and pass Upgrade and Connection on";
 
 impl Shard {
@@ -161,7 +161,7 @@ impl Shard {
         self.settle(id, now);
     }
 
-    /// Whoever waits for a 101 gets an error instead.
+    /// A client that waits for a 101 gets an error instead.
     pub(super) fn answer_error(&mut self, id: SessionId, error: Error, now: Instant) {
         let Some(session) = self.get(id) else { return };
         let method = match &session.stage {

@@ -117,8 +117,8 @@ impl Shard {
         }
     }
 
-    /// An open session ends for `error`. A slow reader gets nothing more than the rest of a begun frame; who else is
-    /// closed gets what waits for it.
+    /// An open session ends for `error`. A slow reader gets nothing more than the rest of a begun frame; any other
+    /// session gets what waits for it.
     pub(super) fn fail(&mut self, id: SessionId, error: Error, now: Instant) {
         self.forget_unfinished(id);
         let Some(session) = get_mut(&mut self.sessions, id) else { return };

@@ -12,7 +12,7 @@ use crate::time::{Duration, Instant};
 const CROWDED_TIME: Duration = Duration::from_secs(2);
 
 impl Shard {
-    /// A client's connection was accepted although all places are taken. It is told `/live` and `/ready`, and 503 for all
+    /// A client's connection was accepted although all places are taken. It gets `/live` and `/ready`, and 503 for all
     /// else, and has 2 s for its request. How many there are is the owner's to bound, by [`Shard::drop_one_of`].
     pub fn handle_crowded_connection(&mut self, peer: Option<IpAddr>, now: Instant) -> SessionId {
         let now = self.at(now);

@@ -60,7 +60,7 @@ pub(super) struct Flags {
     pub(super) ended_writes: bool,
     /// Its peer has ended its side.
     pub(super) peer_ended: bool,
-    /// The embedder was told not to read, and hears when it may again.
+    /// The shard told the embedder not to read, and names the session when it may read again.
     pub(super) unread: bool,
     /// How far it has come if a deadline of it has passed.
     pub(super) overdue: Overdue,

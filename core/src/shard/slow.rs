@@ -125,7 +125,7 @@ impl Session {
         self.slow() == Slow::Latest && self.takes_messages()
     }
 
-    /// Whether its client hears of what it does not get.
+    /// Whether its client gets notes of what it misses.
     pub(super) fn has_notes(&self) -> bool {
         matches!(&self.stage, Stage::Open(open) if open.target.notes && open.ws.can_send())
     }

@@ -30,7 +30,7 @@ pub struct Stats {
     pub dropped_oldest: u64,
     /// Messages that slow readers lost because only the newest is of use to them.
     pub dropped_latest: u64,
-    /// Sessions closed, or about to be, because messages may have passed by.
+    /// Sessions closed, or about to be, because messages may have been missed.
     pub gap_closes: u64,
     /// Times that a message was held for want of credit, and its session paused.
     pub pauses: u64,

@@ -89,7 +89,7 @@ enum Input {
     Close,
     /// The client's Close came.
     PeerClose,
-    /// An error was found that the client is told.
+    /// An error was found that the client learns of.
     Error,
     /// The last byte of our Close is out.
     CloseOut,
@@ -458,7 +458,7 @@ impl Session {
 
     /// Ends the session for an error: the owner's to call for those that it finds itself.
     ///
-    /// The client is told what [`Error::told`] says, after the data that waits, except a slow reader, who would
+    /// The client gets what [`Error::told`] says, after the data that waits, except a slow reader, who would
     /// not get there. An error that no Close stands for ends the session at once. The first error stays.
     pub fn fail(&mut self, error: Error, now: Instant) {
         let now = self.see(now);

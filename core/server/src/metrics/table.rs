@@ -310,7 +310,7 @@ fn sessions_closed(numbers: &Numbers, sink: Sink<'_>) -> fmt::Result {
     })
 }
 
-/// Those that are told by a status, or the others.
+/// Those that clients get as a status, or the others.
 fn errors(numbers: &Numbers, sink: Sink<'_>, by_status: bool) -> fmt::Result {
     let is_wanted = |error: &Error| error.told().status().is_some() == by_status;
     let counts = numbers.instance.workers.stats.errors.iter().filter(|(error, _)| is_wanted(error));
