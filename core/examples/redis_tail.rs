@@ -71,7 +71,7 @@ impl Tail {
         }
     }
 
-    /// Readiness is told once, so everything is read. Commands leave in between, lest a flood hold them up.
+    /// Readiness is reported once, so everything is read. Commands leave in between, lest a flood hold them up.
     fn read(&mut self, lane: Lane) -> io::Result<()> {
         while let Some(socket) = &mut self.sockets[lane as usize] {
             match socket.read(&mut self.scratch) {

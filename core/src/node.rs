@@ -6,7 +6,7 @@
 //! 1. Sleep until a socket is ready, at most until [`Node::poll_timeout`].
 //! 2. Read each ready socket once and hand over what came: [`Node::handle_readable`], then [`Node::handle_read`].
 //! 3. Call [`Node::handle_timeout`], whether or not it is time: it also carries messages from one part to the other.
-//! 4. Do every [`Action`] of [`Node::poll_action`], and hear every [`Event`] of [`Node::poll_event`]: nothing bounds
+//! 4. Do every [`Action`] of [`Node::poll_action`], and take every [`Event`] of [`Node::poll_event`]: nothing bounds
 //!    what is not polled.
 //!
 //! To end, call [`Node::shutdown`], accept no more, and go on until [`Node::is_closed`].
@@ -64,7 +64,7 @@ impl SocketId {
     }
 }
 
-/// What the owner has to do with sockets.
+/// A thing for the owner to do with a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Connect to this endpoint; then [`Node::handle_connected`] or [`Node::handle_dial_failed`].
@@ -105,7 +105,7 @@ pub enum Event {
 pub struct Node {
     /// Sessions and fan-out, for commands and getters: its outputs are the node's.
     pub shard: Shard,
-    /// What carries publishes to every instance, for commands and getters: its outputs are the node's.
+    /// The part that carries publishes to every instance, for commands and getters: its outputs are the node's.
     pub bus: Bus,
     /// When it was made.
     since: Instant,
@@ -327,7 +327,7 @@ impl Node {
                 bus::Action::Look(id) => Some(Action::Read(SocketId::Redis(id))),
             })
             .or_else(|| self.shard.poll_readable().map(SocketId::Client).map(Action::Read))
-            // Redis before the clients, so that others hear of a message as early as our own.
+            // Redis before the clients, so that others get a message as early as our own.
             .or_else(|| self.bus.poll_transmit().map(SocketId::Redis).map(Action::Write))
             .or_else(|| self.shard.poll_transmit().map(SocketId::Client).map(Action::Write))
     }
@@ -360,7 +360,7 @@ impl Node {
 
     // Getters.
 
-    /// What it counts. Nothing measures its fan-out: that is for whoever drives its sockets.
+    /// Its counts. Nothing measures its fan-out: that is for the owner, which drives its sockets.
     #[must_use]
     pub fn metrics(&self) -> Snapshot {
         let share = Share::new(&self.shard, &Histogram::default());

@@ -37,7 +37,7 @@ pub struct Share {
     /// How far its sessions are.
     pub stages: shard::Stages,
     /// How long messages took from the bus's handing them over until each session's socket was written to once.
-    /// Whoever drives the sockets measures it.
+    /// The driver of the sockets measures it.
     pub fan_out: Histogram,
 }
 

@@ -19,7 +19,7 @@ use fanfare_core::time::{Duration, Instant};
 const SLICES: usize = 4;
 /// After so many bytes a connection is written no more in one turn, so that clients do not wait for a full queue.
 const TURN_BYTES: usize = 256 << 10;
-/// When something is overdue, the runtime has so long to hear of what has arrived: it may have stood still as well.
+/// When something is overdue, the runtime has so long to notice what has arrived: it may have stood still as well.
 const LOOK_TIME: Duration = Duration::from_millis(50);
 
 /// The connections to Redis, if the bus has any.

@@ -16,7 +16,7 @@ use fanfare_core::time::{Duration, Instant};
 pub(super) enum Mail<R: Runtime> {
     /// A client's connection, for this worker to hold.
     Client(R::Parcel, IpAddr),
-    /// The same, of one that has no place: it may get that of another which has not told its request yet.
+    /// The same, of one that has no place: it may get that of another which has not sent its request yet.
     Crowded {
         parcel: R::Parcel,
         peer: IpAddr,
@@ -48,7 +48,7 @@ pub(super) struct Mailbox<R: Runtime> {
     inner: Mutex<Inner<R>>,
     /// Sessions that the worker holds, those on their way to it among them.
     sessions: AtomicUsize,
-    /// How many of them may be replaced, as far as is known: they have not told their request yet.
+    /// How many of them may be replaced, as far as is known: they have not sent their request yet.
     mute: AtomicUsize,
 }
 

@@ -150,7 +150,7 @@ impl Instance {
             Err(error) if error.kind() == ErrorKind::WouldBlock => return,
             Err(error) => return self.node.handle_reset(id, &error.to_string(), now),
         }
-        // Readiness is told once: what is left is read in the next turn.
+        // Readiness is reported once: what is left is read in the next turn.
         self.ready.insert(id);
     }
 

@@ -7,7 +7,7 @@ use crate::error::Misuse;
 use crate::redis::{self, Endpoint, Lane, Link, LinkId};
 use crate::time::Instant;
 
-/// What the owner of a bus has to do with sockets.
+/// A thing for the owner of a bus to do with a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Connect to this endpoint; then [`Bus::handle_connected`] or [`Bus::handle_dial_failed`].

@@ -18,7 +18,7 @@
 //! (<https://redis.io/docs/latest/develop/pubsub/>).
 //!
 //! A worker that does not take its news in is owed at most [`Limits::mailbox_bytes`]; what comes beyond that is dropped
-//! for that worker alone, and told. A channel has one frame type in all workers.
+//! for that worker alone, and reported to it. A channel has one frame type in all workers.
 //!
 //! ```
 //! use fanfare_core::bus::{Action, Bus};
@@ -179,7 +179,7 @@ pub struct Bus {
     in_gap: bool,
     /// Since when as many channels are refused as are.
     refused_since: Instant,
-    /// What was told last.
+    /// As it was reported last.
     readiness: Result<(), Unready>,
     gaps: Episodes,
     unready: Episodes,
@@ -309,7 +309,7 @@ impl Bus {
         self.workers.poll()
     }
 
-    /// What has happened. Can change after every input. Nothing bounds what is not polled.
+    /// The next event. Can change after every input. Nothing bounds what is not polled.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }

@@ -16,10 +16,10 @@ pub(super) struct Workers {
 #[derive(Debug, Default)]
 struct Worker {
     news: Vec<News>,
-    /// What the runs take that were handed over and not yet taken out of the mailbox.
+    /// Bytes of the runs that were handed over and not yet taken out of the mailbox.
     mailbox: usize,
-    /// Messages that found no room, by the worker's channel. Told when half of the mailbox is free; until then the
-    /// channel gets nothing more, so that what is told stays in order and there is one piece of news for many losses.
+    /// Messages that found no room, by the worker's channel. They are reported when half of the mailbox is free; until
+    /// then the channel gets nothing more, so that the report stays in order and is one for many losses.
     missed: BTreeMap<ChannelId, u64>,
     /// Publish credit used and not given back.
     debt: usize,
@@ -45,7 +45,7 @@ impl Workers {
         }
     }
 
-    /// Puts a run into the worker's mailbox, unless that is full or the channel has yet to hear what it missed.
+    /// Puts a run into the worker's mailbox, unless that is full or the losses of the channel are yet to be reported.
     pub(super) fn hand_over(&mut self, worker: WorkerId, channel: ChannelId, run: &Arc<Run>) -> bool {
         let len = run.memory();
         let worker = &mut self.workers[worker];
@@ -62,7 +62,7 @@ impl Workers {
         true
     }
 
-    /// The worker has left the channel, and need not hear what it missed of it.
+    /// The worker has left the channel, and needs no report of what it missed of it.
     pub(super) fn left(&mut self, worker: WorkerId, channel: ChannelId) {
         self.workers[worker].missed.remove(&channel);
     }
@@ -79,7 +79,7 @@ impl Workers {
         self.workers[worker].debt += cost;
     }
 
-    /// So much of the publish queue has left: the workers get it back as credit, whoever used most first.
+    /// So much of the publish queue has left: the workers get it back as credit, the one that used most first.
     pub(super) fn release(&mut self, mut bytes: usize) {
         while bytes > 0
             && let Some(worker) = self.workers.iter_mut().max_by_key(|worker| worker.debt)

@@ -23,8 +23,8 @@ impl Client {
 }
 
 impl OriginPolicy {
-    /// Who sent a request that came from `peer`: of a trusted proxy, the last address in `X-Forwarded-For` that is no
-    /// trusted proxy's. Whatever stands before it may be the client's own invention.
+    /// The sender of a request that came from `peer`: of a trusted proxy, the last address in `X-Forwarded-For` that is
+    /// no trusted proxy's. Whatever stands before it may be the client's own invention.
     #[must_use]
     pub fn client(&self, request: &Request, peer: Option<IpAddr>) -> Client {
         let Some(peer) = peer else { return Client::default() };

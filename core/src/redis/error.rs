@@ -162,7 +162,7 @@ impl LinkErrorKind {
         }
     }
 
-    /// What it means for who asks whether the instance is ready.
+    /// What it means for the readiness of the instance.
     pub(super) const fn unready(&self) -> Unready {
         match self {
             Self::Unreachable(_) | Self::Closed(_) | Self::ClosedAtOnce(_) => Unready::NoConnection,

@@ -329,7 +329,7 @@ impl Link {
         Some(lane)
     }
 
-    /// What is to be done with sockets. Can change with every input and command.
+    /// The next thing to do with a socket. Can change with every input and command.
     ///
     /// A [`Action::HangUp`] comes before the [`Action::Dial`] of the same lane: an old subscriber is gone before a new
     /// one subscribes.

@@ -96,7 +96,7 @@ pub struct LinkStats {
     pub lost_connections: u64,
 }
 
-/// What the owner of a link has to do with its sockets.
+/// A thing for the owner of a link to do with a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Connect to [`Link::endpoint`]; then [`Link::handle_connected`] or [`Link::handle_dial_failed`].
@@ -104,12 +104,12 @@ pub enum Action {
     /// Reset and close this lane's connection, or give up its dial. No input that comes of it may reach the link any more.
     /// What the system holds of it is not to reach Redis behind what leaves on the next one.
     HangUp(Lane),
-    /// Something on this lane is overdue and may have come without the owner having heard of it: read what lies in the
+    /// Something on this lane is overdue and may have come unnoticed by the owner: read what lies in the
     /// socket, or look whether the dial has succeeded, and hand that over; then [`Link::handle_looked`].
     Look(Lane),
 }
 
-/// What the owner may want to know.
+/// An event of the link, for its owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LinkEvent {

@@ -38,7 +38,7 @@ pub(super) enum Scan {
     End { at: usize, shape: Shape },
 }
 
-/// Who can decode a frame.
+/// The kind of decoder that a frame needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Shape {
     #[default]

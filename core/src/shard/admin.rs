@@ -49,7 +49,7 @@ impl Shard {
         let Some(session) = get_mut(&mut self.sessions, id) else { return false };
         let (method, is_admin) = (request.method(), session.flags.admin);
         if method == Method::Options {
-            // A load balancer that was told no path asks so, and wants to know whether it may send clients.
+            // A load balancer that has no path set asks so, and wants to know whether it may send clients.
             let answer = ready(self.readiness()).with_field("Allow", "GET, HEAD, OPTIONS");
             self.answer(id, &answer, method, None, now);
             return true;

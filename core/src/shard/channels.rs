@@ -93,7 +93,7 @@ impl Channels {
         (self.id(index), true)
     }
 
-    /// `None` for a channel that is no more, whoever has its place now.
+    /// `None` for a channel that is no more, even if another has its place now.
     pub(super) fn get_mut(&mut self, id: ChannelId) -> Option<&mut Channel> {
         self.slots.get_mut(id.index as usize).filter(|channel| channel.generation == id.generation)
     }

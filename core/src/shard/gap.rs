@@ -34,8 +34,8 @@ impl Shard {
         }
     }
 
-    /// Messages of the channel found no room in this worker's mailbox: a gap that has ended already. It concerns whoever
-    /// is there when that is told, since nobody knows who came just before.
+    /// Messages of the channel found no room in this worker's mailbox: a gap that has ended already. It concerns all
+    /// sessions that are in it at the time of the report, since nobody knows which of them came just before.
     pub(super) fn missed(&mut self, channel: ChannelId, messages: u64, now: Instant) {
         self.stats.missed += messages;
         let Some(channel) = self.channels.get(channel) else { return };

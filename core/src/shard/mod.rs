@@ -157,14 +157,14 @@ pub struct Shard {
     readiness: Result<(), Unready>,
     writable: VecDeque<SessionId>,
     readable: VecDeque<SessionId>,
-    /// Clients' connections in the order in which they came, and among them some that have told their request.
+    /// Clients' connections in the order in which they came, and among them some that have sent their request.
     mute: VecDeque<SessionId>,
     /// Sessions of which held input was taken in, for the model beside it.
     #[cfg(feature = "fuzzing")]
     pub(crate) taken_in: Vec<SessionId>,
     /// Sessions whose pings have left since.
     pinged: Vec<SessionId>,
-    /// Sessions to be judged when time is told next, among them some that are gone.
+    /// Sessions to be judged when time comes in next, among them some that are gone.
     looked: Vec<SessionId>,
     /// Sessions about which the bus is to be asked, and those about which it was, as often as it was.
     to_ask_bus: Vec<SessionId>,
@@ -292,7 +292,7 @@ impl Shard {
         None
     }
 
-    /// What has happened. Can change after every input and command.
+    /// The next event. Can change after every input and command.
     ///
     /// Nothing bounds what is not polled.
     pub fn poll_event(&mut self) -> Option<Event> {
@@ -303,7 +303,7 @@ impl Shard {
         event
     }
 
-    /// What the bus should hear: everything since the last call. Can change after every input and command.
+    /// The next batch for the bus: everything since the last call. Can change after every input and command.
     pub fn poll_bus(&mut self) -> Option<ToBus> {
         if self.to_bus.is_empty() { None } else { Some(std::mem::take(&mut self.to_bus)) }
     }

@@ -82,7 +82,7 @@ pub(super) enum Overdue {
     No,
     /// The owner is to look whether something has arrived.
     ToLook,
-    /// The owner has asked whether it may read. The session is judged by what it has read when time is told next.
+    /// The owner has asked whether it may read. The session is judged by what it has read when time comes in next.
     Looked,
     /// The bus is to say that all it has is handed over.
     AwaitsBus,

@@ -149,7 +149,7 @@ pub struct Session {
     state: State,
     decoder: Decoder,
     control: Control,
-    /// Who began to end the session and why; settled before `state` is `Ended`.
+    /// Which side began to end the session and why; settled before `state` is `Ended`.
     cause: Option<Closed>,
     latest: Instant,
     /// What the one deadline counts from: the last sign of life, our unanswered ping, or the queueing of our Close.
@@ -300,7 +300,7 @@ impl Session {
 
     fn see_input(&mut self, input: &[u8], now: Instant) -> Instant {
         let now = self.see(now);
-        // Whoever takes nothing is no reader, whatever it sends.
+        // A client that takes nothing is no reader, whatever it sends.
         if !input.is_empty() && !self.stalled {
             self.note_life(now);
         }
@@ -458,7 +458,7 @@ impl Session {
 
     /// Ends the session for an error: the owner's to call for those that it finds itself.
     ///
-    /// The client gets what [`Error::told`] says, after the data that waits, except a slow reader, who would
+    /// The client gets what [`Error::told`] says, after the data that waits, except a slow reader, which would
     /// not get there. An error that no Close stands for ends the session at once. The first error stays.
     pub fn fail(&mut self, error: Error, now: Instant) {
         let now = self.see(now);
