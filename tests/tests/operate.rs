@@ -182,7 +182,12 @@ fn logged_events() -> BTreeMap<String, BTreeSet<&'static str>> {
             add(&text[at + mark.len()..], level.max().map(|(_, level)| level));
         }
         // A name that is used by the next statement.
-        for mark in ["let event = \"", "let (event, channel) = (\"", "let (event, lane) = (\"", "let (event, route, other) = (\""] {
+        for mark in [
+            "let event = \"",
+            "let (event, channel) = (\"",
+            "let (event, lane) = (\"",
+            "let (event, route, other) = (\"",
+        ] {
             for (at, _) in text.match_indices(mark) {
                 let after = &text[at + mark.len()..];
                 let statements = after.split("let ").next().unwrap().split("\n\n").next().unwrap();
