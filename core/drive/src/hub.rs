@@ -284,10 +284,9 @@ impl<R: Runtime> Shared<R> {
 
     fn stop(&self) {
         self.gate.change(|gate| {
-            if !gate.stopped {
-                gate.stopped = true;
-                self.mailboxes.iter().for_each(|mailbox| mailbox.post(Mail::Drain { delay: Duration::ZERO }));
-            }
+            // Also when the hub has stopped before: a worker that drains already ignores it.
+            gate.stopped = true;
+            self.mailboxes.iter().for_each(|mailbox| mailbox.post(Mail::Drain { delay: Duration::ZERO }));
         });
     }
 }

@@ -16,6 +16,7 @@ use super::runtime::Runtime;
 use super::setup::Setup;
 use super::worker::Worker;
 use fanfare_core::settings::Settings;
+use fanfare_core::time::Duration;
 
 /// A worker's place in its instance, before it is on its thread. Dropping it early is the end of the server.
 pub(super) struct Seat<R: Runtime> {
@@ -83,6 +84,10 @@ impl<R: Runtime> Drop for Seat<R> {
         if !self.has_ended {
             let error = io::Error::other(format!("worker {} ended too soon", self.place.id));
             self.place.report.set_ended(Err(ServeError::System(error)));
+            // The other workers end in order.
+            for (_, mailbox) in self.place.mailboxes.iter().enumerate().filter(|&(id, _)| id != self.place.id) {
+                mailbox.post(Mail::Drain { delay: Duration::ZERO });
+            }
         }
         // A task that waits for an answer to what lies in it would wait for ever.
         drop(self.place.mailboxes[self.place.id].take(Waker::noop()));

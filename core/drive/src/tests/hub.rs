@@ -191,3 +191,21 @@ fn stopping_closes_the_sessions_of_all_workers_behind_what_was_published() {
     assert_eq!((memory.running(), hub.session_count()), (0, 0));
     assert_eq!(done(&memory, async move { hub.sessions().await }), Err(HubError::Stopped));
 }
+
+#[test]
+fn when_one_worker_ends_too_soon_the_others_end_in_order() {
+    let (memory, hub) = started(3);
+    let clients: Vec<_> = (0..3).map(|tag| adopted(&memory, &hub, "tea", tag)).collect();
+    // The first task starts the hub, and the others are its workers.
+    memory.cancel(2);
+    assert_eq!(hub.adopt(memory.pipe().1, Target::new("tea"), Bytes::new()), Err(HubError::Stopped));
+    for _ in 0..11 {
+        memory.pass(fanfare_core::time::Duration::from_secs(1));
+    }
+    assert!(clients.iter().all(Client::is_closed));
+    assert_eq!(memory.running(), 0);
+    for client in [&clients[0], &clients[2]] {
+        assert_eq!(client.take()[2..4], 1001_u16.to_be_bytes());
+    }
+    assert!(done(&memory, async move { hub.stop().await }).is_err());
+}
