@@ -84,6 +84,7 @@ impl<R: Runtime> Hub<R> {
     async fn start_with(mut setup: Setup, reviewer: Option<Reviewer>) -> Result<Self, ServeError> {
         let workers = setup.workers.map_or(1, NonZero::get);
         setup.settings.workers = workers;
+        setup.settings.ask = false;
         setup.settings.check().map_err(ServeError::Settings)?;
         let settings = Arc::new(setup.settings.clone());
         let shared = Arc::new(Shared {

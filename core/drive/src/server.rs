@@ -100,6 +100,8 @@ impl<R: Runtime> Server<R> {
         let runtime = R::default();
         let workers = setup.workers.map_or_else(R::cores, Ok).map_err(ServeError::System)?;
         setup.settings.workers = workers.get();
+        // No part of a server answers such requests.
+        setup.settings.ask = false;
         setup.settings.check().map_err(ServeError::Settings)?;
         let settings = Arc::new(setup.settings.clone());
         let mailboxes: Arc<[_]> = std::iter::repeat_with(Mailbox::default).take(workers.get()).collect();

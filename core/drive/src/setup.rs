@@ -24,7 +24,8 @@ use crate::address::ListenAddress;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Setup {
-    /// What the shards share; the number of workers in it is set at the start.
+    /// What the shards share. The start sets the number of workers in it, and sets
+    /// [`Settings::ask`] to false: a server answers by the routes, and a hub takes no requests.
     pub settings: Settings,
     /// Threads that serve sessions. `None`: one per core of the machine. Of a hub: its tasks; `None` is one.
     pub workers: Option<NonZero<usize>>,

@@ -58,6 +58,15 @@ fn a_dial_may_be_polled_for_nothing() {
 }
 
 #[test]
+fn a_server_answers_by_its_routes_whatever_the_settings_say() {
+    let memory = Memory::default();
+    let mut setup = setup(1);
+    setup.settings.ask = true;
+    let _server = memory.start(Server::<Memory>::start(setup));
+    opened(&memory);
+}
+
+#[test]
 fn clients_of_all_workers_hear_each_other() {
     for workers in [1, 2, 3] {
         let (memory, _server) = started(workers);
