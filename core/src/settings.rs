@@ -49,6 +49,9 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// The most workers that an instance may have.
+    pub const MOST_WORKERS: usize = 1_024;
+
     /// Settings of one worker, without files.
     ///
     /// # Errors
@@ -74,7 +77,7 @@ impl Settings {
     ///
     /// The first setting that does not.
     pub fn check(&self) -> Result<(), SettingsError> {
-        in_range("workers", self.workers as u64, 1, 1_024, |number| number.to_string())?;
+        in_range("workers", self.workers as u64, 1, Self::MOST_WORKERS as u64, |number| number.to_string())?;
         self.limits.check()?;
         check_prefix(&self.channel_prefix)
     }

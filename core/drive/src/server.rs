@@ -15,6 +15,7 @@ use super::report::Report;
 use super::runtime::{Runtime, Signal};
 use super::seat::Seat;
 use super::setup::Setup;
+use fanfare_core::settings::Settings;
 use fanfare_core::time::Duration;
 
 /// How soon after a signal the same again is the same wish: many tools send one to a process and to its group.
@@ -98,13 +99,16 @@ impl<R: Runtime> Server<R> {
     /// See [`ServeError`].
     pub async fn start_on(mut setup: Setup, listeners: Listeners) -> Result<Self, ServeError> {
         let runtime = R::default();
-        let workers = setup.workers.map_or_else(R::cores, Ok).map_err(ServeError::System)?;
-        setup.settings.workers = workers.get();
+        let workers = match setup.workers {
+            Some(workers) => workers.get(),
+            None => R::cores().map_err(ServeError::System)?.get().min(Settings::MOST_WORKERS),
+        };
+        setup.settings.workers = workers;
         // No part of a server answers such requests.
         setup.settings.ask = false;
         setup.settings.check().map_err(ServeError::Settings)?;
         let settings = Arc::new(setup.settings.clone());
-        let mailboxes: Arc<[_]> = std::iter::repeat_with(Mailbox::default).take(workers.get()).collect();
+        let mailboxes: Arc<[_]> = std::iter::repeat_with(Mailbox::default).take(workers).collect();
         let report = Arc::<Report>::default();
         let drain_delay = settings.limits.drain_delay;
         // Dropped on an error, which ends the workers that run by then.
@@ -116,7 +120,7 @@ impl<R: Runtime> Server<R> {
         let seed = || R::seed().map_err(ServeError::System);
         let first = seat(0).lead(settings.clone(), setup, listeners, [seed()?, seed()?]);
         R::spawn("worker-0".to_owned(), first).map_err(ServeError::System)?;
-        for id in 1..workers.get() {
+        for id in 1..workers {
             let worker = seat(id).follow(settings.clone(), seed()?, None);
             R::spawn(format!("worker-{id}"), worker).map_err(ServeError::System)?;
         }

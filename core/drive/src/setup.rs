@@ -27,7 +27,8 @@ pub struct Setup {
     /// What the shards share. The start sets the number of workers in it, and sets
     /// [`Settings::ask`] to false: a server answers by the routes, and a hub takes no requests.
     pub settings: Settings,
-    /// Threads that serve sessions. `None`: one per core of the machine. Of a hub: its tasks; `None` is one.
+    /// Threads that serve sessions. `None`: one per core of the machine, at most
+    /// [`Settings::MOST_WORKERS`]. Of a hub: its tasks; `None` is one.
     pub workers: Option<NonZero<usize>>,
     /// Where clients connect. A hub listens nowhere.
     pub listen: ListenAddress,
