@@ -298,6 +298,8 @@ pub enum Misuse {
     Notes,
     /// A message is longer than [`Limits::message_bytes`](crate::limits::Limits::message_bytes).
     MessageSize,
+    /// A message for a channel of text is not UTF-8.
+    Utf8,
     /// The client did not offer this subprotocol (RFC 6455 §4.2.2).
     Subprotocol,
     /// An answer's status is not 200 to 599.
@@ -321,6 +323,7 @@ impl fmt::Display for Misuse {
             Self::FrameType => "the channel carries the other frame type",
             Self::Notes => "a binary channel has no notes",
             Self::MessageSize => "the message is too long",
+            Self::Utf8 => "the message for a channel of text is not UTF-8",
             Self::Subprotocol => "the client did not offer this subprotocol",
             Self::Status => "the status of an answer is 200 to 599",
             Self::CloseCode => "a Close frame may not carry this code",

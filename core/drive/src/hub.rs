@@ -69,8 +69,8 @@ impl<R: Runtime> Hub<R> {
     ///
     /// The function is called on the worker, for one session's messages in order, and holds up the worker's other
     /// sessions while it runs: look things up before, and give them by the session's tag. It must not panic. A message
-    /// beyond [`Limits::message_bytes`] or a close that cannot be sent is a line in the log with
-    /// `event=decision_refused`, and the message is dropped.
+    /// beyond [`Limits::message_bytes`], one for a channel of text that is not UTF-8, or a close that cannot be sent is a
+    /// line in the log with `event=decision_refused`, and the message is dropped.
     ///
     /// # Errors
     /// As [`Hub::start`].

@@ -13,6 +13,7 @@ use super::session::{Admission, Open};
 use super::{Event, SessionId, Shard, Stats, get_mut};
 use crate::error::{Error, Misuse};
 use crate::exchange::publish_cost;
+use crate::route::FrameType;
 use crate::time::Instant;
 use crate::ws::{self, MAX_REASON, may_be_sent};
 
@@ -32,7 +33,8 @@ pub struct Review {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Decision {
-    /// This is published: the message itself, or another in its place, such as one with its sender's name.
+    /// This is published: the message itself, or another in its place, such as one with its sender's name. UTF-8 if the
+    /// channel is of text.
     Publish(Bytes),
     /// Nobody receives it, and its client is not told.
     Drop,
@@ -46,6 +48,8 @@ pub enum Decision {
 pub(super) struct Pending {
     session: SessionId,
     channel: Bytes,
+    /// Of the channel.
+    frame: FrameType,
     cost: usize,
     /// Its session was closed for a message before it.
     refused: bool,
@@ -55,16 +59,17 @@ impl Shard {
     /// Decides about the oldest message of [`Event::Review`] that is not decided about. [`Shard::is_empty`] waits for it, too.
     ///
     /// # Errors
-    /// [`Misuse::WrongState`] if there is none, [`Misuse::MessageSize`], [`Misuse::CloseCode`], [`Misuse::CloseReason`];
-    /// nothing changes, and the message still waits.
+    /// [`Misuse::WrongState`] if there is none, [`Misuse::MessageSize`], [`Misuse::Utf8`], [`Misuse::CloseCode`],
+    /// [`Misuse::CloseReason`]; nothing changes, and the message still waits.
     pub fn decide(&mut self, decision: Decision, now: Instant) -> Result<(), Misuse> {
         let now = self.at(now);
-        if self.reviews.is_empty() {
-            return Err(Misuse::WrongState);
-        }
+        let Some(review) = self.reviews.front() else { return Err(Misuse::WrongState) };
         match &decision {
             Decision::Publish(payload) if payload.len() > self.settings.limits.message_bytes => {
                 return Err(Misuse::MessageSize);
+            }
+            Decision::Publish(payload) if review.frame == FrameType::Text && str::from_utf8(payload).is_err() => {
+                return Err(Misuse::Utf8);
             }
             Decision::Close(code, _) if !may_be_sent(*code) => return Err(Misuse::CloseCode),
             Decision::Close(_, reason) if reason.len() > MAX_REASON => return Err(Misuse::CloseReason),
@@ -121,5 +126,8 @@ pub(super) fn submit(
     credit.spend(&channel, payload.len());
     let cost = publish_cost(&channel, payload.len());
     let review = Review { session: id, channel: channel.clone(), payload };
-    Ok(Some((Pending { session: id, channel, cost, refused: false }, Event::Review(Box::new(review)))))
+    Ok(Some((
+        Pending { session: id, channel, frame: message.frame, cost, refused: false },
+        Event::Review(Box::new(review)),
+    )))
 }

@@ -152,6 +152,7 @@ fn a_decision_that_cannot_be_changes_nothing() {
     world.say(&["hello"]);
     let long = Decision::Publish(vec![b'x'; most + 1].into());
     assert_eq!(world.decide(long), Err(Misuse::MessageSize));
+    assert_eq!(world.decide(Decision::Publish(Bytes::from_static(b"\xFF"))), Err(Misuse::Utf8));
     assert_eq!(world.decide(Decision::Close(1005, String::new())), Err(Misuse::CloseCode));
     assert_eq!(world.decide(Decision::Close(1000, "r".repeat(124))), Err(Misuse::CloseReason));
     world.decide(publish("hello")).unwrap();
