@@ -191,13 +191,16 @@ impl<R: Runtime> Worker<R> {
                         self.mailboxes[self.id].remove_session();
                     }
                 },
-                Mail::Crowded { parcel, peer, places } => {
-                    if let Ok(stream) = R::attach(parcel) {
+                Mail::Crowded { parcel, peer, places } => match R::attach(parcel) {
+                    Ok(stream) => {
                         self.shard.set_wall_clock(R::wall_clock(), now);
                         let here = (&mut self.shard, &mut self.sockets, &self.mailboxes[self.id]);
                         self.crowd.enter((stream, peer), here, places, now);
                     }
-                }
+                    Err(error) => {
+                        tracing::warn!(event = "handover_failed", "a connection could not be taken: {error}");
+                    }
+                },
                 Mail::Command(command) => self.obey(command, now),
                 Mail::Wishes(worker, wishes) => {
                     if let Some(head) = &mut self.head {
@@ -297,8 +300,11 @@ impl<R: Runtime> Worker<R> {
             if !has_place {
                 let other = if shard.has_mute() { None } else { Mailbox::take_mute(&mailboxes[1..]) };
                 if let Some(other) = other {
-                    if let Ok(parcel) = R::detach(stream) {
-                        mailboxes[1 + other].post(Mail::Crowded { parcel, peer, places });
+                    match R::detach(stream) {
+                        Ok(parcel) => mailboxes[1 + other].post(Mail::Crowded { parcel, peer, places }),
+                        Err(error) => {
+                            tracing::warn!(event = "handover_failed", "a connection could not be handed over: {error}");
+                        }
                     }
                 } else {
                     shard.set_wall_clock(R::wall_clock(), now);
