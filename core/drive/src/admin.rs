@@ -7,6 +7,7 @@ use super::acceptor::Acceptor;
 use super::mailbox::{Mail, Mailbox};
 use super::runtime::Runtime;
 use super::sockets::Sockets;
+use fanfare_core::error::Error;
 use fanfare_core::exchange::WorkerId;
 use fanfare_core::http::Answer;
 use fanfare_core::memory::ADMIN_CONNECTIONS;
@@ -31,18 +32,22 @@ pub(super) struct Admin<R: Runtime> {
     /// Workers that were asked and have not answered. They are not asked again.
     asked: BTreeSet<WorkerId>,
     /// Makes the answer of the numbers.
-    metrics: fn(&Snapshot) -> Answer,
+    metrics: Option<fn(&Snapshot) -> Answer>,
 }
 
 impl<R: Runtime> Admin<R> {
     pub(super) fn new(
         mut acceptor: Acceptor<R>,
         workers: usize,
-        metrics: fn(&Snapshot) -> Answer,
+        metrics: Option<fn(&Snapshot) -> Answer>,
     ) -> std::io::Result<Self> {
         acceptor.limit(ADMIN_CONNECTIONS, "too many connections for operation");
         for address in acceptor.addresses()? {
-            tracing::info!(event = "admin_listening", "metrics are at http://{address}/metrics");
+            if metrics.is_some() {
+                tracing::info!(event = "admin_listening", "metrics are at http://{address}/metrics");
+            } else {
+                tracing::info!(event = "admin_listening", "the admin address is http://{address}");
+            }
         }
         Ok(Self {
             acceptor,
@@ -107,7 +112,7 @@ impl<R: Runtime> Admin<R> {
         self.shares[0] = own;
         let mut snapshot = self.shares.iter().fold(snapshot, Snapshot::with);
         snapshot.late_workers = self.asked.len();
-        let answer = (self.metrics)(&snapshot);
+        let answer = self.metrics.map_or_else(|| Answer::for_error(Error::NotFound), |metrics| metrics(&snapshot));
         for id in self.waiting.drain(..) {
             // It may have given up.
             let _ = shard.answer_scrape(id, &answer, now);

@@ -2,7 +2,6 @@
 
 use std::num::NonZero;
 
-use fanfare_core::error::Error;
 use fanfare_core::http::Answer;
 use fanfare_core::redis::RedisUrl;
 use fanfare_core::settings::Settings;
@@ -44,8 +43,8 @@ pub struct Setup {
     /// Whether to keep trying when Redis cannot be reached at start, instead of giving up.
     pub wait_for_redis: bool,
     /// Answers a request for `/metrics` at [`Setup::admin_listen`]: `fanfare-server` has one in Prometheus' text
-    /// format. The default says that there is nothing.
-    pub metrics: fn(&Snapshot) -> Answer,
+    /// format. `None`: the answer is 404.
+    pub metrics: Option<fn(&Snapshot) -> Answer>,
 }
 
 impl Setup {
@@ -61,7 +60,7 @@ impl Setup {
             name: String::new(),
             redis: None,
             wait_for_redis: false,
-            metrics: |_| Answer::for_error(Error::NotFound),
+            metrics: None,
         }
     }
 }

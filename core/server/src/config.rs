@@ -150,7 +150,7 @@ impl Config {
         setup.name = self.name.clone();
         setup.redis = self.redis.clone();
         setup.wait_for_redis = self.wait_for_redis;
-        setup.metrics = metrics::answer;
+        setup.metrics = Some(metrics::answer);
         Ok(setup)
     }
 

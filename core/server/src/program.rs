@@ -132,7 +132,7 @@ fn run(
             return ExitCode::from(2);
         }
     };
-    setup.metrics = metrics::answer_of_process;
+    setup.metrics = Some(metrics::answer_of_process);
     let ready = |addresses: &[SocketAddr]| announce(program, &config, addresses);
     match handed.and_then(|listeners| serve(setup, listeners, &ready)) {
         Ok(()) => ExitCode::SUCCESS,

@@ -12,7 +12,7 @@ use fanfare_core::snapshot::{Share, Snapshot};
 use fanfare_core::time::Duration;
 
 fn admin_setup(workers: usize) -> Setup {
-    Setup { admin_listen: Some("localhost:9090".parse().unwrap()), metrics, ..setup(workers) }
+    Setup { admin_listen: Some("localhost:9090".parse().unwrap()), metrics: Some(metrics), ..setup(workers) }
 }
 
 /// Some of the numbers, each on a line.
