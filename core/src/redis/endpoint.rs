@@ -16,7 +16,8 @@ impl LinkId {
     /// The most connections to Redis that an instance has at once.
     pub const COUNT: usize = NODES * Lane::ALL.len();
 
-    /// The connection to the `node`th server, from 0 on, that is this lane.
+    /// The connection to the `node`th server, from 0 on, that is this lane. There is one server: any other `node` than 0
+    /// names a connection that no instance has, and its [`LinkId::index`] is not below [`LinkId::COUNT`].
     #[must_use]
     pub const fn new(node: u16, lane: Lane) -> Self {
         Self { node, lane }
