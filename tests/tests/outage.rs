@@ -335,7 +335,7 @@ fn redis_is_found_again_although_clients_have_taken_all_descriptors(program: Pro
     let command =
         program.command(&["--host", "127.0.0.1", "--port", "0", "--workers", "2", "--redis-url", &redis.url()]);
     let mut limited = Command::new("sh");
-    limited.args(["-c", "ulimit -n 64 && exec \"$0\" \"$@\""]).arg(command.get_program()).args(command.get_args());
+    limited.args(["-c", "ulimit -n 96 && exec \"$0\" \"$@\""]).arg(command.get_program()).args(command.get_args());
     limited.env_remove("PORT").env_remove("HOST").env_remove("REDIS_URL");
     let server = Server::start_command(&mut limited).unwrap();
     let connect = || Client::connect(server.port(), "/chat").unwrap();
