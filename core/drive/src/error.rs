@@ -17,11 +17,11 @@ pub enum ServeError {
     Settings(SettingsError),
     /// The address cannot be listened on.
     Bind {
-        /// What was asked for.
+        /// The address that was asked for.
         address: String,
         /// The flag that asks for something else.
         option: &'static str,
-        /// What the system said.
+        /// The error of the system.
         error: io::Error,
     },
     /// A socket that was handed over cannot be listened on.

@@ -247,9 +247,7 @@ impl<R: Runtime> Hub<R> {
     pub async fn metrics(&self) -> Result<Snapshot, HubError> {
         let mut whole = Snapshot::default();
         for worker in 0..self.shared.mailboxes.len() {
-            let reply = Arc::<Watched<_>>::default();
-            self.shared.command(worker, Command::Measure(Reply(reply.clone())))?;
-            let (blank, share): (Option<Box<Snapshot>>, Share) = reply.wait(Option::take).await?;
+            let (blank, share): (Option<Box<Snapshot>>, Share) = self.ask(worker, Command::Measure).await?;
             whole = blank.map_or(whole, |blank| *blank).with(&share);
         }
         Ok(whole)

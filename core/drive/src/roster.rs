@@ -88,6 +88,13 @@ impl<T> Page<T> {
     }
 }
 
+/// Where a caller's next page begins.
+#[derive(Default)]
+struct At {
+    worker: WorkerId,
+    place: usize,
+}
+
 pub(super) fn sessions(shard: &Shard, tags: &BTreeMap<SessionId, u64>, first: usize) -> Page<HubSession> {
     let item = |session: SessionInfo<'_>| HubSession {
         tag: tags.get(&session.id).copied(),
@@ -123,13 +130,9 @@ impl<R: Runtime> Hub<R> {
     /// [`HubError::Stopped`].
     pub async fn sessions(&self) -> Result<Vec<HubSession>, HubError> {
         let mut all = Vec::new();
-        for worker in 0..self.shared.mailboxes.len() {
-            let mut next = Some(0);
-            while let Some(first) = next {
-                let mut page = self.page(worker, |reply| Command::Sessions { first, reply }).await?;
-                all.append(&mut page.items);
-                next = page.next;
-            }
+        let mut at = At::default();
+        while let Some(page) = self.next_page(&mut at, |first, reply| Command::Sessions { first, reply }).await? {
+            all.extend(page);
         }
         Ok(all)
     }
@@ -140,19 +143,15 @@ impl<R: Runtime> Hub<R> {
     /// [`HubError::Stopped`].
     pub async fn channels(&self) -> Result<Vec<HubChannel>, HubError> {
         let mut all = BTreeMap::<Bytes, HubChannel>::new();
-        for worker in 0..self.shared.mailboxes.len() {
-            let mut next = Some(0);
-            while let Some(first) = next {
-                let page = self.page(worker, |reply| Command::Channels { first, reply }).await?;
-                for item in page.items {
-                    all.entry(item.name.clone())
-                        .and_modify(|channel| {
-                            channel.sessions += item.sessions;
-                            channel.subscriptions += item.subscriptions;
-                        })
-                        .or_insert(item);
-                }
-                next = page.next;
+        let mut at = At::default();
+        while let Some(page) = self.next_page(&mut at, |first, reply| Command::Channels { first, reply }).await? {
+            for item in page {
+                all.entry(item.name.clone())
+                    .and_modify(|channel| {
+                        channel.sessions += item.sessions;
+                        channel.subscriptions += item.subscriptions;
+                    })
+                    .or_insert(item);
             }
         }
         Ok(all.into_values().collect())
@@ -180,23 +179,38 @@ impl<R: Runtime> Hub<R> {
             return Err(HubError::Misuse(Misuse::CloseReason));
         }
         let mut closed = 0;
-        for worker in 0..self.shared.mailboxes.len() {
-            let mut next = Some(0);
-            while let Some(first) = next {
-                let page = self.page(worker, |reply| Command::Sessions { first, reply }).await?;
-                let chosen: Vec<_> =
-                    page.items.iter().filter(|session| which(session)).map(|session| session.id).collect();
-                if !chosen.is_empty() {
-                    let close = |reply| Command::Close { sessions: chosen, code, reason: reason.into(), reply };
-                    closed += self.page(worker, close).await?;
-                }
-                next = page.next;
+        let mut at = At::default();
+        loop {
+            let worker = at.worker;
+            let page = self.next_page(&mut at, |first, reply| Command::Sessions { first, reply }).await?;
+            let Some(page) = page else { return Ok(closed) };
+            let chosen: Vec<_> = page.iter().filter(|session| which(session)).map(|session| session.id).collect();
+            if !chosen.is_empty() {
+                let close = |reply| Command::Close { sessions: chosen, code, reason: reason.into(), reply };
+                closed += self.ask(worker, close).await?;
             }
         }
-        Ok(closed)
     }
 
-    async fn page<T>(
+    /// The places from `at` on, which moves behind them; `None` behind those of the last worker.
+    async fn next_page<T>(
+        &self,
+        at: &mut At,
+        command: impl FnOnce(usize, Reply<Page<T>>) -> Command<R::Stream>,
+    ) -> Result<Option<Vec<T>>, HubError> {
+        if at.worker == self.shared.mailboxes.len() {
+            return Ok(None);
+        }
+        let page = self.ask(at.worker, |reply| command(at.place, reply)).await?;
+        *at = match page.next {
+            Some(place) => At { place, ..*at },
+            None => At { worker: at.worker + 1, place: 0 },
+        };
+        Ok(Some(page.items))
+    }
+
+    /// Asks a worker, and waits for its answer.
+    pub(super) async fn ask<T>(
         &self,
         worker: WorkerId,
         command: impl FnOnce(Reply<T>) -> Command<R::Stream>,

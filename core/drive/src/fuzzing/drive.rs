@@ -6,7 +6,7 @@ use super::hub::{self, HubStory};
 use super::server::{self, ServerStory};
 use crate::memory::Memory;
 
-/// What happens to a hub, or to a server.
+/// The story of a hub, or of a server.
 #[derive(Arbitrary, Debug)]
 pub enum DriveStory {
     /// To a hub.

@@ -18,7 +18,7 @@ use crate::mailbox::Mailbox;
 use crate::memory::Memory;
 use crate::{Heard, Hub, HubError, Reserved, ServeError, Setup, Subscription};
 
-/// What happens to a hub.
+/// The steps of a hub, its clients and its program.
 #[derive(Arbitrary, Debug)]
 pub struct HubStory {
     steps: Vec<Step>,
@@ -86,7 +86,7 @@ enum Step {
     Reset(u8),
     /// The hub's task gets no turn for a while.
     Stick(bool),
-    /// So many tens of milliseconds pass.
+    /// Time passes, in tens of milliseconds.
     Pass(u16),
     Stop,
 }
@@ -298,18 +298,9 @@ impl<'a> Teller<'a> {
     fn step_of_peer(&mut self, place: usize, step: &Step) {
         let (peer, _) = &mut self.peers[place];
         match *step {
-            Step::Say { len, .. } if peer.is_open() => {
-                let frame = peer.next_message(place, len.into());
-                peer.client.send(&frame);
-            }
-            Step::Room { bytes, .. } => {
-                peer.is_free = false;
-                peer.client.change(|pipe| pipe.room = bytes.into());
-            }
-            Step::Free(_) => {
-                peer.is_free = true;
-                peer.client.change(|pipe| pipe.room = usize::MAX);
-            }
+            Step::Say { len, .. } if peer.is_open() => peer.say(place, len.into()),
+            Step::Room { bytes, .. } => peer.take_at_most(bytes.into()),
+            Step::Free(_) => peer.take_at_most(usize::MAX),
             Step::Silence(_) => peer.answers = false,
             Step::End(_) => peer.end(),
             Step::Reset(_) => peer.reset(),

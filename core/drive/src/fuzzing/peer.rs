@@ -110,6 +110,17 @@ impl Peer {
         }
     }
 
+    pub(super) fn say(&mut self, name: usize, len: usize) {
+        let frame = self.next_message(name, len);
+        self.client.send(&frame);
+    }
+
+    /// It takes so many bytes from here on, and everything if that is `usize::MAX`.
+    pub(super) fn take_at_most(&mut self, bytes: usize) {
+        self.is_free = bytes == usize::MAX;
+        self.client.change(|pipe| pipe.room = bytes);
+    }
+
     pub(super) fn end(&mut self) {
         self.is_over = true;
         self.client.change(|pipe| pipe.input_ends = true);

@@ -12,7 +12,7 @@ use crate::mailbox::Mailbox;
 use crate::memory::{Memory, request};
 use crate::{Server, Setup};
 
-/// What happens to a server.
+/// The steps of a server and its clients.
 #[derive(Arbitrary, Debug)]
 pub struct ServerStory {
     workers: u8,
@@ -50,7 +50,7 @@ enum Step {
         worker: u8,
         stuck: bool,
     },
-    /// So many tens of milliseconds pass.
+    /// Time passes, in tens of milliseconds.
     Pass(u16),
     Stop,
 }
@@ -134,18 +134,9 @@ impl<'a> Teller<'a> {
         let peer = &mut self.peers[place];
         match *step {
             Step::Ask(_) if !peer.is_over && peer.status == 0 => self.ask(place),
-            Step::Say { len, .. } if peer.is_open() => {
-                let frame = peer.next_message(place, len.into());
-                peer.client.send(&frame);
-            }
-            Step::Room { bytes, .. } => {
-                peer.is_free = false;
-                peer.client.change(|pipe| pipe.room = bytes.into());
-            }
-            Step::Free(_) => {
-                peer.is_free = true;
-                peer.client.change(|pipe| pipe.room = usize::MAX);
-            }
+            Step::Say { len, .. } if peer.is_open() => peer.say(place, len.into()),
+            Step::Room { bytes, .. } => peer.take_at_most(bytes.into()),
+            Step::Free(_) => peer.take_at_most(usize::MAX),
             Step::Silence(_) => peer.answers = false,
             Step::End(_) => peer.end(),
             Step::Reset(_) => peer.reset(),
