@@ -9,6 +9,7 @@ use std::io;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crate::chaos::Trial;
 use crate::crowd::{Crowd, Summary};
 use crate::metrics::Metrics;
 use crate::redis::Redis;
@@ -32,17 +33,6 @@ const SETTLES_WITHIN: Duration = Duration::from_secs(30);
 
 /// What the one who knows what was carried out waits for at the end.
 const END: &str = "end";
-
-/// What is tried.
-#[derive(Clone, Copy, Debug)]
-pub struct Trial {
-    /// Both instances are this.
-    pub program: Program,
-    /// Where all choices come from. What a machine makes of them differs from run to run.
-    pub seed: u64,
-    /// How long.
-    pub time: Duration,
-}
 
 /// What came of it.
 #[derive(Clone, Copy, Debug)]

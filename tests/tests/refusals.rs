@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use fanfare_tests::refusals::{Trial, run};
+use fanfare_tests::chaos::Trial;
+use fanfare_tests::refusals::run;
 use fanfare_tests::server::Program;
 
 fanfare_tests::for_each_program! {

@@ -43,11 +43,11 @@ fn main() -> ExitCode {
     let mut failed = 0;
     for seed in first..first + seeds {
         for &program in &programs {
-            let time = Duration::from_secs(seconds);
+            let trial = chaos::Trial { program, seed, time: Duration::from_secs(seconds) };
             let outcome = if is_of_refusals {
-                refusals::run(refusals::Trial { program, seed, time }).map(|outcome| format!("{outcome:?}"))
+                refusals::run(trial).map(|outcome| format!("{outcome:?}"))
             } else {
-                chaos::run(chaos::Trial { program, seed, time }).map(|outcome| format!("{outcome:?}"))
+                chaos::run(trial).map(|outcome| format!("{outcome:?}"))
             };
             match outcome {
                 Ok(outcome) => println!("{} seed={seed} {outcome}", program.name()),
